@@ -1,0 +1,101 @@
+"""What an exported file says of itself: the entries of its ``metadata_props``."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, get_type_hints
+
+from zoo import __version__
+
+if TYPE_CHECKING:
+    from zoo.card import Card
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Provenance and labels of an exported classifier.
+
+    Each field is one entry of the file's metadata: texts as they are, everything else as JSON.
+
+    Attributes:
+        zoo_version: the version of zoo that wrote the file.
+        arch: timm's name of the backbone.
+        method: how it was compressed.
+        data: the data set it was trained on.
+        image_shape: (channels, height, width); the pixels are in [0, 1], normalisation is in the graph.
+        class_names: what each logit stands for.
+        mean: the normalisation's mean per channel.
+        std: the normalisation's standard deviation per channel.
+        params: parameters of the deployed model, before BatchNorm is folded.
+        macs: multiply-accumulates for one image.
+        dense_params: parameters of the backbone before compression.
+        dense_macs: multiply-accumulates of the backbone before compression.
+        ranks: the rank of each factorized layer, by its name in the backbone.
+        weights_sha256: of the run's weights.
+        training: the command that trained the weights.
+        commit: the commit it ran at, or ``""``.
+    """
+
+    zoo_version: str
+    arch: str
+    method: str
+    data: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    params: int
+    macs: int
+    dense_params: int
+    dense_macs: int
+    ranks: dict[str, int]
+    weights_sha256: str
+    training: str
+    commit: str
+
+    @classmethod
+    def of(cls, card: "Card") -> "Metadata":
+        """Return the metadata of the model that a card describes."""
+        return cls(
+            zoo_version=__version__,
+            weights_sha256=card.weights.sha256,
+            training=card.provenance.command,
+            commit=card.provenance.commit or "",
+            **{name: getattr(card, name) for name in _FROM_CARD},
+        )
+
+    def to_props(self) -> dict[str, str]:
+        """Return the metadata as the texts that an ONNX file holds."""
+        return {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_props(cls, props: dict[str, str]) -> "Metadata":
+        """Read the metadata of an ONNX file; entries that are not ours are passed over.
+
+        Raises:
+            ValueError: an entry is missing or cannot be read.
+        """
+        hints = get_type_hints(cls)
+        values = {}
+        for field in fields(cls):
+            if field.name not in props:
+                raise ValueError(f"no {field.name!r}")
+            text = props[field.name]
+            value = text if hints[field.name] is str else json.loads(text)
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
+
+
+_FROM_CARD = (
+    "arch",
+    "method",
+    "data",
+    "image_shape",
+    "class_names",
+    "mean",
+    "std",
+    "params",
+    "macs",
+    "dense_params",
+    "dense_macs",
+    "ranks",
+)

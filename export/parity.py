@@ -1,0 +1,44 @@
+"""Compare the logits of PyTorch and of ONNX Runtime."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from zoo.errors import UserError
+from zoo.export.session import OnnxModel
+
+LIMIT = 1e-4
+"""Largest difference of logits, relative to the largest logit, that an exported file may have."""
+BATCHES = (1, 5)
+"""Batch sizes compared: neither is the one that the graph was traced with."""
+
+
+@torch.no_grad()
+def check_parity(model: nn.Module, path: Path, image_shape: tuple[int, int, int]) -> dict[int, float]:
+    """Return, for each batch size, max|a - b| / max|a| of the logits a of the model and b of the file, on the CPU.
+
+    Args:
+        model: the model in eval mode, on the CPU.
+        path: the exported file.
+        image_shape: (channels, height, width) of the random images.
+
+    Raises:
+        UserError: a difference is above `LIMIT`, or not a number.
+    """
+    onnx_model = OnnxModel(path, "cpu")
+    generator = torch.Generator().manual_seed(1)
+    differences = {}
+    for batch in BATCHES:
+        images = torch.rand(batch, *image_shape, generator=generator)
+        expected = model(images)
+        difference = (torch.from_numpy(onnx_model.logits(images.numpy())) - expected).abs().max().item()
+        scale = expected.abs().max().item()
+        differences[batch] = difference / scale if scale else difference
+    worst = max(differences, key=lambda batch: (differences[batch] != differences[batch], differences[batch]))
+    if not differences[worst] <= LIMIT:
+        raise UserError(
+            f"{path}: logits of ONNX Runtime differ from PyTorch's by {differences[worst]:.1e} of the largest "
+            f"(batch {worst}), the limit is {LIMIT:.0e}: this file must not be used"
+        )
+    return differences

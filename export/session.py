@@ -1,0 +1,137 @@
+"""Open an exported file in ONNX Runtime on the device that was asked for, and on no other."""
+
+import contextlib
+import ctypes
+import io
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from zoo.errors import UserError
+from zoo.export.metadata import Metadata
+
+Device = Literal["auto", "cpu", "cuda"]
+INPUT, OUTPUT = "images", "logits"
+PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # Searching exhaustively costs about a second per new shape, the default algorithm can be many times slower.
+    # TF32 would give logits that differ from PyTorch's by more than the export's limit.
+    "cuda": [
+        ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}),
+        "CPUExecutionProvider",
+    ],
+}
+
+ort.set_default_logger_severity(4)  # its warnings go past Python's stderr; failures come as exceptions
+
+
+def default_threads() -> int:
+    """Return 2, or 1 on a machine with one processor."""
+    return min(2, os.cpu_count() or 1)
+
+
+def cuda_devices() -> int:
+    """Count the CUDA devices that the driver shows to this process; 0 without a driver."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(library)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """Turn ``auto`` into the device to use: CUDA when ONNX Runtime has it and there is a GPU, else the CPU.
+
+    Raises:
+        UserError: CUDA was asked for by name and is not to be had, or there is no such device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown device {device!r}: choose from auto, cpu, cuda")
+    if device == "cpu":
+        return "cpu"
+    built = "CUDAExecutionProvider" in ort.get_available_providers()
+    if built and cuda_devices() > 0:
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    reason = "there is no CUDA device here" if built else "this onnxruntime is built without CUDA"
+    raise UserError(f"device 'cuda' cannot be used: {reason}; use cpu or auto" + ("" if built else ", or onnxruntime-gpu"))
+
+
+class OnnxModel:
+    """A classifier that `zoo export` wrote, open in ONNX Runtime.
+
+    Args:
+        path: the file.
+        device: where to run; see `resolve_device`.
+        threads: of one operator on the CPU; None: `default_threads`.
+
+    Attributes:
+        metadata: what the file says of itself.
+        provider: ONNX Runtime's name of what runs it.
+        session: the open session, for more than logits.
+
+    Raises:
+        UserError: the file is missing, damaged or not ours, or the device does not take it.
+    """
+
+    def __init__(self, path: Path, device: Device = "auto", threads: int | None = None) -> None:
+        self.path = path
+        self.device = resolve_device(device)
+        self.threads = threads or default_threads()
+        self.session = _open(path, self.device, self.threads)
+        self.provider: str = self.session.get_providers()[0]
+        wanted = provider_name(self.device)
+        if self.provider != wanted:
+            raise UserError(
+                f"{path}: ONNX Runtime would run it with {self.provider}, not {wanted} (CUDA or cuDNN libraries "
+                "of another version than it was built for?): mend that, or ask for --device cpu"
+            )
+        self.metadata = _metadata(path, self.session)
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Classify images (B, C, H, W) in [0, 1]: logits (B, classes)."""
+        return self.session.run([OUTPUT], {INPUT: images})[0]
+
+
+def provider_name(device: Literal["cpu", "cuda"]) -> str:
+    """Return ONNX Runtime's name of the provider of a device."""
+    first = PROVIDERS[device][0]
+    return first if isinstance(first, str) else first[0]
+
+
+def _open(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
+    if not path.is_file():
+        raise UserError(f"no ONNX file at {path}: write one with `zoo export RUN`")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            if device == "cuda":
+                ort.preload_dlls()  # finds the libraries that come with PyTorch
+            return ort.InferenceSession(path, options, providers=PROVIDERS[device])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        reason = str(error).splitlines()[0].rpartition(" : ")[2].replace(f"Load model from {path} failed:", "")
+        raise UserError(f"{path} cannot be opened as ONNX ({reason.rstrip('.')}): truncated or something else?") from None
+
+
+def _metadata(path: Path, session: Any) -> Metadata:
+    inputs, outputs = [x.name for x in session.get_inputs()], [x.name for x in session.get_outputs()]
+    if (inputs, outputs) != ([INPUT], [OUTPUT]):
+        reason = f"it maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {OUTPUT}"
+    else:
+        try:
+            return Metadata.from_props(session.get_modelmeta().custom_metadata_map)
+        except ValueError as error:
+            reason = f"its metadata has {error}"
+    raise UserError(f"{path} was not written by `zoo export`: {reason}")

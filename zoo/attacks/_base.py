@@ -1,0 +1,102 @@
+"""The contract of an attack, and what it returns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.attacks._model import fp32, right
+from zoo.attacks._threat import NORMS, Norm, check_eps, distance
+from zoo.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack found, for each of E radii and B images.
+
+    Attributes:
+        adversarial: the images it ended at, (E, B, C, H, W), in [0, 1] and within each radius.
+        robust: whether they are still classified rightly, by a fresh forward pass, bool (E, B). An image
+            that is misclassified without an attack is not robust, and is returned as it is.
+    """
+
+    adversarial: Tensor
+    robust: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """A search for images near the given ones that a model gets wrong.
+
+    A subclass is a frozen dataclass in a file of its own, whose name is the attack's. Its fields are its
+    settings and are recorded with every figure. Each radius is searched by itself, so that a figure does
+    not depend on which other radii were asked for.
+    """
+
+    norm: Norm = "Linf"
+    """Norm of the perturbation: Linf or L2."""
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown_name("norm", self.norm, NORMS)
+
+    @abstractmethod
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Return images within eps of the given ones, for one eps > 0.
+
+        Args:
+            model: in eval mode; takes images in [0, 1], returns logits.
+            images: all classified rightly, (B, C, H, W), B >= 1.
+            labels: (B,).
+            eps: the radius in pixel units.
+        """
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: Sequence[float]) -> Outcome:
+        """Attack each image at each radius.
+
+        Args:
+            model: in eval mode; takes images in [0, 1] (it normalises them itself), returns logits.
+            images: float32 in [0, 1], (B, C, H, W), on the model's device.
+            labels: class indices (B,).
+            eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
+
+        Raises:
+            UserError: images, labels or an eps out of range; a model in training mode or that returns NaN.
+        """
+        _check(model, images, labels)
+        for e in eps:
+            check_eps(e, self.norm, images[0].numel())
+        with fp32(images.device):
+            images, labels = images.detach().clone(), labels.clone()
+            vulnerable = right(model, images, labels)
+            adversarial = images.repeat(len(eps), 1, 1, 1, 1)
+            robust = vulnerable.repeat(len(eps), 1)
+            for i, e in enumerate(eps):
+                if e > 0 and bool(vulnerable.any()):
+                    found = self.perturb(model, images[vulnerable], labels[vulnerable], e).detach()
+                    self._hold_to(e, found, images[vulnerable])
+                    adversarial[i, vulnerable] = found
+                    robust[i] &= right(model, adversarial[i], labels)
+        return Outcome(adversarial, robust)
+
+    def _hold_to(self, eps: float, found: Tensor, images: Tensor) -> None:
+        """Refuse what lies outside the threat model: a figure from it would be worthless."""
+        inside = bool(((found >= 0) & (found <= 1)).all())
+        largest = float(distance(found, images, self.norm).max())
+        if not inside or not largest <= eps * (1 + 1e-6):
+            raise RuntimeError(f"{self!r} left [0, 1] or its ball: moved {largest:g} at eps {eps:g}")
+
+
+def _check(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    if model.training:
+        raise UserError("the model is in training mode: call model.eval() before an attack")
+    shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
+        raise UserError(f"an attack needs images (B, C, H, W) and labels (B,), B >= 1: got {shapes}")
+    if images.dtype != torch.float32:
+        raise UserError(f"an attack needs float32 images in [0, 1]: got {images.dtype}")
+    low, high = float(images.min()), float(images.max())
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"images in {low:g}..{high:g}: attacks need [0, 1], the model normalises")

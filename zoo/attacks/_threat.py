@@ -1,0 +1,109 @@
+"""The threat model: a ball of radius eps around each image, within [0, 1]."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from zoo.errors import UserError
+
+Norm = Literal["Linf", "L2"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
+ROUNDING = 2.0**-25
+"""Largest error of rounding a pixel in [0, 1] to fp32: half a unit in the last place below 1."""
+
+
+def parse_eps(text: str) -> float:
+    """Read a radius in pixel units of [0, 1], written as ``0.03`` or as ``8/255``.
+
+    Raises:
+        UserError: it is neither, or negative.
+    """
+    above, slash, below = text.strip().partition("/")
+    try:
+        eps = float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"eps {text!r} is no number: write 0.03 or 8/255") from None
+    if not math.isfinite(eps) or eps < 0:
+        raise UserError(f"eps {text!r} is impossible: a radius is 0 or more, such as 0.03 or 8/255")
+    return eps
+
+
+def format_eps(eps: float) -> str:
+    """Write a radius as `parse_eps` reads it: ``8/255`` for a whole number of grey levels, else decimal."""
+    levels = eps * 255
+    return f"{round(levels)}/255" if levels > 0.5 and abs(levels - round(levels)) < 1e-9 else f"{eps:g}"
+
+
+def check_eps(eps: float, norm: Norm, pixels: int) -> None:
+    """Refuse a radius beyond the largest distance of two images: 1 for Linf, sqrt(pixels) for L2.
+
+    Args:
+        eps: the radius.
+        norm: of the ball.
+        pixels: numbers in an image, C H W.
+
+    Raises:
+        UserError: eps is negative or larger; the message says what was probably meant.
+    """
+    largest = 1.0 if norm == "Linf" else math.sqrt(pixels)
+    if not eps >= 0:
+        raise UserError(f"{norm} eps {eps:g} is impossible: a radius is 0 or more")
+    if eps > largest:
+        raise UserError(
+            f"{norm} eps {eps:g} is larger than any perturbation of images in [0, 1] ({largest:g}): "
+            f"for {eps:g} of 255 grey levels give {eps:g}/255"
+        )
+
+
+def _column(x: Tensor) -> Tensor:
+    """Reshape one number per image, (B,), so that it multiplies images."""
+    return x.view(-1, 1, 1, 1)
+
+
+def distance(x: Tensor, images: Tensor, norm: Norm) -> Tensor:
+    """Return each image's distance in fp64: (B, C, H, W) twice to (B,)."""
+    order = torch.inf if norm == "Linf" else 2
+    return torch.linalg.vector_norm((x.double() - images.double()).flatten(1), order, dim=1)
+
+
+def project(x: Tensor, images: Tensor, eps: float, norm: Norm) -> Tensor:
+    """Bring x into the ball around images and into [0, 1].
+
+    The clip to [0, 1] comes last: it moves every pixel towards the image's, so the result stays in the
+    ball. The radius is taken a few roundings smaller, so that the fp32 result is inside eps exactly.
+    """
+    radius = eps * (1 - 2e-6)
+    if norm == "Linf":
+        radius = max(radius - ROUNDING, 0.0)
+        return torch.clamp(x, images - radius, images + radius).clamp(0.0, 1.0)
+    radius = max(radius - ROUNDING * math.sqrt(images[0].numel()), 0.0)
+    delta = x - images
+    length = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+    return (images + delta * _column((radius / length).clamp_max(1.0))).clamp(0.0, 1.0)
+
+
+def steepest(gradient: Tensor, norm: Norm) -> Tensor:
+    """Return the unit step that raises a linear function most: the sign (Linf), or the direction (L2).
+
+    An image whose gradient is zero gets the zero step. The largest entry is divided out before squaring,
+    because gradients of a confident model square to zero in fp32.
+    """
+    if norm == "Linf":
+        return gradient.sign()
+    tiny = torch.finfo(gradient.dtype).tiny
+    flat = gradient.flatten(1)
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
+    return (flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(tiny)).view_as(gradient)
+
+
+def random_in_ball(images: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
+    """Return uniform points of the unit ball, in the images' shape, drawn on the CPU whatever the device."""
+    shape = images.shape
+    if norm == "Linf":
+        return (2 * torch.rand(shape, generator=generator) - 1).to(images)
+    direction = steepest(torch.randn(shape, generator=generator), "L2")
+    radius = torch.rand(shape[0], generator=generator) ** (1 / images[0].numel())
+    return (direction * _column(radius)).to(images)

@@ -1,0 +1,21 @@
+"""FGSM.
+
+Goodfellow, Shlens, Szegedy: Explaining and harnessing adversarial examples, ICLR 2015, arXiv 1412.6572.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from zoo.attacks._base import Attack
+from zoo.attacks.pgd import PGD
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(Attack):
+    """One gradient step of length eps from the image (for L2: along the gradient itself), within [0, 1]."""
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Return the images after the step: PGD with one step of size eps and no random start."""
+        one_step = PGD(norm=self.norm, steps=1, relative_step=1.0, random_start=False)
+        return one_step.perturb(model, images, labels, eps)

@@ -1,0 +1,78 @@
+"""PGD.
+
+Madry, Makelov, Schmidt, Tsipras, Vladu: Towards deep learning models resistant to adversarial attacks,
+ICLR 2018, arXiv 1706.06083.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.attacks._base import Attack
+from zoo.attacks._model import ascent, right
+from zoo.attacks._threat import project, random_in_ball, steepest
+from zoo.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Projected gradient ascent on the cross-entropy, within the ball and [0, 1].
+
+    x <- P(x + relative_step eps/steps * d), where d is the sign of the gradient (Linf) or the gradient over
+    its length (L2), and P the projection (equation 2.2 of the paper, for both norms). An image leaves the
+    batch as soon as it is misclassified; one that never is keeps the last restart's last point.
+    """
+
+    steps: int = 10
+    """Gradient steps of each restart."""
+    relative_step: float = 2.5
+    """Step size in units of eps/steps; 2.5 crosses the ball (Madry et al.), CondLR has 1.25."""
+    random_start: bool = True
+    """Start at a uniform point of the ball (every restart at another) instead of at the image."""
+    restarts: int = 1
+    """Searches of each image until one succeeds; more than one needs a random start."""
+    seed: int = 0
+    """Seed of the random starts; torch's global random state is neither read nor changed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1 or self.restarts < 1 or not self.relative_step > 0:
+            raise UserError(f"{self!r}: steps and restarts must be at least 1, relative_step above 0")
+        if self.restarts > 1 and not self.random_start:
+            raise UserError(f"{self!r}: restarts without a random start would repeat the same search")
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Return the images at which the ascent ended."""
+        generator = torch.Generator().manual_seed(self.seed)
+        found = images.clone()
+        standing = torch.arange(len(images), device=images.device)
+        for restart in range(self.restarts):
+            if restart:
+                standing = standing[right(model, found[standing], labels[standing])]
+            if not len(standing):
+                break
+            start = images
+            if self.random_start:
+                # Drawn for the whole batch, so that an image's start depends on its place in it only.
+                noise = eps * random_in_ball(images, self.norm, generator)
+                start = project(images + noise, images, eps, self.norm)
+            those = images[standing], labels[standing], start[standing]
+            found[standing] = self._ascend(model, *those, eps)
+        return found
+
+    def _ascend(self, model: nn.Module, images: Tensor, labels: Tensor, x: Tensor, eps: float) -> Tensor:
+        """Take the steps from x; an image that is misclassified leaves the batch where it is."""
+        found = torch.empty_like(x)
+        rows = torch.arange(len(x), device=x.device)
+        size = self.relative_step * eps / self.steps
+        for _ in range(self.steps):
+            keep, gradient = ascent(model, x, labels)
+            if not bool(keep.all()):
+                found[rows[~keep]] = x[~keep]
+                rows, x, images, labels, gradient = (t[keep] for t in (rows, x, images, labels, gradient))
+                if not len(rows):
+                    return found
+            x = project(x + size * steepest(gradient, self.norm), images, eps, self.norm)
+        found[rows] = x
+        return found

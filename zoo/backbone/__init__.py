@@ -1,0 +1,90 @@
+"""Build a timm backbone for a data set: classes, channels, image size, and normalisation inside the model."""
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from zoo.backbone.small_images import SMALL, adapt, small_options
+from zoo.errors import UserError, unknown_name
+
+
+class Normalize(nn.Module):
+    """Map images in [0, 1] to (x - mean) / std per channel, so that eps of an attack is in pixel units."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise: (B, C, H, W) to the same shape."""
+        return (images - self.mean) / self.std
+
+
+def create_backbone(
+    arch: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    pretrained: bool = False,
+) -> nn.Module:
+    """Build a timm model; images of 64 pixels and fewer get the architecture's small-image form.
+
+    Args:
+        arch: any name that ``timm.list_models()`` knows.
+        num_classes: classes of the last layer.
+        image_shape: (channels, height, width).
+        pretrained: load timm's weights (needs the network, and the full-size form).
+
+    Raises:
+        UserError: timm has no such model, or it cannot be built for that image size.
+    """
+    name = arch.partition(".")[0]
+    if not timm.is_model(name):
+        raise unknown_name("architecture", arch, timm.list_models())
+    channels, height, width = image_shape
+    size = max(height, width)
+    small = size <= SMALL
+    if pretrained and small:
+        raise UserError(f"pretrained weights of {arch} are for large images, not for {height} x {width}")
+    options = small_options(name, size) if small else [{"img_size": size}] if _fixed_size(arch) else [{}]
+    reason: Exception | None = None
+    for kwargs in options:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = timm.create_model(
+                    arch, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **kwargs
+                )
+            return adapt(model, name, size) if small else model
+        except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError, AttributeError) as error:
+            reason = error
+    raise UserError(f"{arch} cannot be built for {height} x {width} images: {str(reason).splitlines()[0]}")
+
+
+def _fixed_size(arch: str) -> bool:
+    cfg = timm.get_pretrained_cfg(arch)
+    return bool(cfg is not None and cfg.fixed_input_size)
+
+
+def ends(model: nn.Module) -> tuple[set[str], set[str]]:
+    """Return the names of a timm model's first layers and of its classifiers."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    names = {name for name, _ in model.named_modules()}
+
+    def listed(key: str) -> set[str]:
+        value = cfg.get(key) or ()
+        return {value} & names if isinstance(value, str) else set(value) & names
+
+    return listed("first_conv"), listed("classifier")
+
+
+def with_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Return a model that takes images in [0, 1]: normalisation, then ``model`` (under the name ``backbone``)."""
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), backbone=model))

@@ -1,0 +1,135 @@
+"""Choose ranks: for a share of the parameters to remove, or for a fixed fraction of the full rank."""
+
+import math
+from dataclasses import dataclass
+
+from zoo.errors import UserError
+from zoo.layers import MERGE_ABOVE
+from zoo.surgery import Layer, Ranks
+
+OVERSHOOT = 0.015
+"""Share of the parameters by which the target may be overshot before ranks are rounded more finely."""
+BLOCKS = (16, 8, 4, 2, 1)
+"""Steps between ranks, fastest first: blocked CPU kernels and tensor cores want multiples of 16 or of 8."""
+NARROWEST = 16
+"""Layers of a smaller full rank stay as they are: too few weights to save, and every direction is needed."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How small the model must become; give one of the two.
+
+    Attributes:
+        compression: share of the dense model's parameters to remove, in (0, 1).
+        rank_fraction: rank of each layer over its full rank min(n, m), in (0, 1], rounded up: CondLR's own
+            definition, whose tables call 1 - rank_fraction the compression.
+
+    Raises:
+        UserError: neither or both are given, or one is out of range.
+    """
+
+    compression: float | None = None
+    rank_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.compression is None) == (self.rank_fraction is None):
+            raise UserError("give either compression or rank_fraction, not both or neither")
+        if self.compression is not None and not 0 < self.compression < 1:
+            raise UserError(f"compression {self.compression} is impossible: give a share between 0 and 1, such as 0.8")
+        if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
+            raise UserError(f"rank fraction {self.rank_fraction} is impossible: give a value in (0, 1], such as 0.2")
+
+
+def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) -> Ranks:
+    """Return ceil(fraction * full rank) for every layer that can be factorized, full rank for ``keep_full``."""
+    return {
+        layer.name: layer.full_rank if layer.name in keep_full else math.ceil(fraction * layer.full_rank)
+        for layer in layers
+        if not layer.obstacle
+    }
+
+
+def _levels(layer: Layer, block: int) -> list[int]:
+    """Return the ranks a layer may take: multiples of the block that pay, and powers of two below it."""
+    small = [2**i for i in range(10) if 2**i < block]
+    ranks = small + list(range(block, layer.full_rank + 1, block))
+    size = MERGE_ABOVE * layer.n * layer.m
+    return [rank for rank in ranks if rank <= layer.full_rank and layer.factorized_size(rank) <= size]
+
+
+def _uniform(layers: list[Layer], share: float, block: int) -> Ranks:
+    """Give each layer the largest allowed rank that keeps at most ``share`` of its weights (or the smallest)."""
+    ranks = {}
+    for layer in layers:
+        levels = _levels(layer, block)
+        fitting = [r for r in levels if layer.factorized_size(r) <= share * layer.n * layer.m]
+        ranks[layer.name] = fitting[-1] if fitting else levels[0]
+    return ranks
+
+
+def compressible(layers: list[Layer], keep: set[str]) -> list[Layer]:
+    """Return the layers whose factors can pay, except those named in ``keep``."""
+    return [
+        layer
+        for layer in layers
+        if not layer.obstacle and layer.name not in keep and layer.full_rank >= NARROWEST and _levels(layer, 16)
+    ]
+
+
+def compression_ranks(layers: list[Layer], total: int, compression: float) -> Ranks:
+    """Choose ranks so that the deployed model, S merged into U, keeps at most (1 - compression) of its parameters.
+
+    Every layer keeps about the same share of its weights. Ranks are rounded down to multiples of 16, and
+    what that leaves over goes to the layers with the smallest share, in steps of 16 and, only if the
+    target would be overshot by more than `OVERSHOOT`, in finer ones.
+
+    Args:
+        layers: the layers to factorize, all `compressible`.
+        total: the number of parameters of the whole dense model.
+        compression: share of ``total`` to remove, in (0, 1).
+
+    Raises:
+        UserError: even rank 1 everywhere leaves too many parameters; the message names the most possible.
+    """
+    fixed = total - sum(layer.n * layer.m for layer in layers)
+    target = (1 - compression) * total
+
+    def size(ranks: Ranks) -> int:
+        return fixed + sum(layer.factorized_size(ranks[layer.name]) for layer in layers)
+
+    smallest = size({layer.name: 1 for layer in layers})
+    if smallest > target:
+        most = math.floor(1000 * (1 - smallest / total)) / 10
+        raise UserError(
+            f"compression {compression} is impossible here: rank 1 in all {len(layers)} layers that can be "
+            f"factorized removes {most} %; give a smaller compression or a wider backbone"
+        )
+    for block in BLOCKS:
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            share = (low + high) / 2
+            low, high = (share, high) if size(_uniform(layers, share, block)) <= target else (low, share)
+        ranks = _uniform(layers, low, block)
+        if size(ranks) > target:
+            continue
+        _spend(layers, ranks, target - size(ranks), block)
+        if target - size(ranks) <= OVERSHOOT * total:
+            break
+    return ranks
+
+
+def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int) -> None:
+    """Raise ranks one step at a time, smallest share first, while the parameters left allow it."""
+    while True:
+        steps = []
+        for layer in layers:
+            rank = ranks[layer.name]
+            above = [r for r in _levels(layer, block) if r > rank]
+            cost = layer.factorized_size(above[0]) - layer.factorized_size(rank) if above else math.inf
+            if cost <= left:
+                steps.append((layer.factorized_size(rank) / (layer.n * layer.m), layer.name, above[0], cost))
+        if not steps:
+            return
+        _, name, rank, cost = min(steps)
+        ranks[name] = rank
+        left -= cost

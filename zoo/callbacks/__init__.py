@@ -1,0 +1,7 @@
+"""Lightning callbacks; the two constraints work in any LightningModule that holds factorized layers."""
+
+from zoo.callbacks.conditioning import ConditioningMonitor
+from zoo.callbacks.retraction import OrthonormalRetraction
+from zoo.callbacks.spectrum import SpectrumClamp
+
+__all__ = ["ConditioningMonitor", "OrthonormalRetraction", "SpectrumClamp"]

@@ -1,0 +1,41 @@
+"""Run a callback's constraint after each real optimizer step."""
+
+from abc import abstractmethod
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from zoo.layers import Factorized, factorized_layers
+
+
+class StepHook(Callback):
+    """A constraint on the factorized layers, restored after every step that an optimizer takes.
+
+    Lightning has no hook after the step, so this registers on the optimizer itself: it runs once per real
+    step under gradient accumulation, and not at all when a gradient scaler skips one.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[Factorized] = []
+        self._handles: list[RemovableHandle] = []
+
+    @abstractmethod
+    def restore(self, optimizer: Optimizer | None) -> None:
+        """Move ``self.layers`` back onto the constraint; ``optimizer`` is None before the first step."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
+        self.layers = [layer for _, layer in factorized_layers(pl_module)]
+        self.restore(None)
+        self._handles = [
+            optimizer.register_step_post_hook(lambda opt, args, kwargs: self.restore(opt))
+            for optimizer in trainer.optimizers
+        ]
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let the optimizers go."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []

@@ -1,0 +1,32 @@
+"""Watch the conditioning of the factorized layers during training."""
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from zoo.layers import factorized_layers
+from zoo.linalg.stiefel import orthonormality_error
+
+
+class ConditioningMonitor(Callback):
+    """Log, at Lightning's logging interval, how well-conditioned and how orthonormal the factorized layers are.
+
+    ``condition`` is the largest condition number of a weight U S V^T over all layers, measured from the
+    weights themselves; ``orthonormality`` the largest ||U^T U - I||_2 or ||V^T V - I||_2.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Measure and log."""
+        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % trainer.log_every_n_steps:
+            return
+        layers = [layer for _, layer in factorized_layers(pl_module)]
+        if not layers:
+            return
+        pl_module.log("condition", max(layer.condition_number() for layer in layers), prog_bar=True)
+        pl_module.log("orthonormality", max(float(_error(layer.U, layer.V)) for layer in layers))
+
+
+def _error(u: Tensor, v: Tensor) -> Tensor:
+    return max(orthonormality_error(u.detach().float()), orthonormality_error(v.detach().float()))

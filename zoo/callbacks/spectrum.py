@@ -1,0 +1,51 @@
+"""Keep the condition number of every core S bounded while it trains."""
+
+from collections import defaultdict
+
+import torch
+from torch.optim import Optimizer
+
+from zoo.callbacks._step_hook import StepHook
+from zoo.layers import Factorized
+from zoo.linalg import clamp_spectrum, condition_number
+from zoo.linalg.stiefel import full_precision
+
+
+class SpectrumClamp(StepHook):
+    """Clip the singular values of each S around their mean after each optimizer step, so that kappa(S) <= 1 + tau.
+
+    With orthonormal U and V (see `OrthonormalRetraction`, which must come first) this bounds the condition
+    number of the layer's weight, since kappa(U S V^T) = kappa(S).
+
+    Args:
+        tau: >= 0; 0 makes all singular values of a layer equal.
+
+    Attributes:
+        condition_number: the largest over all layers after the last step.
+    """
+
+    def __init__(self, tau: float = 0.1) -> None:
+        super().__init__()
+        if not tau >= 0:
+            raise ValueError(f"tau must be >= 0, got {tau}")
+        self.tau = tau
+        self.condition_number = 1.0
+
+    def restore(self, optimizer: Optimizer | None) -> None:
+        """Clamp the spectrum of every S; before training, only where the bound does not hold yet."""
+        groups: dict[tuple[int, torch.device], list[Factorized]] = defaultdict(list)
+        for layer in self.layers:
+            groups[layer.rank, layer.S.device].append(layer)
+        largest = []
+        for (_, device), layers in groups.items():
+            with full_precision(device):
+                s = torch.stack([layer.S.data for layer in layers])
+                if optimizer is None:
+                    largest.append(condition_number(torch.linalg.svdvals(s)).max().cpu())
+                    if largest[-1] <= (1 + self.tau) * (1 + 1e-5):
+                        continue
+                s, values = clamp_spectrum(s, self.tau)
+                torch._foreach_copy_([layer.S.data for layer in layers], list(s))
+                largest.append(condition_number(values).max().cpu())
+        if largest:
+            self.condition_number = float(torch.stack(largest).max())

@@ -1,0 +1,122 @@
+"""Train a compressed, robust version of a backbone and evaluate it."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.cli._parser import Parser
+from zoo.errors import UserError
+
+OWN_TRAINER_OPTIONS = {
+    "max_epochs", "precision", "logger", "callbacks", "default_root_dir", "accelerator", "use_distributed_sampler",
+    "enable_model_summary", "fast_dev_run", "barebones", "plugins",
+}  # fmt: skip
+"""Options of Lightning's Trainer that other flags set, or that a run cannot do without."""
+
+
+def main(parser: Parser, argv: list[str]) -> None:
+    """Parse the arguments, train or resume, and print what to do next."""
+    argv, folder = _take_resume(argv)
+    if folder is not None:
+        if argv:
+            raise UserError(f"--resume continues a run as it was configured: leave {argv[0]} out")
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"{folder} is not a run: it has no config.yaml")
+        argv = ["--config", str(folder / "config.yaml")]
+    argv = _with_config_paths([re.sub(r"^--method(?=$|=)", "--method.name", word) for word in argv])
+    method_name = _method_name(argv)
+    _add_arguments(parser, method_name)
+    options = parser.parse_args(argv).as_dict()
+
+    from zoo.config import TrainConfig
+    from zoo.methods import METHODS
+    from zoo.training.trainer import resume, train
+
+    config = TrainConfig(**{f.name: options[f.name] for f in fields(TrainConfig)})
+    config.trainer = _changed_trainer_options(parser, options["trainer"])
+    options["method"].pop("name")
+    method = METHODS.get(method_name)(**options["method"])
+    run = resume(folder, config, method) if folder else train(config, method, options["overwrite"])
+
+    from zoo.evaluation import print_card
+
+    print_card(run.card)
+    print(f"\nsaved in {run.folder}\nnext: zoo export {run.folder} && zoo bench {run.folder}")
+
+
+def _take_resume(argv: list[str]) -> tuple[list[str], Path | None]:
+    """Take ``--resume RUN`` out of the arguments."""
+    for i, word in enumerate(argv):
+        if word.startswith("--resume="):
+            return argv[:i] + argv[i + 1 :], Path(word.partition("=")[2])
+        if word == "--resume":
+            if i + 1 == len(argv):
+                raise UserError("--resume needs the folder of a run")
+            return argv[:i] + argv[i + 2 :], Path(argv[i + 1])
+    return argv, None
+
+
+def _method_name(argv: list[str]) -> str:
+    """Find the method's name before parsing, since it decides which flags there are."""
+    name = "robust_lowrank"
+    for i, word in enumerate(argv):
+        flag, _, value = word.partition("=")
+        value = value or (argv[i + 1] if i + 1 < len(argv) else "")
+        if flag == "--config":
+            name = _method_in_file(Path(value)) or name
+        elif flag == "--method.name":
+            name = value
+    return name
+
+
+def _method_in_file(path: Path) -> str | None:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"configuration {path} cannot be read: {error}") from None
+    method = content.get("method") if isinstance(content, dict) else None
+    return method.get("name") if isinstance(method, dict) else method
+
+
+def _config_path(value: str) -> Path:
+    """Return the file that ``--config`` names: a path, or the name of a recipe that comes with zoo."""
+    from zoo.recipes import recipe_path
+
+    return recipe_path(value)
+
+
+def _with_config_paths(argv: list[str]) -> list[str]:
+    """Replace recipe names after ``--config`` by their paths."""
+    result = list(argv)
+    for i, word in enumerate(result):
+        if word.startswith("--config="):
+            result[i] = f"--config={_config_path(word.partition('=')[2])}"
+        elif word == "--config" and i + 1 < len(result):
+            result[i + 1] = str(_config_path(result[i + 1]))
+    return result
+
+
+def _add_arguments(parser: Parser, method_name: str) -> None:
+    from lightning.pytorch import Trainer
+
+    from zoo.config import TrainConfig
+    from zoo.methods import METHODS
+
+    parser.add_argument("--config", action="config", help="YAML file of any of these values, or a recipe's name.")
+    parser.add_argument("--resume", type=str, metavar="RUN", help="Continue an interrupted run; takes no other option.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is already there.")
+    parser.add_argument(
+        "--method.name", metavar="METHOD", default=method_name, help=f"One of {', '.join(METHODS.names())}."
+    )
+    parser.add_class_arguments(METHODS.get(method_name), "method")
+    parser.add_fields(TrainConfig, skip=("trainer",))
+    parser.add_class_arguments(Trainer, "trainer", skip=OWN_TRAINER_OPTIONS)
+
+
+def _changed_trainer_options(parser: Parser, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the Trainer options that differ from Lightning's defaults."""
+    defaults = parser.get_defaults().as_dict()["trainer"]
+    return {name: value for name, value in options.items() if value != defaults[name]}

@@ -1,0 +1,80 @@
+"""What a training run is asked to do."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.errors import UserError
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass
+class TrainConfig:
+    """One training run; the fields are the flags of ``zoo train`` and the keys of its YAML files."""
+
+    arch: str = "resnet18"
+    """Backbone: any name that timm knows (see `zoo list --archs`)."""
+    data: str = "digits"
+    """Data set (see `zoo list --data`)."""
+    data_dir: Path | None = None
+    """Folder of the data set's files; not needed for digits."""
+    download: bool = False
+    """Fetch missing data into the data folder."""
+    image_size: int | None = None
+    """Side of the images in pixels, for image folders (default 224)."""
+    compression: float | None = None
+    """Share of the backbone's parameters to remove, such as 0.8 (the default of methods that compress)."""
+    rank_fraction: float | None = None
+    """Instead of a compression: rank over full rank, the same for every layer (CondLR's definition)."""
+    weights: Path | None = None
+    """Start from these weights: a RUN of method dense, or a safetensors file for the bare backbone."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights (needs the network; images above 64 pixels)."""
+    epochs: int = 20
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step (per process)."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    lr: float = 0.1
+    """Largest learning rate."""
+    momentum: float = 0.9
+    """Momentum of SGD; the first beta of AdamW."""
+    weight_decay: float = 5e-4
+    """Weight decay of matrices and kernels."""
+    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
+    """Learning rate over the steps: warm-up then cosine to zero; or times 0.3 at 7/12 and 10/12 of the run."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises from zero."""
+    val_fraction: float = 0.1
+    """Share of the training images kept for validation; the split is the same for every run."""
+    n: int = 1000
+    """Test images of the quick evaluation at the end, drawn evenly over the classes."""
+    precision: Precision = "auto"
+    """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    seed: int = 0
+    """Seed of the weights, the order, the augmentation and dropout."""
+    logger: Literal["csv", "tensorboard", "wandb"] = "csv"
+    """Where metrics go besides RUN/metrics.csv."""
+    out: Path | None = None
+    """Folder of the run (default: runs/ARCH-METHOD-DATA)."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Further options of Lightning's Trainer."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr", "n"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.val_fraction < 1:
+            raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"warmup must be in [0, 1], got {self.warmup}")
+        if self.weights is not None and self.pretrained:
+            raise UserError("give either weights or pretrained, not both")
+
+    def folder(self, method: str) -> Path:
+        """Return the run's folder."""
+        return self.out or Path("runs") / f"{self.arch.replace('.', '_')}-{method}-{self.data}"

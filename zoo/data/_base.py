@@ -1,0 +1,69 @@
+"""What a data set is, and where its images come from."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.data._augment import Augmentation
+
+
+class Source(Protocol):
+    """Labelled images of one split."""
+
+    labels: Tensor
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        """Return images (B, C, H, W), uint8."""
+        ...
+
+    def to(self, device: torch.device) -> "Source":
+        """Move what is held in memory to a device."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """A split that is one tensor: images (N, C, H, W) uint8, labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        """Return images (B, C, H, W), uint8."""
+        return self.images[indices]
+
+    def to(self, device: torch.device) -> "TensorSource":
+        """Return the split on a device."""
+        return TensorSource(self.images.to(device), self.labels.to(device))
+
+
+class DataSet(ABC):
+    """A labelled set of images with a train and a test split.
+
+    A subclass stands in a file of its own, whose name is the data set's, and sets the attributes.
+
+    Attributes:
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
+        class_names: in the order of the labels.
+        image_shape: (C, H, W).
+        augmentation: what training does to a batch.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    augmentation: Augmentation
+
+    def __init__(self, root: Path | None, download: bool, image_size: int | None) -> None:
+        self.root = root
+        self.download = download
+
+    @abstractmethod
+    def source(self, train: bool) -> Source:
+        """Return the train or the test split."""

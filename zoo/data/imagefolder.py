@@ -1,0 +1,100 @@
+"""Any tree of image files, one folder per class."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from zoo.data._augment import Augmentation
+from zoo.data._base import DataSet, Source, TensorSource
+from zoo.errors import UserError
+
+TEST_FOLDERS = ("test", "val", "validation")
+IN_MEMORY = 2 * 2**30
+"""Splits of at most this many bytes are decoded once and kept as one tensor; larger ones are decoded per batch."""
+
+
+def _decode(path: Path, size: int) -> Tensor:
+    """Return an image's central square at ``size`` pixels a side: (3, size, size), uint8."""
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from None
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A split whose images stay on disk and are decoded by threads when asked for."""
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+    size: int
+    pool: ThreadPoolExecutor
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        """Return images (B, 3, size, size), uint8."""
+        chosen = [self.paths[i] for i in indices.tolist()]
+        return torch.stack(list(self.pool.map(lambda path: _decode(path, self.size), chosen)))
+
+    def to(self, device: torch.device) -> "FileSource":
+        """Return the split itself: its batches are moved one at a time."""
+        return self
+
+
+class ImageFolder(DataSet):
+    """Any tree of image files: DIR/train/CLASS/* and DIR/test/CLASS/* (or val); --image-size gives their side."""
+
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(self, root: Path | None, download: bool, image_size: int | None) -> None:
+        super().__init__(root, download, image_size)
+        if root is None:
+            raise UserError("imagefolder needs --data-dir DIR with DIR/train/CLASS/* and DIR/test/CLASS/*")
+        self.size = image_size or 224
+        self.image_shape = (3, self.size, self.size)
+        self.augmentation = Augmentation(shift=self.size // 8, flip=True)
+        self.folder = {True: root / "train", False: self._test_folder(root)}
+        self.class_names = self._classes(self.folder[True])
+
+    @staticmethod
+    def _test_folder(root: Path) -> Path:
+        for name in TEST_FOLDERS:
+            if (root / name).is_dir():
+                return root / name
+        raise UserError(f"{root} has no test split: it needs a folder {' or '.join(TEST_FOLDERS)}")
+
+    @staticmethod
+    def _classes(folder: Path) -> tuple[str, ...]:
+        names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir())) if folder.is_dir() else ()
+        if len(names) < 2:
+            raise UserError(f"{folder} must hold one folder per class, at least two; it has {len(names)}")
+        return names
+
+    def source(self, train: bool) -> Source:
+        """Return the split as one tensor if it is small, decoded batch by batch otherwise."""
+        folder = self.folder[train]
+        known = set(Image.registered_extensions())
+        paths: list[Path] = []
+        labels: list[int] = []
+        for label, name in enumerate(self.class_names):
+            found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in known)
+            if train and not found:
+                raise UserError(f"class folder {folder / name} holds no images")
+            paths += found
+            labels += [label] * len(found)
+        if not paths:
+            raise UserError(f"{folder} holds no images of the classes in {self.folder[True]}")
+        source = FileSource(tuple(paths), torch.tensor(labels), self.size, ThreadPoolExecutor())
+        if len(paths) * 3 * self.size**2 > IN_MEMORY:
+            return source
+        return TensorSource(source.fetch(torch.arange(len(paths))), source.labels)

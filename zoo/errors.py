@@ -1,0 +1,27 @@
+"""Mistakes a user can mend, told in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the message says what, where and what to do next.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error for a name that is not known, with the nearest names that are.
+
+    Args:
+        kind: what the name should have named, such as ``"method"``.
+        name: what was given.
+        known: every valid name.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if not near and len(known) <= 20:
+        return UserError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"see `zoo list` for all {len(known)}"
+    return UserError(f"unknown {kind} {name!r}: {hint}")

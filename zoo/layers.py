@@ -1,0 +1,203 @@
+"""Linear and convolution layers whose weight is a product U S V^T of rank r."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.linalg import condition_number, random_stiefel
+
+Init = Literal["weights", "random"]
+L = TypeVar("L", nn.Linear, nn.Conv2d)
+MERGE_ABOVE = 0.9
+"""Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
+
+
+class Factorized(nn.Module):
+    """A weight W = U S V^T in R^(n x m): U (n, r) and V (m, r), S (r, r), all trainable; a bias of n or none.
+
+    Subclasses say how n and m come from a layer and how the factors are applied. ``weight`` multiplies
+    the factors out, so that code which reads a layer's weight still works.
+    """
+
+    out_features: int
+    in_features: int
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, rank: int) -> None:
+        super().__init__()
+        n, m = weight.shape[0], weight[0].numel()
+        if not 1 <= rank <= min(n, m):
+            raise ValueError(f"rank {rank} of a {n} x {m} weight: must be in 1..{min(n, m)}")
+        self.weight_shape = weight.shape
+        like = {"dtype": weight.dtype, "device": weight.device}
+        self.U = nn.Parameter(torch.empty(n, rank, **like))
+        self.S = nn.Parameter(torch.empty(rank, rank, **like))
+        self.V = nn.Parameter(torch.empty(m, rank, **like))
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    @property
+    def rank(self) -> int:
+        """The number r of columns of U and V."""
+        return self.S.shape[0]
+
+    @property
+    def weight(self) -> Tensor:
+        """The product U S V^T in the shape of the layer it replaced."""
+        return ((self.U @ self.S) @ self.V.T).reshape(self.weight_shape)
+
+    @property
+    def pays(self) -> bool:
+        """Whether the two factors U S and V^T hold clearly fewer weights than their product."""
+        n, m, r = self.U.shape[0], self.V.shape[0], self.rank
+        return r * (n + m) <= MERGE_ABOVE * n * m
+
+    @torch.no_grad()
+    def initialize(self, weight: Tensor, init: Init) -> None:
+        """Set the factors from a dense weight.
+
+        Args:
+            weight: the dense weight, any shape that flattens to (n, m).
+            init: ``"weights"``: the truncated SVD of it (the nearest product of rank r). ``"random"``: U and V
+                uniform on the Stiefel manifold, S a multiple of I with the weight's Frobenius norm.
+        """
+        dense = weight.detach().flatten(1).float()
+        r = self.rank
+        if init == "weights":
+            u, s, vh = torch.linalg.svd(dense, full_matrices=False)
+            u, s, v = u[:, :r], torch.diag(s[:r]), vh[:r].T
+        else:
+            u, v = random_stiefel(dense.shape[0], r), random_stiefel(dense.shape[1], r)
+            s = torch.eye(r) * (torch.linalg.matrix_norm(dense).cpu() / r**0.5)
+        self.U.copy_(u)
+        self.S.copy_(s)
+        self.V.copy_(v)
+
+    @torch.no_grad()
+    def singular_values(self) -> Tensor:
+        """Return the r singular values of U S V^T, descending; U and V need not be orthonormal. Shape (r,)."""
+        ru = torch.linalg.qr(self.U.float(), mode="r")[1]
+        rv = torch.linalg.qr(self.V.float(), mode="r")[1]
+        return torch.linalg.svdvals(ru @ self.S.float() @ rv.T)
+
+    def condition_number(self) -> float:
+        """Return the largest over the smallest of the r singular values."""
+        return condition_number(self.singular_values()).item()
+
+    def extra_repr(self) -> str:
+        """Describe the factorization."""
+        n, m = self.U.shape[0], self.V.shape[0]
+        return f"{n} x {m}, rank={self.rank}, bias={self.bias is not None}"
+
+
+class FactorizedLinear(Factorized):
+    """A linear layer with weight U S V^T: r outputs first, then n.
+
+    Args:
+        linear: the layer to replace; its weight initializes the factors, its bias is copied.
+        rank: r, 1 to min(n, m).
+        init: see `Factorized.initialize`.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, init: Init = "weights") -> None:
+        super().__init__(linear.weight, linear.bias, rank)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.initialize(linear.weight, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer: (..., m) to (..., n)."""
+        if not self.pays:
+            return F.linear(x, self.weight, self.bias)
+        return F.linear(F.linear(x, self.V.T), self.U @ self.S, self.bias)
+
+    def fold(self) -> nn.Module:
+        """Return the deployed form: two linear layers with S merged into the second, or one dense layer."""
+        if not self.pays:
+            return _filled(nn.Linear(self.in_features, self.out_features, self.bias is not None), self.weight, self.bias)
+        reduce = nn.Linear(self.in_features, self.rank, bias=False)
+        expand = nn.Linear(self.rank, self.out_features, self.bias is not None)
+        return FactorPair(_filled(reduce, self.V.T, None), _filled(expand, self.U @ self.S, self.bias))
+
+
+class FactorizedConv2d(Factorized):
+    """A convolution with weight U S V^T (rows: output channels): k x k to r channels, then 1 x 1 to n.
+
+    V's rows are ordered (input channel, row, column), as in ``weight.flatten(1)``.
+
+    Args:
+        conv: the ungrouped convolution to replace; its weight initializes the factors, its bias is copied.
+        rank: r, 1 to min(n, m) with m = in_channels * kh * kw.
+        init: see `Factorized.initialize`.
+
+    Raises:
+        ValueError: the convolution is grouped or pads with anything but zeros.
+    """
+
+    def __init__(self, conv: nn.Conv2d, rank: int, init: Init = "weights") -> None:
+        if conv.groups != 1 or conv.padding_mode != "zeros":
+            raise ValueError("only ungrouped convolutions with zero padding can be factorized")
+        super().__init__(conv.weight, conv.bias, rank)
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.kernel_size, self.stride = conv.kernel_size, conv.stride
+        self.padding, self.dilation, self.groups = conv.padding, conv.dilation, 1
+        self.initialize(conv.weight, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer: (B, in, H, W) to (B, out, H', W')."""
+        if not self.pays:
+            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        reduce = self.V.T.reshape(self.rank, *self.weight_shape[1:])
+        x = F.conv2d(x, reduce, None, self.stride, self.padding, self.dilation)
+        return F.conv2d(x, (self.U @ self.S)[:, :, None, None], self.bias)
+
+    def fold(self) -> nn.Module:
+        """Return the deployed form: two convolutions with S merged into the second, or one dense convolution."""
+        geometry: dict[str, Any] = {
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+        }
+        bias = self.bias is not None
+        if not self.pays:
+            return _filled(nn.Conv2d(self.in_channels, self.out_channels, bias=bias, **geometry), self.weight, self.bias)
+        reduce = nn.Conv2d(self.in_channels, self.rank, bias=False, **geometry)
+        expand = nn.Conv2d(self.rank, self.out_channels, 1, bias=bias)
+        return FactorPair(_filled(reduce, self.V.T, None), _filled(expand, self.U @ self.S, self.bias))
+
+
+class FactorPair(nn.Sequential):
+    """Two plain layers in place of one, the first to r channels; ``weight`` and ``bias`` are those of their product."""
+
+    def __init__(self, reduce: nn.Linear | nn.Conv2d, expand: nn.Linear | nn.Conv2d) -> None:
+        super().__init__(reduce, expand)
+
+    @property
+    def weight(self) -> Tensor:
+        """The product of the two layers' weights, in the shape of the layer they stand for."""
+        reduce, expand = self[0].weight, self[1].weight
+        product = expand.flatten(1) @ reduce.flatten(1)
+        return product.reshape(expand.shape[0], *reduce.shape[1:])
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The second layer's bias; the first has none."""
+        return self[1].bias
+
+
+def _filled(layer: L, weight: Tensor, bias: Tensor | None) -> L:
+    """Return ``layer`` with the given weight (any shape of as many elements) and bias, on their device."""
+    layer = layer.to(weight.device, weight.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight.reshape(layer.weight.shape))
+        if bias is not None and layer.bias is not None:
+            layer.bias.copy_(bias)
+    return layer
+
+
+def factorized_layers(model: nn.Module) -> Iterator[tuple[str, Factorized]]:
+    """Yield the name and module of each factorized layer, in the model's order."""
+    for name, module in model.named_modules():
+        if isinstance(module, Factorized):
+            yield name, module

@@ -1,0 +1,58 @@
+"""Singular values: condition numbers, and the projection that bounds them."""
+
+import torch
+from torch import Tensor
+
+WELL_CONDITIONED = 0.1
+"""Smallest sigma_min^2 / sigma_max^2 at which eigenvectors of S^T S are as good as an SVD in fp32."""
+
+
+def condition_number(singular_values: Tensor) -> Tensor:
+    """Return the largest over the smallest singular value (inf for a singular matrix): (..., r) to (...)."""
+    largest = singular_values.amax(-1)
+    smallest = singular_values.amin(-1)
+    return torch.where(smallest > 0, largest / smallest, torch.inf)
+
+
+def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return an SVD S = P diag(s) Q^T of square matrices, the cheap way where that is accurate.
+
+    Eigenvectors of S^T S cost half of an SVD, but squaring loses small singular values: a batch with
+    an ill-conditioned matrix in it takes the SVD. The order of the singular values is unspecified.
+
+    Args:
+        s: shape (..., r, r).
+
+    Returns:
+        P (..., r, r), s (..., r), Q^T (..., r, r).
+    """
+    squared, q = torch.linalg.eigh(s.mT @ s)
+    if bool((squared[..., 0] > WELL_CONDITIONED * squared[..., -1]).all()):
+        values = squared.sqrt()
+        return (s @ q) / values.unsqueeze(-2), values, q.mT
+    return torch.linalg.svd(s)
+
+
+def clamp_spectrum(s: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """Clip the singular values of S around their mean so that its condition number is at most 1 + tau.
+
+    With K = 1 + tau and m the mean singular value, each one is clipped to [m - e, m + e],
+    e = m (K - 1)/(K + 1), whose ends have the ratio K; singular vectors stay. tau = 0 gives m times the
+    polar factor of S: all singular values equal. K is taken a few fp32 roundings smaller, so that the
+    bound holds for the computed matrix too (for tau = 0 it holds up to those roundings).
+    Source: CondLR (arXiv 2306.01485), as in its released optimizer.
+
+    Args:
+        s: shape (..., r, r).
+        tau: >= 0.
+
+    Returns:
+        The clamped matrices (..., r, r) and their singular values (..., r).
+    """
+    left, values, right = svd_square(s)
+    roundings = 8 * torch.finfo(s.dtype).eps * s.shape[-1] ** 0.5
+    bound = max(1.0, (1.0 + tau) * (1.0 - roundings))
+    mean = values.mean(-1, keepdim=True)
+    e = mean * (bound - 1.0) / (bound + 1.0)
+    values = torch.clamp(values, mean - e, mean + e)
+    return (left * values.unsqueeze(-2)) @ right, values

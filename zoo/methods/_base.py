@@ -1,0 +1,65 @@
+"""The contract of a method."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from zoo.budget import Budget
+from zoo.surgery import Ranks
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to compress and train a network.
+
+    A subclass is a frozen dataclass in a file of its own, whose name is the method's. Its fields are the
+    hyper-parameters: they become command-line flags (``--method.FIELD``), with the text under each field
+    as help, and are saved with every run. The class docstring's first line is the method's description.
+    """
+
+    @abstractmethod
+    def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
+        """Choose the rank of each layer of a dense model for a budget (None: the method's default).
+
+        Raises:
+            UserError: the budget cannot be met, or the method has no use for one.
+        """
+
+    @abstractmethod
+    def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
+        """Give a dense model the form that is trained, in place, and return it.
+
+        The same call rebuilds a saved model: build the dense one, convert it with the saved ranks, load
+        the weights.
+        """
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return ``loss`` (differentiable), ``logits``, and any further scalars to log.
+
+        Args:
+            model: takes images in [0, 1], returns logits.
+            images: (B, C, H, W) in [0, 1].
+            labels: (B,), class indices.
+        """
+        logits = model(images)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits.detach()}
+
+    def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups; by default vectors (biases, normalisation) do not decay."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def callbacks(self) -> list[Callback]:
+        """Return the Lightning callbacks that the method needs during training."""
+        return []
+
+    @abstractmethod
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Return a copy of a trained model in its deployed form: plain layers, nothing that only training needs."""

@@ -1,0 +1,44 @@
+"""Plain low-rank training: what everybody does, and what breaks."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from zoo.backbone import ends
+from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks
+from zoo.cost import count_params
+from zoo.layers import Init
+from zoo.methods._base import Method
+from zoo.surgery import Ranks, factorize, fold, weight_layers
+
+DEFAULT_BUDGET = Budget(compression=0.8)
+
+
+@dataclass(frozen=True)
+class Lowrank(Method):
+    """Low-rank weights W = U S V^T trained by plain gradient descent, without any constraint."""
+
+    init: Init = "weights"
+    """Start the factors from the backbone's weights (truncated SVD) or at random (same norm)."""
+
+    def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
+        """Choose ranks for the budget (default: 80 % of the parameters removed).
+
+        Under a compression target the first and the last layer stay dense. Under a rank fraction the first is
+        factorized like the others and the last at full rank, as in CondLR.
+        """
+        budget = budget or DEFAULT_BUDGET
+        layers = weight_layers(model)
+        first, last = ends(model)
+        if budget.compression is None:
+            assert budget.rank_fraction is not None
+            return fraction_ranks(layers, budget.rank_fraction, last)
+        return compression_ranks(compressible(layers, first | last), count_params(model), budget.compression)
+
+    def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
+        """Replace each layer that has a rank by its factorization."""
+        return factorize(model, ranks, self.init)
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Merge S into U, and multiply out the factors that do not pay."""
+        return fold(model)

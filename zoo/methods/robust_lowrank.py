@@ -1,0 +1,80 @@
+"""CondLR: low-rank training whose condition number stays bounded.
+
+Savostianova, Zangrando, Ceruti, Tudisco: Robust low-rank training via approximate orthonormal
+constraints, NeurIPS 2023, arXiv 2306.01485.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from zoo.backbone import ends
+from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks
+from zoo.callbacks.retraction import OrthonormalRetraction
+from zoo.callbacks.spectrum import SpectrumClamp
+from zoo.cost import count_params
+from zoo.errors import UserError
+from zoo.layers import Init, factorized_layers
+from zoo.methods._base import Method
+from zoo.methods.lowrank import DEFAULT_BUDGET
+from zoo.surgery import Ranks, factorize, fold, weight_layers
+
+
+@dataclass(frozen=True)
+class RobustLowrank(Method):
+    """CondLR: low-rank weights U S V^T, U and V orthonormal, condition number of S at most 1 + tau.
+
+    After every optimizer step U and V are retracted to orthonormal columns, their R factors go into S, and
+    the singular values of S are clipped around their mean. The network's relative sensitivity to its input
+    is bounded by a product of the layers' condition numbers, and kappa(U S V^T) = kappa(S).
+
+    What differs from the authors' released code: momentum stays tangent (re-projected after each
+    retraction), the step of U and V is scaled by r / ||S||_F^2 in place of kappa(S)^-2, R is absorbed in S
+    instead of dropped, and no bias is added to convolutions that had none. Layers too narrow to compress
+    (the first and the last among them) are kept at full rank and constrained alike.
+    """
+
+    tau: float = 0.1
+    """Condition numbers stay at most 1 + tau; 0 makes all singular values of a layer equal."""
+    init: Init = "weights"
+    """Start the factors from the backbone's weights (truncated SVD) or at random (same norm)."""
+
+    def __post_init__(self) -> None:
+        if not self.tau >= 0:
+            raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs tau >= 0")
+
+    def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
+        """Choose ranks for the budget (default: 80 % of the parameters removed), full rank where none is saved."""
+        budget = budget or DEFAULT_BUDGET
+        layers = weight_layers(model)
+        first, last = ends(model)
+        if budget.compression is None:
+            assert budget.rank_fraction is not None
+            return fraction_ranks(layers, budget.rank_fraction, last)
+        narrow = compressible(layers, first | last)
+        chosen = compression_ranks(narrow, count_params(model), budget.compression)
+        return {x.name: chosen.get(x.name, x.full_rank) for x in layers if not x.obstacle}
+
+    def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
+        """Replace each layer that has a rank by its factorization."""
+        return factorize(model, ranks, self.init)
+
+    def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the groups with no decay on U and V: the weight's scale is in S."""
+        factors = {id(p) for _, layer in factorized_layers(model) for p in (layer.U, layer.V)}
+        groups = super().parameter_groups(model, weight_decay)
+        return [
+            {"params": [p for p in groups[0]["params"] if id(p) not in factors], "weight_decay": weight_decay},
+            {"params": groups[1]["params"], "weight_decay": 0.0},
+            {"params": [p for p in groups[0]["params"] if id(p) in factors], "weight_decay": 0.0},
+        ]
+
+    def callbacks(self) -> list[Callback]:
+        """Return the retraction of U and V, then the clamp of S."""
+        return [OrthonormalRetraction(), SpectrumClamp(self.tau)]
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Merge S into U, and multiply out the factors that do not pay."""
+        return fold(model)

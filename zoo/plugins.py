@@ -1,0 +1,60 @@
+"""A plugin is a module: the files of a package are its plugins, each with one class of the given base."""
+
+import importlib
+import inspect
+import pkgutil
+from typing import Generic, TypeVar
+
+from zoo.errors import unknown_name
+
+T = TypeVar("T")
+
+
+class Plugins(Generic[T]):
+    """The plugins in a package, found by file name and imported when asked for.
+
+    ``zoo/methods/robust_lowrank.py`` is the method ``robust_lowrank``: there is no list to add it to.
+    A module whose name begins with an underscore is no plugin.
+
+    Args:
+        kind: what one plugin is called in messages, such as ``"method"``.
+        package: the package's import name.
+        base: the class that each module subclasses exactly once.
+    """
+
+    def __init__(self, kind: str, package: str, base: type[T]) -> None:
+        self.kind = kind
+        self.package = package
+        self.base = base
+
+    def names(self) -> list[str]:
+        """Return the names of all plugins, sorted."""
+        path = importlib.import_module(self.package).__path__
+        return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+
+    def get(self, name: str) -> type[T]:
+        """Return the class of a plugin.
+
+        Raises:
+            UserError: no plugin has that name.
+            TypeError: its module does not define exactly one subclass of ``base``.
+        """
+        if name not in self.names():
+            raise unknown_name(self.kind, name, self.names())
+        module = importlib.import_module(f"{self.package}.{name}")
+        found = [
+            cls
+            for cls in vars(module).values()
+            if inspect.isclass(cls) and issubclass(cls, self.base) and cls.__module__ == module.__name__
+        ]
+        if len(found) != 1:
+            raise TypeError(f"{module.__name__} must define one {self.base.__name__}, found {len(found)}")
+        return found[0]
+
+    def name_of(self, plugin: T) -> str:
+        """Return the name under which ``plugin``'s class is found."""
+        return type(plugin).__module__.rpartition(".")[2]
+
+    def describe(self) -> dict[str, str]:
+        """Return the first line of each plugin's docstring, by name."""
+        return {name: (inspect.getdoc(self.get(name)) or "").partition("\n")[0] for name in self.names()}

@@ -1,0 +1,28 @@
+"""The recipes that come with zoo: YAML files for ``zoo train --config``."""
+
+from pathlib import Path
+
+from zoo.errors import UserError, unknown_name
+
+FOLDER = Path(__file__).parent / "configs"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file that is meant: a path to one, or a recipe's name.
+
+    Raises:
+        UserError: there is no such file and no such recipe.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"there is no configuration file {name}")
+    if name not in recipe_names():
+        raise unknown_name("recipe", name, recipe_names())
+    return FOLDER / f"{name}.yaml"

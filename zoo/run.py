@@ -1,0 +1,109 @@
+"""A RUN folder: the configuration, the metrics, the weights and the card of one training."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from zoo.backbone import create_backbone, with_normalization
+from zoo.card import Card, Weights
+from zoo.errors import UserError
+from zoo.files import atomic, sha256
+from zoo.methods import METHODS, Method
+
+CARD = "card.json"
+CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"
+CHECKPOINT = "last.ckpt"
+METRICS = "metrics.csv"
+
+
+def save_weights(model: nn.Module, folder: Path) -> Weights:
+    """Write a model's parameters and buffers as safetensors and return their entry for the card."""
+    path = folder / WEIGHTS
+    with atomic(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
+    return Weights(file=WEIGHTS, sha256=sha256(path), bytes=path.stat().st_size)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load safetensors into a model, in place; the names must be the same on both sides.
+
+    Raises:
+        UserError: the file is missing, truncated or damaged, or holds another model's weights.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights at {path}")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it is truncated or no safetensors file") from None
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or extra or other:
+        counts = f"{len(missing)} tensors missing, {len(extra)} unknown, {len(other)} of another shape"
+        raise UserError(f"{path} holds another model's weights: {counts}, such as {(missing + extra + other)[0]}")
+    model.load_state_dict(state)
+
+
+class Run:
+    """A finished training, read from its folder.
+
+    Args:
+        folder: the RUN folder.
+
+    Raises:
+        UserError: it is not one, its training has not finished, or a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not folder.is_dir():
+            raise UserError(f"no run at {folder}: there is no such folder")
+        if not (folder / CARD).is_file():
+            if (folder / CONFIG).is_file():
+                raise UserError(f"{folder} has no card yet: finish it with `zoo train --resume {folder}`")
+            raise UserError(f"{folder} is not a run: it has no {CARD}")
+        self.card = Card.load(folder / CARD)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def method(self) -> Method:
+        """The method with the hyper-parameters of the training."""
+        return METHODS.get(self.card.method)(**self.card.method_options)
+
+    def _wrapped(self, backbone: nn.Module) -> nn.Module:
+        return with_normalization(backbone, self.card.mean, self.card.std).eval()
+
+    def _backbone(self) -> nn.Module:
+        return create_backbone(self.card.arch, len(self.card.class_names), self.card.image_shape)
+
+    def trained_model(self) -> nn.Module:
+        """Return the model in the form it was trained in (U, S, V apart), in eval mode; images in [0, 1]."""
+        weights = self.folder / self.card.weights.file
+        if weights.is_file() and weights.stat().st_size != self.card.weights.bytes:
+            raise UserError(f"{weights} has {weights.stat().st_size} bytes, its card says {self.card.weights.bytes}")
+        model = self._wrapped(self.method.convert(self._backbone(), self.card.ranks))
+        load_weights(model, weights)
+        if sha256(weights) != self.card.weights.sha256:
+            raise UserError(f"{weights} is not the file its card names: its SHA-256 differs")
+        return model
+
+    def model(self) -> nn.Module:
+        """Return the deployed form (plain layers), in eval mode; images in [0, 1] to logits."""
+        return self.method.finish(self.trained_model()).eval()
+
+    def dense_model(self) -> nn.Module:
+        """Return the dense backbone that this run compressed, with random weights, in eval mode."""
+        return self._wrapped(self._backbone())
+
+    def save_card(self, card: Card) -> None:
+        """Replace the card."""
+        card.save(self.folder / CARD)
+        self.card = card

@@ -1,0 +1,146 @@
+"""Replace layers of any model by factorized ones and back, and say of each layer what it is and why."""
+
+import copy
+from dataclasses import asdict, dataclass
+
+from torch import nn
+
+from zoo.errors import UserError, unknown_name
+from zoo.layers import Factorized, FactorizedConv2d, FactorizedLinear, Init, factorized_layers
+
+Ranks = dict[str, int]
+"""The rank of each factorized layer, by the layer's name in the model."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear or convolution layer of a dense model.
+
+    Attributes:
+        name: its path in the model.
+        kind: its class name.
+        shape: its weight's shape.
+        obstacle: why it cannot be factorized, or ``""``.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    obstacle: str
+
+    @property
+    def n(self) -> int:
+        """Rows of the weight matrix: outputs."""
+        return self.shape[0]
+
+    @property
+    def m(self) -> int:
+        """Columns of the weight matrix: inputs, times the kernel's area."""
+        size = 1
+        for extent in self.shape[1:]:
+            size *= extent
+        return size
+
+    @property
+    def full_rank(self) -> int:
+        """The largest rank, min(n, m)."""
+        return min(self.n, self.m)
+
+    def factorized_size(self, rank: int) -> int:
+        """Return the number of weights in the two factors U S and V^T at a rank."""
+        return rank * (self.n + self.m)
+
+
+def _obstacle(module: nn.Module) -> str:
+    if type(module) is nn.Linear:
+        return ""
+    if type(module) is not nn.Conv2d:
+        return f"{type(module).__name__} computes its weight or padding in its own way"
+    if module.groups == module.in_channels and module.groups > 1:
+        return "depthwise"
+    if module.groups > 1:
+        return f"grouped ({module.groups} groups)"
+    if module.padding_mode != "zeros":
+        return f"pads with {module.padding_mode}"
+    return ""
+
+
+def weight_layers(model: nn.Module) -> list[Layer]:
+    """List every linear and 2-d convolution layer of a dense model (subclasses too), in its order."""
+    return [
+        Layer(name, type(module).__name__, tuple(module.weight.shape), _obstacle(module))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+
+
+def _replace(model: nn.Module, swap: dict[nn.Module, nn.Module]) -> None:
+    """Put each value where its key stands, under every name it has (a shared module stays shared)."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child in swap:
+                setattr(parent, name, swap[child])
+
+
+def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights") -> nn.Module:
+    """Replace, in place, each named layer by its factorization at the given rank; return the model.
+
+    Raises:
+        UserError: a name is no layer of the model, the layer cannot be factorized, or the rank is out of range.
+    """
+    layers = {layer.name: layer for layer in weight_layers(model)}
+    swap: dict[nn.Module, nn.Module] = {}
+    for name, rank in ranks.items():
+        if name not in layers:
+            raise unknown_name("layer", name, layers)
+        layer, module = layers[name], model.get_submodule(name)
+        if layer.obstacle:
+            raise UserError(f"layer {name!r} cannot be factorized: {layer.obstacle}")
+        if not 1 <= rank <= layer.full_rank:
+            raise UserError(f"layer {name!r} ({layer.n} x {layer.m}): rank {rank} is not in 1..{layer.full_rank}")
+        if isinstance(module, nn.Conv2d):
+            swap[module] = FactorizedConv2d(module, rank, init)
+        elif isinstance(module, nn.Linear):
+            swap[module] = FactorizedLinear(module, rank, init)
+    _replace(model, swap)
+    return model
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Return a copy of the model in its deployed form: S merged into U, factors that do not pay multiplied out."""
+    model = copy.deepcopy(model)
+    _replace(model, {layer: layer.fold() for _, layer in factorized_layers(model)})
+    return model
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of one layer: its weight shape, its rank (None: dense) and the reason."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    rank: int | None
+    note: str
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the report as plain data."""
+        return asdict(self)
+
+
+def report(layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+    """Say of each layer of the dense model which rank it got, or why it stayed dense."""
+    rows = []
+    for layer in layers:
+        rank = ranks.get(layer.name)
+        if rank is None:
+            note = layer.obstacle or f"factors would not pay at {layer.n} x {layer.m}"
+        elif layer.factorized_size(rank) >= layer.n * layer.m:
+            note = "full rank: constrained, not compressed"
+        else:
+            note = f"{layer.factorized_size(rank) / (layer.n * layer.m):.0%} of its weights"
+        rows.append(LayerReport(layer.name, layer.kind, layer.shape, rank, note))
+    return rows
+
+
+__all__ = ["Factorized", "Layer", "LayerReport", "Ranks", "factorize", "fold", "report", "weight_layers"]

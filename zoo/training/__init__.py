@@ -1,0 +1,1 @@
+"""Train any method on any backbone with one LightningModule."""

@@ -1,0 +1,58 @@
+"""Build what a run trains: data, dense backbone, starting weights, converted model."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from zoo.backbone import create_backbone
+from zoo.budget import Budget
+from zoo.card import Card
+from zoo.config import TrainConfig
+from zoo.data import DataSet, open_data
+from zoo.errors import UserError
+from zoo.run import CARD, WEIGHTS, load_weights
+
+
+def open_config_data(config: TrainConfig) -> DataSet:
+    """Open the data set that a configuration names."""
+    return open_data(
+        config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size
+    )
+
+
+def dense_backbone(config: TrainConfig, data: DataSet) -> nn.Module:
+    """Build the dense backbone with its starting weights."""
+    model = create_backbone(config.arch, len(data.class_names), data.image_shape, config.pretrained)
+    if config.weights is not None:
+        _start_from(model, config.weights)
+    return model
+
+
+def _start_from(model: nn.Module, path: Path) -> None:
+    """Load a dense RUN's weights, or a bare backbone's safetensors file."""
+    if not path.is_dir():
+        load_weights(model, path)
+        return
+    if not (path / CARD).is_file():
+        raise UserError(f"{path} is not a finished run: --weights takes a RUN of method dense or a safetensors file")
+    card = Card.load(path / CARD)
+    if card.ranks:
+        raise UserError(f"{path} holds a {card.method} model: --weights needs a RUN of method dense")
+    try:
+        state = load_file(path / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path / WEIGHTS} cannot be read ({error})") from None
+    state = {name.removeprefix("backbone."): value for name, value in state.items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError:
+        raise UserError(f"{path} holds weights of {card.arch} for {card.data}, which do not fit this model") from None
+
+
+def budget(config: TrainConfig) -> Budget | None:
+    """Return the budget a configuration asks for, or None to leave it to the method."""
+    if config.compression is None and config.rank_fraction is None:
+        return None
+    return Budget(config.compression, config.rank_fraction)

@@ -1,0 +1,93 @@
+"""Turn a trained module into the files of a finished run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import nn
+
+from zoo.backbone import create_backbone
+from zoo.card import Card, LayerRow, Provenance
+from zoo.cost import count_macs, count_params
+from zoo.data import load_test
+from zoo.evaluation import quick_evaluation
+from zoo.methods import METHODS
+from zoo.provenance import commit, hardware, versions
+from zoo.run import CARD, Run, save_weights
+from zoo.surgery import report, weight_layers
+from zoo.training.module import Classifier
+
+
+def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: float, command: str) -> Run:
+    """Save the weights, measure the model on the test split, and write the card.
+
+    Args:
+        folder: the run's folder.
+        module: trained.
+        trainer: that trained it.
+        seconds: that this session's training took.
+        command: the command line, for the card.
+    """
+    config, data, method = module.config, module.data, module.method
+    device = hardware(trainer.strategy.root_device)
+    trained = module.model.cpu().eval()
+    deployed = method.finish(trained).eval()
+    images, labels = load_test(
+        config.data,
+        data_dir=config.data_dir,
+        download=False,
+        image_shape=data.image_shape,
+        n=config.n,
+    )
+    result = quick_evaluation(deployed, trained, images, labels)
+    dense = create_backbone(config.arch, len(data.class_names), data.image_shape)
+    card = Card(
+        arch=config.arch,
+        method=METHODS.name_of(method),
+        method_options=dataclasses.asdict(method),
+        data=config.data,
+        image_shape=data.image_shape,
+        mean=data.mean,
+        std=data.std,
+        class_names=data.class_names,
+        ranks=module.ranks,
+        params=count_params(deployed),
+        dense_params=count_params(dense),
+        macs=count_macs(deployed, data.image_shape),
+        dense_macs=count_macs(dense, data.image_shape),
+        layers=_layer_rows(dense, module.ranks, result.condition_numbers),
+        max_condition_number=result.max_condition_number,
+        lipschitz_bound=result.lipschitz_bound,
+        training=_training(module, trainer, seconds),
+        evaluations=tuple(result.evaluations),
+        weights=save_weights(trained, folder),
+        provenance=Provenance(
+            command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=device
+        ),
+    )
+    card.save(folder / CARD)
+    return Run(folder)
+
+
+def _layer_rows(
+    dense: nn.Module, ranks: dict[str, int], condition_numbers: dict[str, float | None]
+) -> tuple[LayerRow, ...]:
+    return tuple(
+        LayerRow(**row.to_dict(), condition_number=condition_numbers.get(row.name))
+        for row in report(weight_layers(dense), ranks)
+    )
+
+
+def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[str, Any]:
+    """Return what the training itself measured."""
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val_accuracy", "val_loss", "loss")}
+    return {
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "precision": str(trainer.precision),
+        "seconds_last_session": round(seconds, 1),
+        "train_images": len(module.train_indices),
+        "val_images": len(module.val_indices),
+        **metrics,
+    }

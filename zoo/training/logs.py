@@ -1,0 +1,38 @@
+"""Where metrics go: RUN/metrics.csv always, TensorBoard or Weights & Biases besides."""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from zoo.errors import UserError
+from zoo.run import METRICS
+
+
+def csv_logger(folder: Path, step: int) -> CSVLogger:
+    """Return the logger of RUN/metrics.csv that keeps the rows up to ``step`` of an earlier session."""
+    kept = []
+    if step and (folder / METRICS).is_file():
+        with (folder / METRICS).open(newline="") as file:
+            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+        kept = [row for row in rows if int(row["step"]) < step]
+    logger = CSVLogger(save_dir=folder, name="", version="")
+    # Lightning's writer deletes the old file when it is created; give it the rows back.
+    logger.experiment.metrics = kept  # type: ignore[assignment]
+    return logger
+
+
+def extra_logger(name: str, folder: Path) -> Logger | None:
+    """Return the logger asked for besides CSV, or None.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    if name == "tensorboard":
+        if find_spec("tensorboard") is None:
+            raise UserError("--logger tensorboard needs its package: pip install 'robust-zoo[tensorboard]'")
+        return TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
+    if name == "wandb":
+        return WandbLogger(project="zoo", name=folder.name, save_dir=folder)
+    return None

@@ -1,0 +1,129 @@
+"""The one LightningModule: a backbone, a method, and the data they are trained on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from zoo.config import TrainConfig
+from zoo.data import DataSet
+from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
+from zoo.data._split import train_val
+from zoo.errors import UserError
+from zoo.methods import Method
+from zoo.surgery import Ranks
+from zoo.training.schedule import learning_rate_factor
+
+
+class Classifier(pl.LightningModule):
+    """Drives a method: its loss, its parameter groups and its callbacks, on one data set.
+
+    Every random choice of a step is a function of (seed, epoch, batch), so a run that was killed repeats
+    the steps since its last checkpoint exactly.
+
+    Args:
+        model: takes images in [0, 1]; already converted by the method.
+        method: what to train it with.
+        data: where the images come from.
+        config: the recipe.
+        ranks: of the converted model; saved with each checkpoint.
+    """
+
+    def __init__(self, model: nn.Module, method: Method, data: DataSet, config: TrainConfig, ranks: Ranks) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.method, self.data, self.config, self.ranks = method, data, config, ranks
+
+    def setup(self, stage: str) -> None:
+        """Put the training images on the device."""
+        self.source = self.data.source(train=True).to(self.trainer.strategy.root_device)
+        self.train_indices, self.val_indices = train_val(self.source.labels.cpu(), self.config.val_fraction)
+
+    @property
+    def _shard(self) -> tuple[int, int]:
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def train_dataloader(self) -> TrainBatches:
+        """Return the shuffled, augmented training batches."""
+        return TrainBatches(
+            self.source,
+            self.train_indices,
+            self.config.batch_size,
+            self.data.augmentation,
+            self.config.seed,
+            epoch=lambda: self.current_epoch,
+            shard=self._shard,
+        )
+
+    def val_dataloader(self) -> EvalBatches:
+        """Return the validation batches, cut from the training split."""
+        return EvalBatches(self.source, self.val_indices, 2 * self.config.batch_size, self._shard)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify uint8 images (B, C, H, W): logits (B, classes)."""
+        return self.model(to_unit(images))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout and its kin for this step."""
+        torch.manual_seed(mixed_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Compute the method's loss and log what it returns."""
+        images, labels = batch
+        result = self.method.loss(self.model, to_unit(images), labels)
+        loss, logits = result["loss"], result.pop("logits").float()
+        self._check_finite(loss)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        self.log("accuracy", accuracy, prog_bar=True)
+        for name, value in result.items():
+            self.log(name, value.detach(), prog_bar=name == "loss")
+        return loss
+
+    def _check_finite(self, loss: Tensor) -> None:
+        # Reading the loss waits for the device: each step on a CPU, at logging steps elsewhere.
+        look = loss.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0
+        if look and not torch.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss.item()} at step {self.trainer.global_step} of epoch {self.current_epoch}: "
+                f"lower --lr (now {self.config.lr}) or lengthen --warmup"
+            )
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy on the validation images."""
+        images, labels = batch
+        logits = self(images).float()
+        options: dict[str, Any] = {"batch_size": len(labels), "sync_dist": self.trainer.world_size > 1}
+        self.log("val_loss", F.cross_entropy(logits, labels), **options)
+        self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True, **options)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return the optimizer with the method's parameter groups, and its schedule per step."""
+        c = self.config
+        groups = [g for g in self.method.parameter_groups(self.model, c.weight_decay) if g["params"]]
+        optimizer: torch.optim.Optimizer
+        if c.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum, nesterov=c.momentum > 0)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.momentum, 0.999))
+        factor: Callable[[int], float] = learning_rate_factor(
+            c.schedule, int(self.trainer.estimated_stepping_batches), c.warmup
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the method's callbacks."""
+        return self.method.callbacks()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the ranks, from which a resumed run rebuilds the model."""
+        checkpoint["ranks"] = self.ranks
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Map uint8 images to float32 in [0, 1], channels last in memory."""
+    return (images.float() / 255).contiguous(memory_format=torch.channels_last)

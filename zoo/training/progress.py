@@ -1,0 +1,31 @@
+"""The progress bar."""
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar with the time left of the whole run; on anything but a terminal, few lines."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100, leave=False)
+        self._start: tuple[float, int] | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Remember when the first step of this session began."""
+        if self._start is None:
+            self._start = time.monotonic(), trainer.global_step
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Return the logged metrics and ``left``, the time until the last step."""
+        metrics = dict(super().get_metrics(trainer, pl_module))
+        metrics.pop("v_num", None)
+        if self._start is not None and trainer.global_step > self._start[1]:
+            pace = (time.monotonic() - self._start[0]) / (trainer.global_step - self._start[1])
+            left = max(0, round(pace * (trainer.estimated_stepping_batches - trainer.global_step)))
+            metrics["left"] = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        return metrics

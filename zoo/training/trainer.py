@@ -1,0 +1,159 @@
+"""Train, resume, and leave a RUN folder behind."""
+
+import dataclasses
+import logging
+import shlex
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from zoo.backbone import with_normalization
+from zoo.callbacks import ConditioningMonitor
+from zoo.config import TrainConfig
+from zoo.errors import UserError
+from zoo.files import atomic
+from zoo.methods import METHODS, Method
+from zoo.run import CARD, CHECKPOINT, CONFIG, METRICS, WEIGHTS, Run
+from zoo.training.build import budget, dense_backbone, open_config_data
+from zoo.training.finish import finish_run
+from zoo.training.logs import csv_logger, extra_logger
+from zoo.training.module import Classifier
+from zoo.training.progress import ProgressBar
+
+
+def train(config: TrainConfig, method: Method, overwrite: bool = False) -> Run:
+    """Train a model and return its finished run.
+
+    Args:
+        config: the recipe.
+        method: how the network is compressed and trained.
+        overwrite: replace a run that is already in the folder.
+
+    Raises:
+        UserError: something in the recipe cannot be done; nothing is written then. Or the loss diverged,
+            or the user interrupted; the folder then holds what `resume` needs.
+    """
+    folder = config.folder(METHODS.name_of(method))
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise UserError(
+            f"{folder} is not empty: continue it with --resume {folder}, replace it with --overwrite true, "
+            "or choose another --out"
+        )
+    return _fit(config, method, folder, resume=False)
+
+
+def resume(folder: Path, config: TrainConfig, method: Method) -> Run:
+    """Continue an interrupted run from its last checkpoint (from the start, if it has none) and return it finished.
+
+    Args:
+        folder: the run's folder.
+        config, method: as read from the folder's ``config.yaml``.
+    """
+    if (folder / CARD).is_file():
+        raise UserError(f"{folder} is finished: there is nothing to resume")
+    return _fit(config, method, folder, resume=True)
+
+
+def _fit(config: TrainConfig, method: Method, folder: Path, resume: bool) -> Run:
+    _quieten()
+    pl.seed_everything(config.seed, verbose=False)
+    data = open_config_data(config)
+    model = dense_backbone(config, data)
+    checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
+    saved = _load_checkpoint(checkpoint) if checkpoint else {}
+    ranks = saved["ranks"] if saved else method.plan(model, budget(config))
+    model = with_normalization(method.convert(model, ranks), data.mean, data.std)
+    module = Classifier(model, method, data, config, ranks)
+    trainer_options = _trainer_options(config)
+    if not resume:
+        _prepare(folder, config, method)
+    trainer = pl.Trainer(
+        **trainer_options,
+        callbacks=_callbacks(folder),
+        logger=_loggers(config, folder, saved.get("global_step", 0)),
+        default_root_dir=folder,
+    )
+    started = time.monotonic()
+    try:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    except SystemExit:
+        raise _interrupted(folder, trainer) from None
+    if trainer.interrupted:
+        raise _interrupted(folder, trainer)
+    return finish_run(folder, module, trainer, time.monotonic() - started, shlex.join(["zoo", *sys.argv[1:]]))
+
+
+def _interrupted(folder: Path, trainer: pl.Trainer) -> UserError:
+    return UserError(
+        f"interrupted in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: "
+        f"continue with `zoo train --resume {folder}`"
+    )
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): delete it to start over") from None
+
+
+def _prepare(folder: Path, config: TrainConfig, method: Method) -> None:
+    """Create the folder, take away an older run's files, and write the configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (CARD, WEIGHTS, CHECKPOINT, METRICS):
+        (folder / name).unlink(missing_ok=True)
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    plain["method"] = {"name": METHODS.name_of(method), **dataclasses.asdict(method)}
+    with atomic(folder / CONFIG) as temporary:
+        temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def _trainer_options(config: TrainConfig) -> dict[str, Any]:
+    """Return Lightning's options; raises `UserError` for a device that is not there."""
+    cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not cuda:
+        raise UserError("device cuda was asked for, but torch sees no CUDA device here: use --device cpu or auto")
+    on_cuda = cuda and config.device != "cpu"
+    fast_bf16 = on_cuda or torch.cpu._is_amx_tile_supported()
+    precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
+    return {
+        "max_epochs": config.epochs,
+        "accelerator": "gpu" if on_cuda else "cpu",
+        "devices": 1,
+        "precision": precision,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 20,
+    } | config.trainer
+
+
+def _callbacks(folder: Path) -> list[Callback]:
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(CHECKPOINT).stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    return [ConditioningMonitor(), ProgressBar(), checkpoint]
+
+
+def _loggers(config: TrainConfig, folder: Path, step: int) -> list[Logger]:
+    extra = extra_logger(config.logger, folder)
+    return [csv_logger(folder, step), *([extra] if extra else [])]
+
+
+def _quieten() -> None:
+    """Keep Lightning's hints off the screen; what matters to the user is said by zoo."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
