@@ -11,6 +11,9 @@ from zoo.export.parity import check_parity
 from zoo.files import atomic
 from zoo.layers import FactorPair
 
+ONNX_FILE = "model.onnx"
+"""Name of the exported file in a RUN folder."""
+
 
 @dataclass(frozen=True)
 class Exported:

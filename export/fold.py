@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 TOLERANCE = 2e-5
-"""Largest change of the logits, relative to the largest logit, that rounding may cause; a wrong fold changes more."""
+"""Largest change of the logits, relative to the largest one, that rounding may cause."""
 PROBES = 2
 """Random images on which folded and unfolded models are compared."""
 
@@ -20,9 +20,9 @@ Pair = tuple[str, str]
 def fold_batch_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     """Return a copy, in eval mode, without the BatchNorms that directly follow a convolution or linear layer.
 
-    A pair is folded when the BatchNorm's input is the very tensor that the layer returned, each is used once, and
-    the logits stay what they were; so a layer whose output has a second reader keeps its BatchNorm. What a
-    BatchNorm module does beside normalising (timm's activation and dropout) stays.
+    A pair is folded when the BatchNorm's input is the very tensor that the layer returned, each is used once,
+    and the logits stay what they were; so a layer whose output has a second reader keeps its BatchNorm. What
+    a BatchNorm module does beside normalising (timm's activation and dropout) stays.
 
     Args:
         model: takes images, returns logits.
@@ -55,10 +55,10 @@ def _fold_verified(model: nn.Module, pairs: list[Pair], images: Tensor, logits: 
 
 @torch.no_grad()
 def batch_norm_pairs(model: nn.Module, images: Tensor) -> list[Pair]:
-    """List the (layer, BatchNorm) pairs of a model in eval mode, each used once, where the one feeds the other.
+    """List the (layer, BatchNorm) pairs where the one feeds the other and each is used once.
 
     Args:
-        model: the model; it is run once.
+        model: the model in eval mode; it is run once.
         images: (B, C, H, W), what to run it on.
     """
     names = {module: name for name, module in model.named_modules()}
@@ -92,12 +92,12 @@ def batch_norm_pairs(model: nn.Module, images: Tensor) -> list[Pair]:
 
 
 def _takes_scale(module: nn.Module) -> bool:
-    """Tell whether the layer's weight is a plain parameter, one row per output (not so under a parametrization)."""
+    """Tell whether it is a layer whose weight is a plain parameter (not so under a parametrization)."""
     return isinstance(module, nn.Conv2d | nn.Linear) and module._parameters.get("weight") is not None
 
 
 def _is_affine_map(module: nn.Module) -> bool:
-    """Tell whether the module in eval mode is one scale and shift per channel, then at most timm's ``drop`` and ``act``."""
+    """Tell whether it scales and shifts channels in eval mode, then does no more than timm's drop and act."""
     if not isinstance(module, _BatchNorm) or module.running_mean is None or module.running_var is None:
         return False
     plain = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)

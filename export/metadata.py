@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from zoo import __version__
 
@@ -75,12 +75,16 @@ class Metadata:
             ValueError: an entry is missing or cannot be read.
         """
         hints = get_type_hints(cls)
-        values = {}
+        values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name not in props:
                 raise ValueError(f"no {field.name!r}")
-            text = props[field.name]
-            value = text if hints[field.name] is str else json.loads(text)
+            value: Any = props[field.name]
+            if hints[field.name] is not str:
+                try:
+                    value = json.loads(value)
+                except json.JSONDecodeError:
+                    raise ValueError(f"an unreadable {field.name!r}") from None
             values[field.name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 

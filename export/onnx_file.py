@@ -59,20 +59,20 @@ def write_onnx(
     onnx.helper.set_model_props(proto, metadata)
     weights, limit = weight_elements(proto), sum(p.numel() for p in folded.parameters() if p.ndim > 1)
     if weights > (1 + TOLERANCE) * limit:
-        raise UserError(f"{path}: the ONNX graph has {weights} weights, the model {limit}: it is not the compressed one")
+        raise UserError(f"the ONNX graph has {weights} weights, the model {limit}: it is another model")
     with atomic(path) as temporary:
         try:
             onnx.checker.check_model(proto, full_check=True)
             temporary.write_bytes(proto.SerializeToString())
         except ValueError as error:  # protobuf's limit of 2 GB
-            raise UserError(f"{path}: the model does not fit in one ONNX file ({first_line(error)})") from None
+            raise UserError(f"the model does not fit in one ONNX file ({first_line(error)})") from None
     return folded
 
 
 def _trace(model: nn.Module, image_shape: tuple[int, int, int], opset: int) -> Any:
     images = torch.rand(EXAMPLE_BATCH, *image_shape, generator=torch.Generator().manual_seed(0))
     try:
-        # Fused attention kernels return other strides than the operators they are exported as, so views break.
+        # Fused attention returns other strides than the operators it is exported as, so views break.
         with _quiet(), sdpa_kernel(SDPBackend.MATH):
             program = torch.onnx.export(
                 model,
@@ -119,7 +119,15 @@ def _quiet() -> Iterator[None]:
 def _strip(proto: Any) -> None:
     """Remove the notes on every node and value: they hold stack traces with paths of this machine."""
     graph = proto.graph
-    for item in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    for item in (
+        proto,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
 

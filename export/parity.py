@@ -16,7 +16,7 @@ BATCHES = (1, 5)
 
 @torch.no_grad()
 def check_parity(model: nn.Module, path: Path, image_shape: tuple[int, int, int]) -> dict[int, float]:
-    """Return, for each batch size, max|a - b| / max|a| of the logits a of the model and b of the file, on the CPU.
+    """Return max|a - b| / max|a| of the logits a of PyTorch and b of the file on the CPU, by batch size.
 
     Args:
         model: the model in eval mode, on the CPU.
@@ -38,7 +38,7 @@ def check_parity(model: nn.Module, path: Path, image_shape: tuple[int, int, int]
     worst = max(differences, key=lambda batch: (differences[batch] != differences[batch], differences[batch]))
     if not differences[worst] <= LIMIT:
         raise UserError(
-            f"{path}: logits of ONNX Runtime differ from PyTorch's by {differences[worst]:.1e} of the largest "
-            f"(batch {worst}), the limit is {LIMIT:.0e}: this file must not be used"
+            f"the ONNX file's logits differ from PyTorch's by {differences[worst]:.1e} of the largest "
+            f"(batch {worst}), the limit is {LIMIT:.0e}: it must not be used"
         )
     return differences

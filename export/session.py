@@ -18,7 +18,7 @@ Device = Literal["auto", "cpu", "cuda"]
 INPUT, OUTPUT = "images", "logits"
 PROVIDERS: dict[str, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
-    # Searching exhaustively costs about a second per new shape, the default algorithm can be many times slower.
+    # An exhaustive search costs about a second per shape, the default algorithm can be many times slower.
     # TF32 would give logits that differ from PyTorch's by more than the export's limit.
     "cuda": [
         ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}),
@@ -62,8 +62,8 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
         return "cuda"
     if device == "auto":
         return "cpu"
-    reason = "there is no CUDA device here" if built else "this onnxruntime is built without CUDA"
-    raise UserError(f"device 'cuda' cannot be used: {reason}; use cpu or auto" + ("" if built else ", or onnxruntime-gpu"))
+    reason = "there is no CUDA device here" if built else "this onnxruntime is not onnxruntime-gpu"
+    raise UserError(f"device 'cuda' cannot be used, {reason}: choose cpu or auto")
 
 
 class OnnxModel:
@@ -92,8 +92,8 @@ class OnnxModel:
         wanted = provider_name(self.device)
         if self.provider != wanted:
             raise UserError(
-                f"{path}: ONNX Runtime would run it with {self.provider}, not {wanted} (CUDA or cuDNN libraries "
-                "of another version than it was built for?): mend that, or ask for --device cpu"
+                f"{path}: ONNX Runtime would run it with {self.provider}, not {wanted} (CUDA or cuDNN "
+                "libraries of another version than it needs?): mend that, or choose device cpu"
             )
         self.metadata = _metadata(path, self.session)
 
@@ -122,7 +122,7 @@ def _open(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
             return ort.InferenceSession(path, options, providers=PROVIDERS[device])
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         reason = str(error).splitlines()[0].rpartition(" : ")[2].replace(f"Load model from {path} failed:", "")
-        raise UserError(f"{path} cannot be opened as ONNX ({reason.rstrip('.')}): truncated or something else?") from None
+        raise UserError(f"{path} is no ONNX file or a truncated one ({reason.rstrip('.')})") from None
 
 
 def _metadata(path: Path, session: Any) -> Metadata:

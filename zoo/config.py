@@ -36,7 +36,7 @@ class TrainConfig:
     batch_size: int = 128
     """Images per step (per process)."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    """SGD with momentum, or AdamW."""
     lr: float = 0.1
     """Largest learning rate."""
     momentum: float = 0.9

@@ -1,5 +1,6 @@
 """Linear and convolution layers whose weight is a product U S V^T of rank r."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
@@ -15,7 +16,7 @@ MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
 
 
-class Factorized(nn.Module):
+class Factorized(nn.Module, ABC):
     """A weight W = U S V^T in R^(n x m): U (n, r) and V (m, r), S (r, r), all trainable; a bias of n or none.
 
     Subclasses say how n and m come from a layer and how the factors are applied. ``weight`` multiplies
@@ -31,10 +32,9 @@ class Factorized(nn.Module):
         if not 1 <= rank <= min(n, m):
             raise ValueError(f"rank {rank} of a {n} x {m} weight: must be in 1..{min(n, m)}")
         self.weight_shape = weight.shape
-        like = {"dtype": weight.dtype, "device": weight.device}
-        self.U = nn.Parameter(torch.empty(n, rank, **like))
-        self.S = nn.Parameter(torch.empty(rank, rank, **like))
-        self.V = nn.Parameter(torch.empty(m, rank, **like))
+        self.U = nn.Parameter(weight.new_empty(n, rank))
+        self.S = nn.Parameter(weight.new_empty(rank, rank))
+        self.V = nn.Parameter(weight.new_empty(m, rank))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     @property
@@ -52,6 +52,10 @@ class Factorized(nn.Module):
         """Whether the two factors U S and V^T hold clearly fewer weights than their product."""
         n, m, r = self.U.shape[0], self.V.shape[0], self.rank
         return r * (n + m) <= MERGE_ABOVE * n * m
+
+    @abstractmethod
+    def fold(self) -> nn.Module:
+        """Return the deployed form: two plain layers, or one if the factors do not pay."""
 
     @torch.no_grad()
     def initialize(self, weight: Tensor, init: Init) -> None:
@@ -114,7 +118,9 @@ class FactorizedLinear(Factorized):
     def fold(self) -> nn.Module:
         """Return the deployed form: two linear layers with S merged into the second, or one dense layer."""
         if not self.pays:
-            return _filled(nn.Linear(self.in_features, self.out_features, self.bias is not None), self.weight, self.bias)
+            return _filled(
+                nn.Linear(self.in_features, self.out_features, self.bias is not None), self.weight, self.bias
+            )
         reduce = nn.Linear(self.in_features, self.rank, bias=False)
         expand = nn.Linear(self.rank, self.out_features, self.bias is not None)
         return FactorPair(_filled(reduce, self.V.T, None), _filled(expand, self.U @ self.S, self.bias))
@@ -161,7 +167,9 @@ class FactorizedConv2d(Factorized):
         }
         bias = self.bias is not None
         if not self.pays:
-            return _filled(nn.Conv2d(self.in_channels, self.out_channels, bias=bias, **geometry), self.weight, self.bias)
+            return _filled(
+                nn.Conv2d(self.in_channels, self.out_channels, bias=bias, **geometry), self.weight, self.bias
+            )
         reduce = nn.Conv2d(self.in_channels, self.rank, bias=False, **geometry)
         expand = nn.Conv2d(self.rank, self.out_channels, 1, bias=bias)
         return FactorPair(_filled(reduce, self.V.T, None), _filled(expand, self.U @ self.S, self.bias))
@@ -176,14 +184,13 @@ class FactorPair(nn.Sequential):
     @property
     def weight(self) -> Tensor:
         """The product of the two layers' weights, in the shape of the layer they stand for."""
-        reduce, expand = self[0].weight, self[1].weight
-        product = expand.flatten(1) @ reduce.flatten(1)
-        return product.reshape(expand.shape[0], *reduce.shape[1:])
+        reduce, expand = self.get_parameter("0.weight"), self.get_parameter("1.weight")
+        return (expand.flatten(1) @ reduce.flatten(1)).reshape(expand.shape[0], *reduce.shape[1:])
 
     @property
     def bias(self) -> Tensor | None:
         """The second layer's bias; the first has none."""
-        return self[1].bias
+        return dict(self[1].named_parameters()).get("bias")
 
 
 def _filled(layer: L, weight: Tensor, bias: Tensor | None) -> L:

@@ -9,7 +9,17 @@ import torch
 
 from zoo import __version__
 
-PACKAGES = ("torch", "torchvision", "lightning", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Replace layers of any model by factorized ones and back, and say of each layer what it is and why."""
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -122,10 +122,6 @@ class LayerReport:
     shape: tuple[int, ...]
     rank: int | None
     note: str
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the report as plain data."""
-        return asdict(self)
 
 
 def report(layers: list[Layer], ranks: Ranks) -> list[LayerReport]:

@@ -3,6 +3,7 @@
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -53,7 +54,9 @@ def create_backbone(
     small = size <= SMALL
     if pretrained and small:
         raise UserError(f"pretrained weights of {arch} are for large images, not for {height} x {width}")
-    options = small_options(name, size) if small else [{"img_size": size}] if _fixed_size(arch) else [{}]
+    options: list[dict[str, Any]] = (
+        small_options(name, size) if small else [{"img_size": size}] if _fixed_size(arch) else [{}]
+    )
     reason: Exception | None = None
     for kwargs in options:
         try:
@@ -63,7 +66,14 @@ def create_backbone(
                     arch, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **kwargs
                 )
             return adapt(model, name, size) if small else model
-        except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError, AttributeError) as error:
+        except (
+            TypeError,
+            ValueError,
+            AssertionError,
+            RuntimeError,
+            ZeroDivisionError,
+            AttributeError,
+        ) as error:
             reason = error
     raise UserError(f"{arch} cannot be built for {height} x {width} images: {str(reason).splitlines()[0]}")
 

@@ -8,6 +8,11 @@ from zoo.layers import factorized_layers
 from zoo.linalg.stiefel import orthonormality_error
 
 
+def log_interval(trainer: pl.Trainer) -> int:
+    """Return how many steps lie between two rows of the log."""
+    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+
+
 class ConditioningMonitor(Callback):
     """Log, at Lightning's logging interval, how well-conditioned and how orthonormal the factorized layers are.
 
@@ -16,10 +21,15 @@ class ConditioningMonitor(Callback):
     """
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Measure and log."""
-        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % trainer.log_every_n_steps:
+        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % log_interval(trainer):
             return
         layers = [layer for _, layer in factorized_layers(pl_module)]
         if not layers:

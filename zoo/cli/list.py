@@ -8,7 +8,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     parser.add_argument("--methods", action="store_true", help="The methods.")
     parser.add_argument("--data", action="store_true", help="The data sets.")
     parser.add_argument("--recipes", action="store_true", help="The configurations that come with zoo.")
-    parser.add_argument("--archs", metavar="PATTERN", nargs="?", const="*", help="timm's architectures, such as 'resnet*'.")
+    parser.add_argument(
+        "--archs", metavar="PATTERN", nargs="?", const="*", help="timm's architectures, such as 'resnet*'."
+    )
     options = parser.parse_args(argv)
 
     from rich.console import Console

@@ -14,7 +14,10 @@ from zoo.data._augment import Augmentation
 class Source(Protocol):
     """Labelled images of one split."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor:
+        """Class indices (N,), int64."""
+        ...
 
     def fetch(self, indices: Tensor) -> Tensor:
         """Return images (B, C, H, W), uint8."""

@@ -33,4 +33,6 @@ def open_torchvision(kind: str, name: str, root: Path | None, download: bool, **
         raise UserError(f"{kind} could not be downloaded to {root}: {error}") from None
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).partition(".")[0]
-        raise UserError(f"{kind} cannot be read in {root} ({reason}): add --download true, or repair the files") from None
+        raise UserError(
+            f"{kind} cannot be read in {root} ({reason}): add --download true, or repair the files"
+        ) from None

@@ -2,7 +2,6 @@
 
 from zoo.linalg.spectrum import clamp_spectrum, condition_number
 from zoo.linalg.stiefel import (
-    cholesky_qr,
     householder_qr,
     orthonormality_error,
     random_stiefel,
@@ -11,7 +10,6 @@ from zoo.linalg.stiefel import (
 )
 
 __all__ = [
-    "cholesky_qr",
     "clamp_spectrum",
     "condition_number",
     "householder_qr",

@@ -66,7 +66,10 @@ class RobustLowrank(Method):
         factors = {id(p) for _, layer in factorized_layers(model) for p in (layer.U, layer.V)}
         groups = super().parameter_groups(model, weight_decay)
         return [
-            {"params": [p for p in groups[0]["params"] if id(p) not in factors], "weight_decay": weight_decay},
+            {
+                "params": [p for p in groups[0]["params"] if id(p) not in factors],
+                "weight_decay": weight_decay,
+            },
             {"params": groups[1]["params"], "weight_decay": 0.0},
             {"params": [p for p in groups[0]["params"] if id(p) in factors], "weight_decay": 0.0},
         ]

@@ -17,9 +17,7 @@ from zoo.run import CARD, WEIGHTS, load_weights
 
 def open_config_data(config: TrainConfig) -> DataSet:
     """Open the data set that a configuration names."""
-    return open_data(
-        config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size
-    )
+    return open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
 
 
 def dense_backbone(config: TrainConfig, data: DataSet) -> nn.Module:

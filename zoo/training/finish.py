@@ -62,9 +62,7 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
         training=_training(module, trainer, seconds),
         evaluations=tuple(result.evaluations),
         weights=save_weights(trained, folder),
-        provenance=Provenance(
-            command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=device
-        ),
+        provenance=Provenance(command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=device),
     )
     card.save(folder / CARD)
     return Run(folder)
@@ -74,7 +72,7 @@ def _layer_rows(
     dense: nn.Module, ranks: dict[str, int], condition_numbers: dict[str, float | None]
 ) -> tuple[LayerRow, ...]:
     return tuple(
-        LayerRow(**row.to_dict(), condition_number=condition_numbers.get(row.name))
+        LayerRow(**vars(row), condition_number=condition_numbers.get(row.name))
         for row in report(weight_layers(dense), ranks)
     )
 

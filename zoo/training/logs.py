@@ -19,7 +19,7 @@ def csv_logger(folder: Path, step: int) -> CSVLogger:
         kept = [row for row in rows if int(row["step"]) < step]
     logger = CSVLogger(save_dir=folder, name="", version="")
     # Lightning's writer deletes the old file when it is created; give it the rows back.
-    logger.experiment.metrics = kept  # type: ignore[assignment]
+    logger.experiment.metrics = kept
     return logger
 
 

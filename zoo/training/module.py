@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from zoo.callbacks.conditioning import log_interval
 from zoo.config import TrainConfig
 from zoo.data import DataSet
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
@@ -85,7 +86,7 @@ class Classifier(pl.LightningModule):
 
     def _check_finite(self, loss: Tensor) -> None:
         # Reading the loss waits for the device: each step on a CPU, at logging steps elsewhere.
-        look = loss.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0
+        look = loss.device.type == "cpu" or self.trainer.global_step % log_interval(self.trainer) == 0
         if look and not torch.isfinite(loss):
             raise UserError(
                 f"the loss became {loss.item()} at step {self.trainer.global_step} of epoch {self.current_epoch}: "
@@ -100,13 +101,13 @@ class Classifier(pl.LightningModule):
         self.log("val_loss", F.cross_entropy(logits, labels), **options)
         self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True, **options)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return the optimizer with the method's parameter groups, and its schedule per step."""
         c = self.config
         groups = [g for g in self.method.parameter_groups(self.model, c.weight_decay) if g["params"]]
         optimizer: torch.optim.Optimizer
         if c.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum, nesterov=c.momentum > 0)
+            optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
         else:
             optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.momentum, 0.999))
         factor: Callable[[int], float] = learning_rate_factor(

@@ -1,0 +1,148 @@
+"""Latency of exported files in ONNX Runtime: a fresh process for each, timed in turns."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import UserError
+from zoo.export.timing import MARKER
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time per batch of one file.
+
+    Attributes:
+        batch: images per run.
+        median_ms: of all timed runs, in milliseconds.
+        p95_ms: 95th percentile, in milliseconds.
+        n: timed runs.
+        images_per_second: batch over the median.
+        round_ms: the median of each round, in milliseconds.
+    """
+
+    batch: int
+    median_ms: float
+    p95_ms: float
+    n: int
+    images_per_second: float
+    round_ms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, batch: int, rounds: list[list[float]]) -> "Latency":
+        """Summarise the times, in seconds, of the runs of each round."""
+        times = 1e3 * np.concatenate(rounds)
+        median = float(np.median(times))
+        return cls(
+            batch=batch,
+            median_ms=median,
+            p95_ms=float(np.percentile(times, 95)),
+            n=len(times),
+            images_per_second=1e3 * batch / median,
+            round_ms=tuple(1e3 * float(np.median(r)) for r in rounds),
+        )
+
+    def ratio_to(self, other: "Latency") -> float:
+        """Return this time over the other's, measured right before or after it: the rounds' median."""
+        return float(np.median(np.array(self.round_ms) / np.array(other.round_ms)))
+
+
+class TimingProcess:
+    """A process that has one file open and times it on request; use as a context manager.
+
+    Args:
+        path: the exported file.
+        device: ``cpu`` or ``cuda``.
+        threads: of ONNX Runtime.
+
+    Raises:
+        UserError: the process cannot open the file on the device, or dies.
+    """
+
+    def __init__(self, path: Path, device: str, threads: int) -> None:
+        self.path = path
+        # The child finds the modules that this process found; -P: and none in the working directory.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        command = [sys.executable, "-P", "-m", "zoo.export.timing", str(path), device, str(threads)]
+        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True, env=environment)
+        try:
+            self.provider: str = self._read()["provider"]
+        except BaseException:
+            self.close()
+            raise
+
+    def time(self, batch: int, seconds: float) -> list[float]:
+        """Run one batch size for about so many seconds, after a warm-up: each run's time in seconds."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it died: reading says so
+            print(batch, seconds, file=self._process.stdin, flush=True)
+        return self._read()["times"]
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(MARKER):
+                answer = json.loads(line.removeprefix(MARKER))
+                if "error" in answer:
+                    raise UserError(answer["error"])
+                return answer
+        code = self._process.wait()
+        raise UserError(f"timing {self.path} ended with code {code}: out of memory? try a smaller batch")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def __enter__(self) -> "TimingProcess":
+        """Return the process."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End the process."""
+        self.close()
+
+
+def measure(
+    paths: list[Path],
+    *,
+    device: str,
+    threads: int,
+    batches: tuple[int, ...],
+    rounds: int,
+    seconds: float,
+) -> list[dict[int, Latency]]:
+    """Time files in turns, so that a machine that slows down meanwhile slows all of them.
+
+    Args:
+        paths: exported files.
+        device: ``cpu`` or ``cuda``.
+        threads: of ONNX Runtime.
+        batches: batch sizes.
+        rounds: turns of each file at each batch size.
+        seconds: length of a turn, without its warm-up.
+
+    Returns:
+        For each file, its latency by batch size.
+    """
+    with ExitStack() as stack:
+        processes = [stack.enter_context(TimingProcess(path, device, threads)) for path in paths]
+        results: list[dict[int, Latency]] = [{} for _ in paths]
+        for batch in batches:
+            times: list[list[list[float]]] = [[] for _ in paths]
+            for turn in range(rounds):
+                order = range(len(paths)) if turn % 2 == 0 else reversed(range(len(paths)))
+                for i in order:
+                    times[i].append(processes[i].time(batch, seconds))
+            for i, rounds_of_file in enumerate(times):
+                results[i][batch] = Latency.of(batch, rounds_of_file)
+    return results

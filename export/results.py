@@ -1,0 +1,114 @@
+"""What `zoo bench` measured, as plain data and as a table."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich import box
+from rich.table import Table
+
+from zoo import provenance
+from zoo.attacks import format_eps
+from zoo.export.accuracy import Accuracy
+from zoo.export.latency import Latency
+from zoo.export.metadata import Metadata
+from zoo.export.session import provider_name, resolve_device
+
+if TYPE_CHECKING:
+    from zoo.export.bench import Settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one file; ``latency_ratio`` is time over the dense backbone's, by batch size."""
+
+    name: str
+    file: str
+    bytes: int
+    metadata: Metadata
+    latency: dict[int, Latency]
+    latency_ratio: dict[int, float]
+    accuracies: tuple[Accuracy, ...] = ()
+    note: str = ""
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether this is the dense backbone that others are compared with."""
+        return not self.metadata.weights_sha256
+
+
+def report(rows: list[Row], settings: "Settings") -> dict[str, Any]:
+    """Return rows as plain data for JSON, with the conditions they were measured under."""
+    device = resolve_device(settings.device)
+    return {
+        "device": device,
+        "provider": provider_name(device),
+        "cpu": provenance.cpu_name(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None,
+        "threads": settings.threads,
+        "rounds": settings.rounds,
+        "seconds_per_round": settings.seconds,
+        "n": settings.n,
+        "seed": settings.seed,
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "rows": [_plain(row) for row in rows],
+    }
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    kept = ("arch", "method", "data", "image_shape", "params", "macs", "weights_sha256")
+    return {
+        "name": row.name,
+        "dense_reference": row.is_dense,
+        "file": row.file,
+        "bytes": row.bytes,
+        **{name: getattr(row.metadata, name) for name in kept},
+        "latency": [{**asdict(x), "ratio_to_dense": row.latency_ratio[x.batch]} for x in row.latency.values()],
+        "accuracies": [asdict(x) for x in row.accuracies],
+        "note": row.note,
+    }
+
+
+def table(rows: list[Row], settings: "Settings") -> Table:
+    """Lay the rows out for the screen, one column per model; accuracies are those of the ONNX graphs."""
+    device = resolve_device(settings.device)
+    title = f"ONNX Runtime, {provider_name(device)}"
+    if device == "cpu":
+        title += f", {settings.threads} threads"
+    accuracies = list(dict.fromkeys(_name(x) for row in rows for x in row.accuracies))
+    if accuracies:
+        title += f"; accuracy on {max(x.n for row in rows for x in row.accuracies):,} test images"
+    result = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, header_style="bold")
+    result.add_column(no_wrap=True)
+    for row in rows:
+        result.add_column(row.name, justify="right", overflow="fold")
+    columns = [_figures(row, settings.batch_size) for row in rows]
+    for label in columns[0]:
+        result.add_row(label, *(column[label] for column in columns))
+    for label in accuracies:
+        result.add_row(
+            label, *({_name(x): f"{x.accuracy:.2%}" for x in row.accuracies}.get(label, "-") for row in rows)
+        )
+    return result
+
+
+def _name(accuracy: Accuracy) -> str:
+    if accuracy.norm is None:
+        return accuracy.attack
+    return f"{accuracy.attack} {accuracy.norm} {format_eps(accuracy.eps)}"
+
+
+def _figures(row: Row, batch_size: int) -> dict[str, str]:
+    """Return a row's cells by label: sizes, then times."""
+    single, many = row.latency[1], row.latency[batch_size]
+    return {
+        "parameters": f"{row.metadata.params:,}",
+        "MACs": f"{row.metadata.macs:,}",
+        "file, MB": f"{row.bytes / 1e6:.2f}",
+        "ms, batch 1: median": f"{single.median_ms:.2f}",
+        "  95th percentile": f"{single.p95_ms:.2f}",
+        "  median of dense": f"{row.latency_ratio[1]:.2f}",
+        f"images/s, batch {batch_size}": f"{many.images_per_second:,.0f}",
+        "  times dense": f"{1 / row.latency_ratio[batch_size]:.2f}",
+    }

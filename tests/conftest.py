@@ -1,0 +1,36 @@
+"""Shared fixtures: small models, finished runs, and real data where it is at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir() -> Path:
+    """Folder with ``cifar-10-batches-py``, named by ZOO_DATA_DIR; tests that need it are skipped without."""
+    folder = Path(os.environ.get("ZOO_DATA_DIR", "data"))
+    if not (folder / "cifar-10-batches-py").is_dir():
+        pytest.skip("CIFAR-10 is not at hand: set ZOO_DATA_DIR to the folder that holds cifar-10-batches-py")
+    return folder
+
+
+@pytest.fixture
+def train_tiny(tmp_path: Path):
+    """Return a function that trains test_resnet on the digits for an epoch or two and returns the run."""
+    from zoo.config import TrainConfig
+    from zoo.methods import METHODS
+    from zoo.training.trainer import train
+
+    def run(method: str = "robust_lowrank", name: str = "run", overwrite: bool = False, **changes):
+        options = {"arch": "test_resnet", "epochs": 1, "n": 60, "device": "cpu", "precision": "32-true"}
+        config = TrainConfig(**(options | {"out": tmp_path / name} | changes))
+        return train(config, METHODS.get(method)(), overwrite)
+
+    return run

@@ -1,0 +1,101 @@
+"""What a budget promises: the share of parameters that is gone, measured on the deployed model."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from zoo.backbone import create_backbone, ends
+from zoo.budget import Budget
+from zoo.cost import count_macs, count_params
+from zoo.errors import UserError
+from zoo.methods import METHODS
+from zoo.surgery import factorize, report, weight_layers
+
+ARCHS = ["resnet18", "vgg16_bn", "mobilenetv2_100", "convnext_atto", "vit_tiny_patch16_224", "test_resnet"]
+IMAGE = (3, 32, 32)
+
+
+@pytest.mark.parametrize("method", ["lowrank", "robust_lowrank"])
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("compression", [0.3, 0.8, 0.9])
+def test_compression_is_met_and_overshot_by_two_points_at_most(arch: str, compression: float, method: str) -> None:
+    m = METHODS.get(method)(init="random")
+    model = create_backbone(arch, 10, IMAGE)
+    dense = count_params(model)
+    deployed = m.finish(m.convert(model, m.plan(model, Budget(compression=compression))))
+    assert compression <= 1 - count_params(deployed) / dense <= compression + 0.02
+
+
+def test_ranks_are_multiples_of_16_where_the_model_is_wide() -> None:
+    model = create_backbone("resnet18", 10, IMAGE)
+    ranks = METHODS.get("lowrank")().plan(model, Budget(compression=0.8))
+    assert all(rank % 16 == 0 for rank in ranks.values())
+
+
+def test_first_and_last_layer_and_what_cannot_be_factorized_stay_dense() -> None:
+    model = create_backbone("mobilenetv2_100", 10, IMAGE)
+    layers = weight_layers(model)
+    ranks = METHODS.get("lowrank")().plan(model, None)
+    assert ends(model) == ({"conv_stem"}, {"classifier"})
+    assert not {"conv_stem", "classifier"} & ranks.keys()
+    notes = {row.name: row.note for row in report(layers, ranks) if row.rank is None}
+    assert notes["blocks.1.0.conv_dw"] == "depthwise"
+    assert all(notes.values())
+    assert len(report(layers, ranks)) == len(layers)
+
+
+@pytest.mark.parametrize(("fraction", "merged"), [(0.5, 0.423), (0.2, 0.768)])
+def test_rank_fraction_is_condlr_s_definition(fraction: float, merged: float) -> None:
+    """VGG16 at CondLR's cr = 0.5 and 0.8: the shares of weights gone follow from the released code's formula."""
+    model = create_backbone("vgg16_bn", 10, IMAGE)
+    layers = weight_layers(model)
+    ranks = METHODS.get("lowrank")().plan(model, Budget(rank_fraction=fraction))
+    assert ranks["head.fc"] == 10
+    weights = sum(x.n * x.m for x in layers)
+    left = sum(x.factorized_size(ranks[x.name]) for x in layers)
+    assert 1 - left / weights == pytest.approx(merged, abs=5e-4)
+
+
+@pytest.mark.parametrize("compression", [0.0, 1.0, 1.5, -0.1])
+def test_a_compression_outside_zero_to_one_is_refused(compression: float) -> None:
+    with pytest.raises(UserError, match="impossible"):
+        Budget(compression=compression)
+
+
+def test_an_unreachable_compression_names_the_most_possible() -> None:
+    model = create_backbone("mobilenetv2_100", 10, IMAGE)
+    with pytest.raises(UserError, match=r"removes 9\d\.\d %"):
+        METHODS.get("lowrank")().plan(model, Budget(compression=0.97))
+
+
+def test_a_budget_says_one_thing() -> None:
+    with pytest.raises(UserError, match="not both"):
+        Budget(compression=0.5, rank_fraction=0.5)
+    with pytest.raises(UserError, match="rank fraction"):
+        Budget(rank_fraction=0)
+    with pytest.raises(UserError, match="dense"):
+        METHODS.get("dense")().plan(nn.Identity(), Budget(compression=0.5))
+
+
+def test_surgery_names_the_layer_it_cannot_do() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Linear(8, 8))
+    with pytest.raises(UserError, match="'0' cannot be factorized: depthwise"):
+        factorize(model, {"0": 1})
+    with pytest.raises(UserError, match="unknown layer '2'"):
+        factorize(model, {"2": 1})
+    with pytest.raises(UserError, match=r"not in 1\.\.8"):
+        factorize(model, {"1": 9})
+
+
+def test_a_shared_layer_stays_shared() -> None:
+    shared = nn.Linear(8, 8)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    factorize(model, {"0": 2})
+    assert model[0] is model[2]
+    assert model(torch.ones(1, 8)).shape == (1, 8)
+
+
+def test_macs_of_resnet18_at_224() -> None:
+    """1.8 GMACs is the figure everybody quotes."""
+    assert count_macs(timm.create_model("resnet18"), (3, 224, 224)) == pytest.approx(1.814e9, rel=1e-3)

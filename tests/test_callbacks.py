@@ -1,0 +1,181 @@
+"""The two constraints in a LightningModule that knows nothing else of zoo."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
+from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
+from zoo.linalg import orthonormality_error, tangent
+
+
+class Watch(pl.Callback):
+    """Measure every layer after each real optimizer step, and count the steps."""
+
+    def __init__(self) -> None:
+        self.orthonormality: list[float] = []
+        self.condition: list[float] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(lambda *_: self.measure(pl_module))
+
+    def measure(self, model: nn.Module) -> None:
+        layers = [layer for _, layer in factorized_layers(model)]
+        self.orthonormality.append(
+            max(float(orthonormality_error(x.detach())) for layer in layers for x in (layer.U, layer.V))
+        )
+        self.condition.append(max(float(torch.linalg.cond(layer.S.detach().double())) for layer in layers))
+
+
+class UsersModule(pl.LightningModule):
+    def __init__(self, optimizer: str = "sgd", lr: float = 0.1, momentum: float = 0.9, nesterov: bool = False) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            FactorizedConv2d(nn.Conv2d(1, 8, 3, padding=1), 4),
+            nn.ReLU(),
+            FactorizedConv2d(nn.Conv2d(8, 8, 3, stride=2), 5, "random"),
+            nn.Flatten(),
+            FactorizedLinear(nn.Linear(72, 10), 6),
+        )
+        self.options = optimizer, lr, momentum, nesterov
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net(batch[0]).float(), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        name, lr, momentum, nesterov = self.options
+        if name == "sgd":
+            return torch.optim.SGD(self.parameters(), lr=lr, momentum=momentum, nesterov=nesterov)
+        return torch.optim.Adam(self.parameters(), lr=lr)
+
+
+def fit(module: pl.LightningModule, callbacks: list[pl.Callback], steps: int = 8, **options) -> pl.Trainer:
+    data = TensorDataset(torch.rand(64, 1, 8, 8), torch.randint(0, 10, (64,)))
+    trainer = pl.Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=callbacks, **options,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(data, batch_size=8))
+    return trainer
+
+
+@given(
+    st.sampled_from(["sgd", "adam"]),
+    st.floats(1e-3, 2),
+    st.sampled_from([(0.0, False), (0.9, False), (0.9, True)]),
+    st.sampled_from([0.0, 0.1, 0.5]),
+)
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+def test_every_step_ends_orthonormal_and_well_conditioned(
+    optimizer: str, lr: float, momentum: tuple[float, bool], tau: float
+) -> None:
+    watch = Watch()
+    lr = lr if optimizer == "sgd" else lr / 10
+    fit(UsersModule(optimizer, lr, *momentum), [OrthonormalRetraction(), SpectrumClamp(tau), watch])
+    assert len(watch.condition) == 8
+    assert max(watch.orthonormality) <= 1e-5
+    assert max(watch.condition) <= 1 + tau + (2e-6 if tau == 0 else 0)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_once_per_real_step_under_accumulation_and_mixed_precision(precision: str) -> None:
+    watch = Watch()
+    callbacks = [OrthonormalRetraction(), SpectrumClamp(0.1), watch]
+    trainer = fit(UsersModule(), callbacks, steps=5, accumulate_grad_batches=3, precision=precision)
+    assert trainer.global_step == len(watch.condition) == 5
+    assert max(watch.orthonormality) <= 1e-5
+    assert max(watch.condition) <= 1.1
+
+
+def test_without_the_callbacks_both_invariants_are_lost() -> None:
+    watch = Watch()
+    fit(UsersModule(lr=0.5), [watch])
+    assert max(watch.orthonormality) > 1e-3
+    assert max(watch.condition) > 1.1
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_is_tangent_at_every_step(nesterov: bool) -> None:
+    normal_parts: list[float] = []
+
+    class Check(pl.Callback):
+        def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.before: dict[nn.Parameter, Tensor] = {}
+            optimizer = trainer.optimizers[0]
+            optimizer.register_step_pre_hook(lambda *_: self.remember(pl_module))
+            optimizer.register_step_post_hook(lambda *_: self.check(optimizer, pl_module))
+
+        def remember(self, model: nn.Module) -> None:
+            self.before = {p: p.detach().clone() for _, x in factorized_layers(model) for p in (x.U, x.V)}
+
+        def check(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+            for p, x in self.before.items():
+                momentum = optimizer.state[p]["momentum_buffer"]
+                normal_parts.append(float((x.T @ momentum).norm() / momentum.norm().clamp_min(1e-9)))
+
+    # Check comes first: its hooks see the momentum as the optimizer used it, at the point it was used.
+    fit(UsersModule(lr=0.05, nesterov=nesterov), [Check(), OrthonormalRetraction(), SpectrumClamp(0.5)])
+    assert max(normal_parts) < 1e-3
+
+
+def test_retraction_does_not_change_the_weight() -> None:
+    layer = FactorizedLinear(nn.Linear(30, 20), 6)
+    with torch.no_grad():
+        layer.U.add_(0.05 * torch.randn_like(layer.U))
+        layer.V.add_(0.05 * torch.randn_like(layer.V))
+    before = layer.weight.detach().clone()
+    callback = OrthonormalRetraction()
+    callback.layers = [layer]
+    callback.restore(None)
+    torch.testing.assert_close(layer.weight, before, atol=1e-5, rtol=1e-4)
+    assert orthonormality_error(layer.U) <= 1e-5
+
+
+def test_a_small_step_follows_the_gradient_flow_of_the_rank_r_manifold() -> None:
+    """With S = s I the step is -lr (P_U' G P_V + P_U G P_V' + P_U G P_V): the projected gradient of W."""
+    layer = FactorizedLinear(nn.Linear(12, 9, bias=False), 4, "random").double()
+    x, y = torch.randn(32, 12).double(), torch.randn(32, 9).double()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-6)
+    callback = OrthonormalRetraction()
+    callback.layers = [layer]
+    callback.restore(None)  # U and V were orthonormal to fp32 only
+    with torch.no_grad():
+        layer.U.copy_(torch.linalg.qr(layer.U)[0])
+        layer.V.copy_(torch.linalg.qr(layer.V)[0])
+        layer.S.copy_(0.7 * torch.eye(4))
+    weight = layer.weight.detach().clone().requires_grad_()
+    gradient = torch.autograd.grad(F.mse_loss(x @ weight.T, y), weight)[0]
+    u, v = layer.U.detach().clone(), layer.V.detach().clone()
+    F.mse_loss(layer(x), y).backward()
+    callback.on_before_optimizer_step(None, None, optimizer)  # type: ignore[arg-type]
+    optimizer.step()
+    callback.restore(optimizer)
+    expected = gradient @ v @ v.T + u @ u.T @ gradient - u @ u.T @ gradient @ v @ v.T
+    torch.testing.assert_close((weight - layer.weight).detach() / 1e-6, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_an_orthonormal_start_is_left_bit_for_bit() -> None:
+    module = UsersModule()
+    callback = OrthonormalRetraction()
+    callback.layers = [layer for _, layer in factorized_layers(module)]
+    before = [layer.U.detach().clone() for layer in callback.layers]
+    callback.restore(None)
+    assert all(torch.equal(a, layer.U) for a, layer in zip(before, callback.layers, strict=True))
+
+
+def test_hooks_are_removed_after_the_fit() -> None:
+    module = UsersModule()
+    trainer = fit(module, [OrthonormalRetraction(), SpectrumClamp(0.1)], steps=1)
+    assert not trainer.optimizers[0]._optimizer_step_post_hooks
+
+
+def test_tangent_scale_of_a_negative_tau_is_refused() -> None:
+    with pytest.raises(ValueError, match="tau"):
+        SpectrumClamp(-0.1)
+    assert tangent(torch.eye(3)[:, :2], torch.ones(3, 2))[:2].abs().max() == 0

@@ -1,0 +1,143 @@
+"""What a user sees: help, names, and one line for every mistake."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zoo.cli import run
+from zoo.errors import UserError
+from zoo.recipes import FOLDER, recipe_names
+
+
+def error_of(*argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        run(list(argv))
+    return str(caught.value)
+
+
+MISTAKES = {
+    ("trian",): "did you mean train",
+    ("train", "--arch", "resnet118"): "did you mean .*resnet",
+    ("train", "--method", "robustlowrank"): "did you mean robust_lowrank",
+    ("train", "--data", "cifar"): "did you mean cifar10",
+    ("train", "--epoch", "3"): "did you mean --epochs",
+    ("train", "--epochs", "many"): "epochs",
+    ("train", "--epochs", "0"): "must be positive",
+    ("train", "--compression", "1.5"): "impossible",
+    ("train", "--compression", "0.9999"): "removes 9",
+    ("train", "--compression", "0.5", "--rank-fraction", "0.5"): "not both",
+    ("train", "--method", "dense", "--compression", "0.5"): "does not compress",
+    ("train", "--method.tau", "-1"): "tau",
+    ("train", "--device", "tpu"): "device",
+    ("train", "--config", "nowhere.yaml"): "no configuration file",
+    ("train", "--config", "digit"): "unknown recipe",
+    ("train", "--resume", "nowhere"): "not a run",
+    ("train", "--resume", "nowhere", "--epochs", "3"): "leave --epochs out",
+    ("train", "--data", "cifar10"): "--data-dir",
+    ("evaluate", "nowhere"): "no run at nowhere",
+    ("export", "nowhere"): "no run at nowhere",
+    ("bench", "nowhere"): "nowhere",
+    ("list", "--archs", "resnetxyz*"): "no architecture matches",
+}
+
+
+@pytest.mark.parametrize("argv", MISTAKES)
+def test_a_mistake_is_answered_in_one_line(argv: tuple[str, ...], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert re.search(MISTAKES[argv], error_of(*argv))
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_process_exits_with_one_line_and_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo", "train", "--arch", "resnet19"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("zoo: unknown architecture 'resnet19'")
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture) -> None:
+    run([])
+    overview = capsys.readouterr().out
+    for name in ("train", "evaluate", "export", "bench", "list"):
+        assert f"  {name} " in overview
+        with pytest.raises(SystemExit) as stop:
+            run([name, "--help"])
+        assert stop.value.code == 0
+        assert "default" in capsys.readouterr().out or name == "list"
+    run(["--version"])
+    assert capsys.readouterr().out.startswith("zoo ")
+
+
+def test_list(capsys: pytest.CaptureFixture) -> None:
+    run(["list"])
+    everything = capsys.readouterr().out
+    for word in ("robust_lowrank", "cifar10", *recipe_names()):
+        assert word in everything
+    run(["list", "--archs", "resnet1?"])
+    assert capsys.readouterr().out.split() == ["resnet10t", "resnet14t", "resnet18", "resnet18d"]
+
+
+def test_starting_up_needs_neither_torch_nor_lightning() -> None:
+    code = "import sys; from zoo.cli import run; run([]); sys.exit(any(m in sys.modules for m in ('torch', 'timm')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_importing_the_exporter_needs_no_lightning() -> None:
+    code = "import sys, zoo.export, zoo.export.onnx_file; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_says_its_command_figures_and_time_and_parses(name: str) -> None:
+    from zoo.cli._parser import Parser
+    from zoo.cli.train import _add_arguments, _method_name
+
+    path = FOLDER / f"{name}.yaml"
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert f"zoo train --config {name}" in " ".join(head)
+    assert "run time" in " ".join(head).lower()
+    argv = ["--config", str(path)]
+    parser = Parser(prog="zoo train")
+    _add_arguments(parser, _method_name(argv))
+    options = parser.parse_args(argv)
+    assert options.arch == yaml.safe_load(path.read_text())["arch"]
+
+
+def test_flags_override_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("arch: test_resnet\nmethod: {name: robust_lowrank, tau: 0.7}\nepochs: 1\nn: 30\nseed: 4\n")
+    out = tmp_path / "run"
+    run(
+        [
+            "train",
+            "--config",
+            str(config),
+            "--seed",
+            "5",
+            "--out",
+            str(out),
+            "--trainer.limit_train_batches",
+            "2",
+        ]
+    )
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    assert (saved["arch"], saved["seed"], saved["method"]["tau"]) == ("test_resnet", 5, 0.7)
+    assert saved["trainer"] == {"limit_train_batches": 2}
+
+
+def test_zoo_runs_outside_its_source_tree(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-m", "zoo", "list"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "robust_lowrank" in done.stdout

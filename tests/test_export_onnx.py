@@ -1,0 +1,214 @@
+import math
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from make_run import CLASSES, make_run
+from torch import Tensor, nn
+
+from zoo import cli
+from zoo.errors import UserError
+from zoo.export import onnx_file
+from zoo.export.exporter import export_model
+from zoo.export.fold import fold_batch_norm
+from zoo.export.metadata import Metadata
+from zoo.export.onnx_file import write_onnx
+from zoo.export.parity import LIMIT, check_parity
+from zoo.export.session import OnnxModel
+from zoo.layers import FactorPair
+from zoo.run import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def printed(run: Run) -> str:
+    """What `zoo export RUN` prints, in a process of its own as a user starts it; the file is there then."""
+    command = [sys.executable, "-m", "zoo", "export", str(run.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def path(run: Run, printed: str) -> Path:
+    return run.folder / "model.onnx"
+
+
+def test_graph_is_factorized(run: Run, path: Path) -> None:
+    folded = fold_batch_norm(run.model(), run.card.image_shape)
+    graph = onnx.load(path).graph
+    elements = sum(math.prod(tensor.dims) for tensor in graph.initializer)
+    constants = 16  # mean, std and shapes
+    assert sum(p.numel() for p in folded.parameters()) <= elements + constants
+    assert elements <= sum(p.numel() for p in folded.parameters()) + constants
+    assert elements < 0.55 * run.card.dense_params
+
+    kinds = Counter(node.op_type for node in graph.node)
+    assert kinds["Conv"] == sum(isinstance(module, nn.Conv2d) for module in folded.modules())
+    assert kinds["Gemm"] + kinds["MatMul"] == sum(isinstance(m, nn.Linear) for m in folded.modules())
+    assert kinds["BatchNormalization"] == 0
+    assert sum(isinstance(module, FactorPair) for module in folded.modules()) > 5
+
+
+def test_metadata_round_trip(run: Run, path: Path) -> None:
+    metadata = OnnxModel(path, "cpu").metadata
+    assert metadata == Metadata.of(run.card)
+    assert metadata.class_names == CLASSES
+    assert metadata.weights_sha256 == run.card.weights.sha256
+    assert metadata.ranks == run.card.ranks
+
+
+@pytest.mark.parametrize("field", ["class_names", "params"])
+def test_damaged_metadata(run: Run, field: str) -> None:
+    props = Metadata.of(run.card).to_props()
+    with pytest.raises(ValueError, match=f"an unreadable '{field}'"):
+        Metadata.from_props({**props, field: "["})
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 17])
+def test_any_batch(run: Run, path: Path, batch: int) -> None:
+    images = torch.rand(batch, *run.card.image_shape)
+    with torch.no_grad():
+        expected = run.model()(images).numpy()
+    np.testing.assert_allclose(
+        OnnxModel(path, "cpu").logits(images.numpy()), expected, atol=LIMIT * abs(expected).max()
+    )
+
+
+def test_command_says_what_it_wrote(run: Run, printed: str, path: Path) -> None:
+    factorized = sum(isinstance(module, FactorPair) for module in run.model().modules())
+    lines = printed.splitlines()
+    assert f"{factorized} factorized layers" in lines[0]
+    assert "(batch 1)" in lines[1]
+    assert "(batch 5)" in lines[1]
+    assert lines[2] == f"saved in {path}"
+    assert len(lines) == 3
+
+
+def test_file_tells_nothing_of_the_machine(path: Path) -> None:
+    content = path.read_bytes()
+    for telltale in (b"site-packages", b"stack_trace", b'File "', str(Path(__file__).parents[1]).encode()):
+        assert telltale not in content
+
+
+def test_nchwc_kernels_without_needless_reorders(run: Run, path: Path, tmp_path: Path) -> None:
+    """Ranks that are no multiple of the SIMD block make ONNX Runtime reorder around every convolution."""
+    assert all(rank % 16 == 0 for rank in run.card.ranks.values())
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    kinds = Counter((node.domain, node.op_type) for node in onnx.load(options.optimized_model_filepath).graph.node)
+    blocked = kinds["com.microsoft.nchwc", "Conv"]
+    if not blocked:
+        pytest.skip("this processor has no blocked kernels")
+    assert blocked >= 0.9 * sum(count for (_, kind), count in kinds.items() if kind in ("Conv", "FusedConv"))
+    reorders = sum(count for (_, kind), count in kinds.items() if kind.startswith("Reorder"))
+    assert reorders <= 4
+
+
+def test_difference_above_the_limit_is_an_error(run: Run, path: Path) -> None:
+    model = run.model()
+    assert max(check_parity(model, path, run.card.image_shape).values()) <= LIMIT
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.ndim > 1).mul_(1.001)
+    with pytest.raises(UserError, match="of the largest .*the limit is 1e-04"):
+        check_parity(model, path, run.card.image_shape)
+
+
+def test_not_a_number_is_above_the_limit(run: Run, path: Path) -> None:
+    model = run.model()
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.ndim > 1).fill_(float("nan"))
+    with pytest.raises(UserError, match="by nan of the largest"):
+        check_parity(model, path, run.card.image_shape)
+
+
+class DataDependent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.linear(images.flatten(1))
+        return x * 2 if float(x.sum()) > 0 else x
+
+
+def test_failed_export_leaves_the_older_file(run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"older")
+    with pytest.raises(UserError, match="cannot be exported to ONNX: ") as caught:
+        export_model(DataDependent(), Metadata.of(run.card), path)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == b"older"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_failed_parity_leaves_the_older_file(
+    run: Run, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter is made to return the graph of other weights."""
+    proto, target = onnx.load(path), tmp_path / "model.onnx"
+    tensor = next(tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(1.5 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    monkeypatch.setattr(onnx_file, "_trace", lambda *_: proto)
+    target.write_bytes(b"older")
+    with pytest.raises(UserError, match="the limit is"):
+        export_model(run.model(), Metadata.of(run.card), target)
+    assert target.read_bytes() == b"older"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_graph_with_more_weights_than_the_model_is_refused(
+    run: Run, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factors multiplied out, as an exporter that folds constants might do."""
+    proto = onnx.load(path)
+    tensor = max(proto.graph.initializer, key=lambda tensor: math.prod(tensor.dims))
+    dense = np.zeros((4 * tensor.dims[0], *tensor.dims[1:]), np.float32)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(dense, tensor.name))
+    monkeypatch.setattr(onnx_file, "_trace", lambda *_: proto)
+    with pytest.raises(UserError, match="it is another model"):
+        write_onnx(run.model(), tmp_path / "model.onnx", run.card.image_shape, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_truncated_file(path: Path, tmp_path: Path) -> None:
+    short = tmp_path / "model.onnx"
+    short.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="is no ONNX file or a truncated one"):
+        OnnxModel(short, "cpu")
+
+
+def test_attention_with_a_bias(run: Run, tmp_path: Path) -> None:
+    """Fused attention with a mask has strides that the exporter cannot express."""
+    other = make_run(tmp_path / "vit", "test_vit_relpos", "dense", compression=None)
+    metadata = replace(Metadata.of(other.card), ranks={})
+    assert max(export_model(other.model(), metadata, tmp_path / "model.onnx").parity.values()) <= LIMIT
+
+
+def test_output_must_be_a_file(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        cli.run(["export", str(run.folder), "-o", str(tmp_path)])
+
+
+def test_needs_no_lightning() -> None:
+    code = (
+        "import importlib, pkgutil, sys, zoo.export as package\n"
+        "for m in pkgutil.iter_modules(package.__path__): importlib.import_module('zoo.export.' + m.name)\n"
+        "assert 'zoo.export.bench' in sys.modules\n"
+        "assert not [m for m in sys.modules if 'lightning' in m]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

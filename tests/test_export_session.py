@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from zoo.errors import UserError
+from zoo.export import session
+from zoo.export.session import INPUT, OUTPUT, OnnxModel, resolve_device
+
+no_cuda = pytest.mark.skipif(session.cuda_devices() > 0, reason="there is a GPU")
+
+
+def identity(path: Path, source: str, target: str) -> Path:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in (source, target)]
+    node = helper.make_node("Identity", [source], [target])
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(proto, path)
+    return path
+
+
+def error_of(path: Path, device: session.Device = "cpu") -> str:
+    with pytest.raises(UserError) as caught:
+        OnnxModel(path, device)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "no ONNX file at" in error_of(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x08\x0a\x12\xff\xff"])
+def test_something_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    assert "is no ONNX file or a truncated one" in error_of(path)
+
+
+def test_foreign_names(tmp_path: Path) -> None:
+    message = error_of(identity(tmp_path / "a.onnx", "x", "y"))
+    assert "was not written by `zoo export`: it maps x to y" in message
+
+
+def test_no_metadata(tmp_path: Path) -> None:
+    assert "its metadata has no 'zoo_version'" in error_of(identity(tmp_path / "a.onnx", INPUT, OUTPUT))
+
+
+@no_cuda
+def test_auto_is_the_cpu_without_a_gpu() -> None:
+    assert resolve_device("auto") == "cpu"
+
+
+@no_cuda
+def test_cuda_without_a_gpu_is_an_error(tmp_path: Path) -> None:
+    assert "device 'cuda' cannot be used" in error_of(identity(tmp_path / "a.onnx", INPUT, OUTPUT), "cuda")
+
+
+@no_cuda
+@pytest.mark.skipif("CUDAExecutionProvider" not in ort.get_available_providers(), reason="built without CUDA")
+def test_a_session_that_falls_back_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "cuda_devices", lambda: 1)
+    message = error_of(identity(tmp_path / "a.onnx", INPUT, OUTPUT), "auto")
+    assert "would run it with CPUExecutionProvider, not CUDAExecutionProvider" in message
+
+
+def test_unknown_device() -> None:
+    with pytest.raises(UserError, match="choose from auto, cpu, cuda"):
+        resolve_device("tpu")  # type: ignore[arg-type]

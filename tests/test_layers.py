@@ -1,0 +1,91 @@
+"""Factorized layers against the dense layer whose weight is their product."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zoo.layers import FactorizedConv2d, FactorizedLinear
+from zoo.linalg import orthonormality_error
+
+CONVS = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "bias": False},
+    {"kernel_size": (1, 5), "padding": (0, 2), "dilation": (1, 1)},
+    {"kernel_size": 3, "padding": 2, "dilation": 2},
+    {"kernel_size": 1},
+    {"kernel_size": 3, "padding": "same"},
+]
+
+
+@pytest.mark.parametrize("options", CONVS)
+@pytest.mark.parametrize("rank", [2, 8])
+def test_convolution_with_the_product_weight(options: dict, rank: int) -> None:
+    conv = nn.Conv2d(6, 10, **options)
+    rank = min(rank, 10, conv.weight[0].numel())
+    layer = FactorizedConv2d(conv, rank, "random")
+    x = torch.randn(3, 6, 9, 11)
+    expected = F.conv2d(x, layer.weight, conv.bias, conv.stride, conv.padding, conv.dilation)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(layer.fold()(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 5, 12])
+def test_linear_with_the_product_weight(rank: int) -> None:
+    layer = FactorizedLinear(nn.Linear(20, 12), rank, "random")
+    x = torch.randn(4, 7, 20)
+    expected = F.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(layer.fold()(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_full_rank_from_weights_is_the_same_layer() -> None:
+    conv = nn.Conv2d(4, 8, 3, padding=1)
+    x = torch.randn(2, 4, 6, 6)
+    torch.testing.assert_close(FactorizedConv2d(conv, 8)(x), conv(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 9])
+def test_initialization_from_weights_is_the_nearest_product(rank: int) -> None:
+    linear = nn.Linear(30, 10)
+    tail = torch.linalg.svdvals(linear.weight)[rank:].norm()  # Eckart and Young
+    error = (FactorizedLinear(linear, rank).weight - linear.weight).norm()
+    torch.testing.assert_close(error, tail, atol=1e-5, rtol=1e-4)
+
+
+def test_random_initialization_is_orthonormal_with_the_same_norm() -> None:
+    conv = nn.Conv2d(16, 32, 3)
+    layer = FactorizedConv2d(conv, 6, "random")
+    assert orthonormality_error(layer.U) <= 1e-5
+    assert orthonormality_error(layer.V) <= 1e-5
+    torch.testing.assert_close(layer.weight.norm(), conv.weight.norm())
+    assert layer.condition_number() == pytest.approx(1, abs=1e-5)
+
+
+def test_singular_values_of_factors_that_are_not_orthonormal() -> None:
+    layer = FactorizedLinear(nn.Linear(30, 20), 5)
+    with torch.no_grad():
+        for factor in (layer.U, layer.S, layer.V):
+            factor.normal_()
+    expected = torch.linalg.svdvals(layer.weight.double())[:5].float()
+    torch.testing.assert_close(layer.singular_values(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_factors_that_do_not_pay_fold_to_one_dense_layer() -> None:
+    assert isinstance(FactorizedLinear(nn.Linear(20, 20), 10).fold(), nn.Linear)
+    assert isinstance(FactorizedConv2d(nn.Conv2d(3, 8, 3), 8).fold(), nn.Conv2d)
+    pair = FactorizedConv2d(nn.Conv2d(16, 16, 3, stride=2), 4).fold()
+    assert [type(m) for m in pair] == [nn.Conv2d, nn.Conv2d]
+
+
+def test_a_folded_pair_still_has_the_weight_of_the_layer_it_replaced() -> None:
+    layer = FactorizedConv2d(nn.Conv2d(8, 16, 3), 3)
+    torch.testing.assert_close(layer.fold().weight, layer.weight)
+    torch.testing.assert_close(layer.fold().bias, layer.bias)
+
+
+def test_grouped_convolutions_and_impossible_ranks_are_refused() -> None:
+    with pytest.raises(ValueError, match="ungrouped"):
+        FactorizedConv2d(nn.Conv2d(8, 8, 3, groups=2), 2)
+    with pytest.raises(ValueError, match=r"1\.\.10"):
+        FactorizedLinear(nn.Linear(20, 10), 11)

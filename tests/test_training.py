@@ -1,0 +1,154 @@
+"""Equal seeds give equal bits, and a killed run resumes to the weights of one that was not."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from zoo.cli import run as zoo
+from zoo.errors import UserError
+from zoo.run import Run
+from zoo.training.module import Classifier
+from zoo.training.schedule import learning_rate_factor
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    one, two = weights(a), weights(b)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def losses(folder: Path) -> list[tuple[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+
+
+def test_equal_seeds_give_equal_bits(train_tiny) -> None:
+    a, b, c = train_tiny(name="a"), train_tiny(name="b"), train_tiny(name="c", seed=1)
+    assert same(a.folder, b.folder)
+    assert a.card.ranks == b.card.ranks
+    assert losses(a.folder) == losses(b.folder)
+    assert not same(a.folder, c.folder)
+
+
+@pytest.mark.parametrize("method", ["lowrank", "robust_lowrank"])
+@pytest.mark.parametrize("kill_at", random.Random(0).sample(range(1, 40), 2))
+def test_resuming_after_an_interruption_gives_the_same_weights(
+    train_tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, kill_at: int
+) -> None:
+    recipe = {"method": method, "epochs": 4, "arch": "test_efficientnet"}  # it has dropout and drop path
+    whole = train_tiny(name="whole", **recipe)
+    original = Classifier.training_step
+
+    def dies(self: Classifier, batch: tuple, batch_idx: int) -> torch.Tensor:
+        if self.trainer.global_step == kill_at:
+            raise ConnectionError("the machine went away")
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", dies)
+        with pytest.raises(ConnectionError):
+            train_tiny(name="killed", **recipe)
+    with pytest.raises(UserError, match="--resume"):
+        Run(tmp_path / "killed")
+    zoo(["train", "--resume", str(tmp_path / "killed")])
+    assert same(whole.folder, tmp_path / "killed")
+    assert losses(whole.folder) == losses(tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_resuming_after_sigkill_of_the_real_command(tmp_path: Path) -> None:
+    def command(name: str) -> list[str]:
+        return [sys.executable, "-m", "zoo", "train", "--arch", "test_resnet", "--epochs", "60", "--n", "60",
+                "--out", str(tmp_path / name)]  # fmt: skip
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed/last.ckpt").exists():
+        time.sleep(0.05)
+    time.sleep(random.Random(0).uniform(0, 3))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/card.json").exists()
+    subprocess.run(
+        [sys.executable, "-m", "zoo", "train", "--resume", str(tmp_path / "killed")],
+        check=True,
+        capture_output=True,
+    )
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_is_never_overwritten_without_being_asked(train_tiny) -> None:
+    first = train_tiny()
+    before = weights(first.folder)
+    with pytest.raises(UserError, match="not empty"):
+        train_tiny()
+    assert all(torch.equal(v, before[k]) for k, v in weights(first.folder).items())
+    assert train_tiny(overwrite=True, seed=3).card.provenance.seed == 3
+
+
+def test_a_diverging_loss_stops_the_run_and_says_what_to_do(train_tiny) -> None:
+    with pytest.raises(UserError, match=r"loss became .* lower --lr"):
+        train_tiny("dense", lr=1e30, warmup=0.0, epochs=3)
+
+
+def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:
+    with pytest.raises(UserError, match="finished"):
+        zoo(["train", "--resume", str(train_tiny().folder)])
+
+
+def test_a_damaged_checkpoint_is_named(train_tiny) -> None:
+    folder = train_tiny(epochs=1).folder
+    (folder / "card.json").unlink()
+    (folder / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
+        zoo(["train", "--resume", str(folder)])
+
+
+def test_a_wrong_name_leaves_no_folder_behind(train_tiny, tmp_path: Path) -> None:
+    for wrong in ({"arch": "resnet1818"}, {"data": "digit"}, {"compression": 0.999}, {"device": "cuda"}):
+        if wrong.get("device") == "cuda" and torch.cuda.is_available():
+            continue
+        with pytest.raises(UserError):
+            train_tiny(**wrong)
+        assert not (tmp_path / "run").exists()
+
+
+def test_starting_from_a_dense_run(train_tiny) -> None:
+    dense = train_tiny("dense", "dense", epochs=3)
+    start = train_tiny("robust_lowrank", "low", weights=dense.folder, lr=1e-12, epochs=1, compression=0.3)
+    assert start.card.evaluations[0].accuracy > 0.2  # ten classes: chance is 0.1
+    with pytest.raises(UserError, match="needs a RUN of method dense"):
+        train_tiny("lowrank", "again", weights=start.folder)
+
+
+def test_the_configuration_is_saved_whole(train_tiny) -> None:
+    saved = yaml.safe_load((train_tiny(trainer={"gradient_clip_val": 1.0}).folder / "config.yaml").read_text())
+    assert saved["method"] == {"name": "robust_lowrank", "tau": 0.1, "init": "weights"}
+    assert saved["trainer"] == {"gradient_clip_val": 1.0}
+
+
+def test_weights_and_biases_offline_and_tensorboard(train_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert list((train_tiny(name="w", logger="wandb").folder / "wandb").glob("offline-run-*"))
+    assert list((train_tiny(name="t", logger="tensorboard").folder / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(("schedule", "end"), [("cosine", 0.0), ("multistep", 0.09), ("constant", 1.0)])
+def test_schedules_rise_and_end_where_they_should(schedule: str, end: float) -> None:
+    factor = learning_rate_factor(schedule, 120, 0.1)
+    assert [factor(s) for s in (0, 11)] == [pytest.approx(1 / 12), 1.0]
+    assert factor(12) == pytest.approx(1.0)
+    assert factor(120) == pytest.approx(end)

@@ -1,0 +1,95 @@
+"""Time ONNX files beside their dense backbones and measure their accuracy under attack."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.cli._parser import Parser
+from zoo.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from zoo.evaluation.sweeps import Sweep
+    from zoo.export.bench import Target
+
+
+def main(parser: Parser, argv: list[str]) -> None:
+    """Parse the arguments, measure, print the table and write the JSON file."""
+    from zoo.export.bench import Settings
+
+    add = parser.add_argument
+    add("targets", nargs="+", type=Path, metavar="RUN|FILE.onnx", help="Runs or exported files.")
+    parser.add_fields(Settings)
+    add("--attacks", type=str, default="pgd", help="Attacks that make the adversarial examples: fgsm,pgd.")
+    add("--norms", type=str, default="Linf", help="Linf,L2 or one of them.")
+    add(
+        "--eps",
+        type=str,
+        default=None,
+        help="Radii in pixels of [0, 1], such as 2/255,0.01; default per norm.",
+    )
+    add("--json", type=Path | None, default=None, help="Result; default bench.json beside the first target.")
+    options = parser.parse_args(argv).as_dict()
+
+    from rich.console import Console
+
+    from zoo.export.bench import bench
+    from zoo.export.results import report, table
+    from zoo.files import atomic
+
+    paths, output = options.pop("targets"), options.pop("json")
+    words = {name: options.pop(name) for name in ("attacks", "norms", "eps")}
+    settings = Settings(**options)
+    sweeps = _sweeps(words, settings.seed)
+    with Console(stderr=True).status("opening") as status:
+        targets = [_open(path) for path in paths]
+        rows = bench(targets, settings, sweeps, status.update)
+    output = output or targets[0].path.parent / "bench.json"
+    with atomic(output) as temporary:
+        temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n")
+    console = Console(highlight=False)
+    console.print(table(rows, settings))
+    for row in rows:
+        if row.note:
+            console.print(f"{row.name}: {row.note}", markup=False)
+    print(f"saved in {output}")
+
+
+def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":
+    """Return the attacks with their radii that the command line asks for."""
+    from zoo.attacks import NORMS, parse_eps
+    from zoo.evaluation.sweeps import choose_sweeps
+
+    attacks, norms, radii = (
+        [word.strip() for word in (words[name] or "").split(",") if word.strip()]
+        for name in ("attacks", "norms", "eps")
+    )
+    for norm in norms:
+        if norm not in NORMS:
+            raise unknown_name("norm", norm, NORMS)
+    chosen = [norm for norm in NORMS if norm in norms]
+    return choose_sweeps(attacks, chosen or None, [parse_eps(word) for word in radii] or None, seed)
+
+
+def _open(path: Path) -> "Target":
+    """Find the file and the model of a target; a run without a file is exported first."""
+    from zoo.export.bench import Target
+    from zoo.export.exporter import ONNX_FILE, export_model
+    from zoo.export.metadata import Metadata
+    from zoo.export.session import OnnxModel
+    from zoo.run import CARD, Run
+
+    if path.suffix == ".onnx" and not path.is_dir():
+        metadata = OnnxModel(path, "cpu").metadata
+        if (path.parent / CARD).is_file():
+            run = Run(path.parent)
+            if run.card.weights.sha256 == metadata.weights_sha256:
+                return Target(f"{run.name}/{path.name}", path, metadata, run.model)
+        return Target(path.name, path, metadata, None)
+    run = Run(path)
+    file = path / ONNX_FILE
+    if not file.is_file():
+        export_model(run.model(), Metadata.of(run.card), file)
+    metadata = OnnxModel(file, "cpu").metadata
+    if metadata.weights_sha256 != run.card.weights.sha256:
+        raise UserError(f"{file} has other weights than the run has now: `zoo export {path}` again")
+    return Target(run.name, file, metadata, run.model)

@@ -1,0 +1,121 @@
+"""Measure a run's accuracy under attack, condition numbers and Lipschitz bound, on the test split.
+
+The figures are added to the run's card, and the robustness curve is drawn to RUN/robustness.png. The
+network is measured in its deployed form, in fp32, in eval mode.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.cli._parser import Parser
+from zoo.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.card import Card
+    from zoo.evaluation import Sweep
+    from zoo.run import Run
+
+CURVE = "robustness.png"
+
+
+def main(parser: Parser, argv: list[str]) -> None:
+    """Parse the arguments, evaluate, save, and print the table."""
+    _add_arguments(parser)
+    options = parser.parse_args(argv)
+
+    from zoo.data import load_test
+    from zoo.evaluation import evaluate, print_card
+    from zoo.evaluation.curve import draw_curve
+    from zoo.run import Run
+
+    if options.batch_size < 1 or (options.n != "all" and options.n < 1):
+        raise UserError("--batch-size and --n must be at least 1")
+    run, device = Run(options.run), _device(options.device)
+    sweeps = _sweeps(options)
+    model = run.model()
+    images, labels = load_test(
+        run.card.data,
+        data_dir=options.data_dir,
+        download=options.download,
+        image_shape=run.card.image_shape,
+        n=None if options.n == "all" else options.n,
+        seed=options.seed,
+    )
+    found = evaluate(model, images, labels, sweeps, batch_size=options.batch_size, device=device)
+    card, obstacle = _with_structure(run.card, run, model)
+    run.save_card(card.with_evaluations(found))
+    draw_curve(found, run.folder / CURVE, f"{card.arch} {card.method}, {card.data}, {len(images):,} test images")
+    print_card(card.model_copy(update={"evaluations": tuple(found)}), no_bound_for=obstacle)
+    print(f"\nsaved in {run.folder / 'card.json'}\ncurve in {run.folder / CURVE}")
+
+
+def _add_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="Folder of a finished training.")
+    add("--attacks", type=str, default="quick", help="`quick` (FGSM and PGD-10), or names: fgsm,pgd.")
+    add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
+    add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")
+    add(
+        "--n",
+        type=int | Literal["all"],
+        default=1000,
+        help="Test images, the same share of each class, or all.",
+    )
+    add("--batch-size", type=int, default=250, help="Images at a time.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute.")
+    add("--data-dir", type=Path | None, default=None, help="Where the data set's files are.")
+    add("--download", type=bool, default=False, help="Fetch the data set's files if they are missing.")
+    add("--seed", type=int, default=0, help="Of the choice of images and of the attacks' random starts.")
+
+
+def _sweeps(options: Any) -> list[Sweep]:
+    """Return the attacks with their radii that the command line asks for."""
+    from zoo.attacks import NORMS, parse_eps
+    from zoo.evaluation import choose_sweeps
+
+    norms = _words(options.norms, "norms")
+    for norm in norms:
+        if norm not in NORMS:
+            raise unknown_name("norm", norm, NORMS)
+    chosen = [norm for norm in NORMS if norm in norms]
+    eps = [parse_eps(word) for word in _words(options.eps, "eps")]
+    return choose_sweeps(_words(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+
+
+def _words(text: str | None, flag: str) -> list[str]:
+    """Split a list at its commas."""
+    if text is None:
+        return []
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise UserError(f"--{flag} is empty: separate its entries with commas")
+    return words
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _with_structure(card: Card, run: Run, model: nn.Module) -> tuple[Card, str]:
+    """Fill in condition numbers and Lipschitz bound where the card lacks them; also what has no bound."""
+    from zoo.evaluation import condition_numbers, lipschitz_bound
+
+    obstacle = ""
+    if card.max_condition_number is None:
+        numbers = condition_numbers(run.trained_model())
+        rows = [row.model_copy(update={"condition_number": numbers.get(row.name)}) for row in card.layers]
+        largest = max((k for k in numbers.values() if k is not None), default=None)
+        card = card.model_copy(update={"layers": tuple(rows), "max_condition_number": largest})
+    if card.lipschitz_bound is None:
+        bound = lipschitz_bound(model, card.image_shape)
+        obstacle = bound.obstacle
+        card = card.model_copy(update={"lipschitz_bound": bound.value})
+    return card, obstacle

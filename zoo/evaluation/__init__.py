@@ -1,0 +1,24 @@
+"""Measure a trained network: accuracy under attack, condition numbers, a bound on its Lipschitz constant."""
+
+from zoo.evaluation.conditioning import condition_numbers
+from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
+from zoo.evaluation.report import Report, quick_evaluation
+from zoo.evaluation.robustness import evaluate, robust_images
+from zoo.evaluation.sweeps import BUNDLES, EPS, QUICK, Sweep, choose_sweeps
+from zoo.evaluation.table import print_card
+
+__all__ = [
+    "BUNDLES",
+    "EPS",
+    "QUICK",
+    "LipschitzBound",
+    "Report",
+    "Sweep",
+    "choose_sweeps",
+    "condition_numbers",
+    "evaluate",
+    "lipschitz_bound",
+    "print_card",
+    "quick_evaluation",
+    "robust_images",
+]

@@ -1,0 +1,63 @@
+"""Everything that is measured on a finished network."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.card import Evaluation
+from zoo.evaluation.conditioning import condition_numbers
+from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
+from zoo.evaluation.robustness import evaluate
+from zoo.evaluation.sweeps import QUICK
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured on one network.
+
+    Attributes:
+        evaluations: clean accuracy first, then attacks.
+        condition_numbers: of each layer's weight, see `zoo.evaluation.condition_numbers`.
+        lipschitz: bound on the Lipschitz constant of the map from image to logits.
+    """
+
+    evaluations: list[Evaluation]
+    condition_numbers: dict[str, float | None]
+    lipschitz: LipschitzBound
+
+    @property
+    def max_condition_number(self) -> float | None:
+        """The largest condition number of a layer, None if no layer has one."""
+        return max((k for k in self.condition_numbers.values() if k is not None), default=None)
+
+    @property
+    def lipschitz_bound(self) -> float | None:
+        """The value of the Lipschitz bound, None if there is none."""
+        return self.lipschitz.value
+
+
+def quick_evaluation(
+    deployed: nn.Module,
+    trained: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 250,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Report:
+    """Measure what every finished training is measured by: `QUICK`, condition numbers, the Lipschitz bound.
+
+    Args:
+        deployed: the network in its deployed form, in eval mode; images in [0, 1] to logits.
+        trained: the same network in the form it was trained in.
+        images: uint8 (N, C, H, W), of the test split.
+        labels: (N,).
+        batch_size, device, progress: see `zoo.evaluation.evaluate`.
+    """
+    return Report(
+        evaluate(deployed, images, labels, QUICK, batch_size=batch_size, device=device, progress=progress),
+        condition_numbers(trained),
+        lipschitz_bound(deployed, (images.shape[1], images.shape[2], images.shape[3])),
+    )

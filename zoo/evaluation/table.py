@@ -1,0 +1,52 @@
+"""What was measured on a network, on the screen."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from zoo.attacks import format_eps
+from zoo.card import Card, Evaluation
+
+
+def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:
+    """Print a card's accuracies as a table, then its size, largest condition number and Lipschitz bound.
+
+    Args:
+        card: of a trained network.
+        no_bound_for: the operations that leave it without a Lipschitz bound, if they are known.
+        console: where to; None: standard output.
+    """
+    console = console or Console(highlight=False)
+    console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
+    console.print(_table(card.evaluations))
+    bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("parameters", f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}")
+    facts.add_row("multiply-accumulates", f"{card.macs:,}, dense {card.dense_macs:,}")
+    facts.add_row("largest condition number", _worst(card))
+    facts.add_row("Lipschitz bound", f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound)
+    console.print(facts)
+
+
+def _worst(card: Card) -> str:
+    """Return the largest condition number and where it is."""
+    measured = [row for row in card.layers if row.condition_number is not None]
+    if not measured:
+        return "not measured"
+    worst = max(measured, key=lambda row: row.condition_number or 0.0)
+    return f"{worst.condition_number:.4g} ({worst.name})"
+
+
+def _table(evaluations: Sequence[Evaluation]) -> Table:
+    table = Table("attack", "norm", box=box.SIMPLE_HEAD, header_style="bold")
+    for column in ("eps", "accuracy", "images"):
+        table.add_column(column, justify="right")
+    before: object = None
+    for e in evaluations:
+        group = (e.attack, e.norm, repr(e.options))
+        names = ("", "") if group == before else (e.attack, e.norm or "")
+        table.add_row(*names, format_eps(e.eps) if e.norm else "", f"{e.accuracy:.2%}", f"{e.n:,}")
+        before = group
+    return table
