@@ -25,21 +25,22 @@ def relative_difference(a: nn.Module, b: nn.Module, shape: tuple[int, int, int] 
 
 
 @pytest.mark.parametrize(
-    ("arch", "left"),
+    ("arch", "size", "left"),
     [
-        ("test_resnet", 0),  # the downsample convolution shares its input with the block's first
-        ("test_efficientnet", 0),  # BatchNormAct2d, depthwise convolutions
-        ("test_byobnet", 0),
-        ("test_coatnet", 2),  # of these one follows no layer, one a convolution that a shortcut reads too
+        ("test_resnet", 32, 0),  # the downsample convolution shares its input with the block's first
+        ("test_efficientnet", 32, 0),  # BatchNormAct2d, depthwise convolutions
+        ("test_byobnet", 32, 0),
+        ("test_coatnet", 160, 2),  # of these one follows no layer, one a convolution that a shortcut reads too
     ],
 )
-def test_logits_stay_and_batch_norms_go(arch: str, left: int) -> None:
+def test_logits_stay_and_batch_norms_go(arch: str, size: int, left: int) -> None:
     torch.manual_seed(0)
-    model = shake(create_backbone(arch, 10, (3, 32, 32))).eval()
-    folded = fold_batch_norm(model, (3, 32, 32))
+    shape = (3, size, size)
+    model = shake(create_backbone(arch, 10, shape)).eval()
+    folded = fold_batch_norm(model, shape)
     assert norms(model) > left
     assert norms(folded) == left
-    assert relative_difference(model, folded, (3, 32, 32)) < 1e-5
+    assert relative_difference(model, folded, shape) < 1e-5
 
 
 class Block(nn.Module):

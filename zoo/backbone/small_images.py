@@ -57,7 +57,8 @@ def _vgg(model: Any, size: int) -> nn.Module:
     for module in (*model.pre_logits.modules(), *model.head.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return model
 
 

@@ -21,8 +21,8 @@ IN_MEMORY = 2 * 2**30
 def _decode(path: Path, size: int) -> Tensor:
     """Return an image's central square at ``size`` pixels a side: (3, size, size), uint8."""
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
+        with Image.open(path) as file:
+            image = file.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from None
     side = min(image.size)
