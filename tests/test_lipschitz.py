@@ -171,7 +171,7 @@ def networks(draw: st.DrawFn) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """x + f(x), in place, with a constant factor and a detour through a concatenation."""
+    """x + f(x), changed in place through a view, with a constant factor and a detour through a concatenation."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -180,30 +180,38 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.inner(x)
         y += x
-        both = torch.cat([y, 0.5 * x.relu_()], 1).flip(1)
+        y.view(-1).mul_(1.5).tanh_()
+        both = torch.cat([y, 0.5 * x], 1).flip(1)
         left, right = both.chunk(2, 1)
         return left - right / 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(networks())
 def test_the_bound_is_never_below_what_is_measured(model):
     assert bound(model) * (1 + 1e-9) >= measured(model)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activation_constants_are_tight(activation):
-    model = nn.Sequential(activation()).double()
-    steep = torch.linspace(-8, 8, 400_001, dtype=torch.float64).view(-1, 1).requires_grad_()
-    if isinstance(model[0], nn.Softmax):
-        steep = torch.cat([steep, torch.zeros_like(steep)], 1).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(model(steep)[:, 0].sum(), steep)
-        largest = gradient.norm(dim=1).max().item() * math.sqrt(2)
-    else:
-        (gradient,) = torch.autograd.grad(model(steep).sum(), steep)
-        largest = gradient.abs().max().item()
-    assert largest <= bound(model) * (1 + 1e-9)
-    assert bound(model) <= largest * 1.001
+class Beside(nn.Module):
+    """Concatenates what each of some functions makes of the image."""
+
+    def __init__(self, functions: list[nn.Module]) -> None:
+        super().__init__()
+        self.functions = nn.ModuleList(functions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([f(x) for f in self.functions], 1)
+
+
+def test_the_constants_of_the_activations_are_their_largest_slopes():
+    functions = [make() for make in ACTIVATIONS if not isinstance(make(), nn.Softmax)]
+    slopes = []
+    for f in functions:
+        x = torch.linspace(-8, 8, 160_001, dtype=torch.float64).view(-1, 1, 1, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(f.double()(x).sum(), x)
+        slopes.append(gradient.abs().max().item())
+    together = math.hypot(*slopes)
+    assert together <= bound(Beside(functions)) <= 1.0005 * together
 
 
 @pytest.mark.parametrize("arch", ["test_resnet", "test_byobnet"])

@@ -32,9 +32,10 @@ def parse_eps(text: str) -> float:
 
 
 def format_eps(eps: float) -> str:
-    """Write a radius as `parse_eps` reads it: ``8/255`` for a whole number of grey levels, else decimal."""
-    levels = eps * 255
-    return f"{round(levels)}/255" if levels > 0.5 and abs(levels - round(levels)) < 1e-9 else f"{eps:g}"
+    """Write a radius as `parse_eps` reads it: as ``8/255`` where that is shorter than the decimal number."""
+    levels = round(eps * 255)
+    fraction, decimal = f"{levels}/255", f"{eps:g}"
+    return fraction if abs(eps * 255 - levels) < 1e-9 and len(fraction) < len(decimal) else decimal
 
 
 def check_eps(eps: float, norm: Norm, pixels: int) -> None:

@@ -79,4 +79,7 @@ _FAMILIES: dict[str, Callable[[Any, int], nn.Module]] = {"resnet": _resnet, "vgg
 def adapt(model: nn.Module, arch: str, size: int) -> nn.Module:
     """Give a freshly built timm model its small-image form, in place, and return it."""
     family = timm.models.model_entrypoint(arch).__module__.rpartition(".")[2]
+    cfg = timm.get_pretrained_cfg(arch)
+    if cfg is not None and cfg.fixed_input_size:
+        return model  # built for this size by its options
     return _FAMILIES.get(family, _unstrided_stem)(model, size)

@@ -8,8 +8,8 @@ from zoo.errors import UserError
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, export, and print what was written."""
-    parser.add_argument("run", type=Path, help="folder of a finished training")
-    parser.add_argument("-o", "--output", type=Path, default=None, help="file to write (default: RUN/model.onnx)")
+    parser.add_argument("run", type=Path, help="Folder of a finished training.")
+    parser.add_argument("-o", "--output", type=Path | None, default=None, help="File to write; default RUN/model.onnx.")
     options = parser.parse_args(argv)
     output: Path | None = options.output
     if output is not None and output.is_dir():

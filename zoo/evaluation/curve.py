@@ -1,14 +1,21 @@
 """The robustness curve as a picture."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.card import Evaluation
 from zoo.files import atomic
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, told apart by colour-blind readers."""
-MARKERS = "os^Dvp"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "p"))
+"""Colours (Okabe and Ito's, told apart by colour-blind readers) and markers, one pair per attack."""
+
+Points = list[tuple[float, float]]
 
 
 def draw_curve(evaluations: Sequence[Evaluation], path: Path, title: str) -> None:
@@ -21,45 +28,51 @@ def draw_curve(evaluations: Sequence[Evaluation], path: Path, title: str) -> Non
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
-    clean = [e.accuracy for e in evaluations if e.attack == "clean"]
-    norms = sorted({e.norm for e in evaluations if e.norm}, reverse=True) or ["Linf"]
-    figure = Figure(figsize=(4.2 * len(norms) + 0.4, 3.9), layout="constrained")
+    panels: dict[str, dict[str, Points]] = {norm: _lines(evaluations, norm) for norm in ("Linf", "L2")}
+    panels = {norm: lines for norm, lines in panels.items() if lines} or {"Linf": {}}
+    names = sorted({name for lines in panels.values() for name in lines})
+    figure = Figure(figsize=(4.2 * len(panels) + 0.4, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
-    for i, (norm, axes) in enumerate(zip(norms, figure.subplots(1, len(norms), squeeze=False)[0], strict=True)):
-        for (name, points), color, marker in zip(_lines(evaluations, norm).items(), COLORS, MARKERS, strict=False):
-            eps, accuracy = zip(*sorted([*((0.0, a) for a in clean), *points]), strict=True)
-            axes.plot(
-                eps,
-                accuracy,
-                color=color,
-                marker=marker,
-                markersize=5,
-                linewidth=1.8,
-                label=name,
-                clip_on=False,
-            )
-        axes.set(xlabel=f"eps ({norm}, pixels in [0, 1])", ylim=(0, 1), xlim=(0, None))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.grid(True, color="#dddddd", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-        if i == 0:
-            axes.set_ylabel("accuracy on test images")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (norm, lines) in zip(grid, panels.items(), strict=True):
+        for name, points in lines.items():
+            _draw(axes, name, points, names.index(name))
+        _decorate(axes, norm)
+    grid[0].set_ylabel("accuracy on test images")
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=160)
 
 
-def _lines(evaluations: Sequence[Evaluation], norm: str) -> dict[str, list[tuple[float, float]]]:
-    """Return (eps, accuracy) per attack, attacks of one name told apart by their options."""
-    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+def _lines(evaluations: Sequence[Evaluation], norm: str) -> dict[str, Points]:
+    """Return (eps, accuracy) per attack, ascending; attacks of one name are told apart by their options."""
+    start = [(0.0, e.accuracy) for e in evaluations if e.attack == "clean"][:1]
+    lines: dict[tuple[str, str], Points] = {}
     for e in evaluations:
-        if e.norm == norm:
-            lines.setdefault((e.attack, repr(e.options)), []).append((e.eps, e.accuracy))
-    named: dict[str, list[tuple[float, float]]] = {}
-    for (attack, options), points in lines.items():
-        alone = sum(other == attack for other, _ in lines) == 1
-        named[attack.upper() if alone else f"{attack.upper()} {options}"] = points
-    return named
+        if e.norm == norm and e.eps > 0:
+            options = " ".join(f"{key}={value}" for key, value in e.options.items())
+            lines.setdefault((e.attack, options), []).append((e.eps, e.accuracy))
+    attacks = [attack for attack, _ in lines]
+    return {
+        attack.upper() if attacks.count(attack) == 1 else f"{attack.upper()} {options}": sorted(start + points)
+        for (attack, options), points in lines.items()
+    }
+
+
+def _draw(axes: Axes, name: str, points: Points, index: int) -> None:
+    color, marker = STYLES[index % len(STYLES)]
+    eps, accuracy = zip(*points, strict=True)
+    axes.plot(eps, accuracy, color=color, marker=marker, markersize=5, linewidth=1.8, label=name, clip_on=False)
+
+
+def _decorate(axes: Axes, norm: str) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes.set(xlabel=f"eps ({norm}, pixels in [0, 1])", ylim=(0, 1), xlim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(True, color="#dddddd", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)

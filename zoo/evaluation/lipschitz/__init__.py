@@ -64,7 +64,10 @@ def _graph(model: nn.Module, image_shape: tuple[int, int, int]) -> ExportedProgr
     """Return the model's graph without in-place operations, its layers kept whole."""
     like = next(model.parameters(), torch.empty(0))
     example = torch.zeros(1, *image_shape, dtype=like.dtype, device=like.device)
-    return torch.export.export(model, (example,)).run_decompositions({})
+    program = torch.export.export(model, (example,))
+    # Functional already: spared, because it takes as long as the export.
+    plain = all(_known(node) for node in program.graph.nodes if node.op == "call_function")
+    return program if plain else program.run_decompositions({})
 
 
 def _lifted(program: ExportedProgram) -> dict[str, Any]:
@@ -117,6 +120,11 @@ def _apply(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activat
     defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
     given = {a.name: value for a, value in zip(schema, args, strict=False)}
     return rule(_shape(node), **{**defaults, **given, **kwargs})
+
+
+def _known(node: Node) -> bool:
+    """Whether the rules cover an operation and it changes nothing in place."""
+    return _name(node) in RULES and not node.target._schema.is_mutable  # type: ignore[union-attr]
 
 
 def _name(node: Node) -> str:

@@ -97,7 +97,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((REARRANGE + CONTRACT).split(), _times(1.0)),
     # Largest derivatives, rounded up in the last digit.
     "sigmoid": _times(0.25),
-    "hardsigmoid": _times(1 / 6),
+    "hardsigmoid": _times(0.1667),
     "softmax": _times(0.5),  # the Jacobian diag(p) - p p^T has eigenvalues up to 1/2
     "gelu": _times(1.129),  # at sqrt(2); the tanh form's 1.12899 too
     "silu": _times(1.09984),
@@ -106,6 +106,7 @@ RULES: dict[str, Rule] = {
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,
     "_prelu_kernel": _prelu,
+    "selu": _times(1.7581),
     "elu": _elu,
     "dropout": _dropout,
     "pad": _pad,

@@ -1,0 +1,141 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_run import make_run
+
+from zoo import cli
+from zoo.errors import UserError
+from zoo.export.bench import Settings
+from zoo.export.latency import Latency, TimingProcess
+from zoo.export.session import OnnxModel
+from zoo.export.timing import FEWEST, time_runs
+from zoo.run import Run
+
+QUICK = ["--rounds", "2", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """Two runs of one architecture; the first has been exported."""
+    folder = tmp_path_factory.mktemp("runs")
+    first, second = make_run(folder / "first"), make_run(folder / "second", method="dense", compression=None)
+    cli.run(["export", str(first.folder)])
+    return first, second
+
+
+def test_latency_of_times() -> None:
+    fast = Latency.of(4, [[0.001, 0.001, 0.004], [0.002, 0.002, 0.002]])
+    assert (fast.median_ms, fast.n, fast.images_per_second) == (2.0, 6, 2000.0)
+    assert fast.round_ms == (1.0, 2.0)
+    slow = Latency.of(4, [[0.004] * 3, [0.008] * 3])
+    assert slow.ratio_to(fast) == 4.0
+    assert slow.p95_ms == pytest.approx(8.0)
+
+
+def test_every_round_has_some_runs() -> None:
+    calls: list[int] = []
+    assert len(time_runs(lambda: calls.append(0), 0.0)) == len(calls) == FEWEST
+
+
+def test_timing_process(runs: tuple[Run, Run]) -> None:
+    with TimingProcess(runs[0].folder / "model.onnx", "cpu", 1) as process:
+        assert process.provider == "CPUExecutionProvider"
+        assert all(0 < time < 10 for time in process.time(3, 0.01))
+        process._process.kill()
+        with pytest.raises(UserError, match="ended with code -9"):
+            process.time(3, 0.01)
+
+
+def test_timing_process_tells_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no ONNX file at"):
+        TimingProcess(tmp_path / "model.onnx", "cpu", 1)
+
+
+def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = runs
+    argv = ["bench", str(first.folder), str(second.folder), *QUICK, "--n", "40", "--eps", "0.1,8/255"]
+    cli.run(argv)
+    printed = capsys.readouterr().out
+    assert printed.rstrip().splitlines()[-1] == f"saved in {first.folder / 'bench.json'}"
+    assert "pgd Linf 8/255" in printed
+    assert (second.folder / "model.onnx").is_file()
+
+    result = json.loads((first.folder / "bench.json").read_text())
+    assert result["provider"] == "CPUExecutionProvider"
+    assert result["threads"] == 1
+    assert result["cpu"]
+    assert {"torch", "onnxruntime-gpu"} <= result["versions"].keys() or "onnxruntime" in result["versions"]
+    dense, *rows = result["rows"]
+    assert [row["name"] for row in (dense, *rows)] == ["test_resnet (dense)", "first", "second"]
+    assert [row["dense_reference"] for row in (dense, *rows)] == [True, False, False]
+    assert dense["params"] == first.card.dense_params
+    assert dense["accuracies"] == []
+    assert rows[0]["bytes"] == (first.folder / "model.onnx").stat().st_size
+    assert rows[0]["bytes"] < 0.6 * dense["bytes"]
+    assert rows[0]["macs"] == first.card.macs
+    for row in (dense, *rows):
+        assert [latency["batch"] for latency in row["latency"]] == [1, 4]
+        for latency in row["latency"]:
+            assert 0 < latency["median_ms"] <= latency["p95_ms"]
+            assert latency["n"] >= 2 * FEWEST
+            assert latency["images_per_second"] == pytest.approx(1e3 * latency["batch"] / latency["median_ms"])
+            assert latency["ratio_to_dense"] > 0
+    for row in rows:
+        figures = [(x["attack"], x["norm"], x["eps"], x["n"]) for x in row["accuracies"]]
+        linf = [("pgd", "Linf", 8 / 255, 40), ("pgd", "Linf", 0.1, 40)]
+        assert figures == [("clean", None, 0.0, 40), *linf]
+        for x in row["accuracies"][1:]:
+            assert x["accuracy"] == pytest.approx(x["pytorch_accuracy"], abs=0.051)
+            assert x["options"]["steps"] == 10
+
+
+def test_file_without_its_run(runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(shutil.copy(runs[0].folder / "model.onnx", tmp_path / "stranded.onnx"))
+    cli.run(["bench", str(path), *QUICK, "--n", "40", "--json", str(tmp_path / "out.json")])
+    assert "no run beside the file" in capsys.readouterr().out
+    row = json.loads((tmp_path / "out.json").read_text())["rows"][1]
+    assert [x["attack"] for x in row["accuracies"]] == ["clean"]
+    assert row["note"]
+
+    images = np.zeros((2, *OnnxModel(path, "cpu").metadata.image_shape), np.float32)
+    assert OnnxModel(path, "cpu").logits(images).shape == (2, 10)
+
+
+def test_file_of_other_weights(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs[0].folder, tmp_path / "copy"))
+    card = runs[0].card
+    changed = card.model_copy(update={"weights": card.weights.model_copy(update={"sha256": "0"})})
+    changed.save(copy / "card.json")
+    with pytest.raises(UserError, match=r"other weights than the run has now: `zoo export .*` again"):
+        cli.run(["bench", str(copy), *QUICK])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--threads", "0"], "threads must be at least 1"),
+        (["--batch-size", "0"], "batch-size must be at least 1"),
+        (["--eps", "1e400"], "eps"),
+        (["--attacks", "pgg"], "did you mean pgd"),
+        (["--norms", "L3"], "norm"),
+        (["--device", "tpu"], "device"),
+    ],
+)
+def test_impossible_options(runs: tuple[Run, Run], argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cli.run(["bench", str(runs[0].folder), *argv])
+
+
+def test_target_that_is_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        cli.run(["bench", str(tmp_path / "nothing")])
+    with pytest.raises(UserError, match="no ONNX file at"):
+        cli.run(["bench", str(tmp_path / "nothing.onnx")])
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(UserError, match="must not be negative"):
+        Settings(n=-1)

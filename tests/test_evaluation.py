@@ -1,0 +1,252 @@
+"""What is measured on a network agrees with what it says, and what the command writes."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_run import make_run
+from torch import Tensor, nn
+
+from zoo.attacks.fgsm import FGSM
+from zoo.attacks.pgd import PGD
+from zoo.backbone import with_normalization
+from zoo.card import Evaluation
+from zoo.cli import run as zoo
+from zoo.errors import UserError
+from zoo.evaluation import (
+    EPS,
+    QUICK,
+    Sweep,
+    choose_sweeps,
+    condition_numbers,
+    evaluate,
+    print_card,
+    quick_evaluation,
+    robust_images,
+)
+from zoo.evaluation.curve import draw_curve
+from zoo.run import CARD, Run
+from zoo.surgery import factorize, fold
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[nn.Module, Tensor, Tensor]:
+    """A linear classifier of 60 images, most of which it gets right."""
+    torch.manual_seed(0)
+    model = with_normalization(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), (0.5,), (0.2,)).eval()
+    images = torch.randint(0, 256, (60, 1, 4, 4), dtype=torch.uint8)
+    labels = model(images.float() / 255).argmax(1)
+    labels[::10] = (labels[::10] + 1) % 3
+    return model, images, labels
+
+
+# Accuracies.
+
+
+def test_clean_accuracy_comes_first_and_is_the_share_of_right_answers(problem):
+    clean = evaluate(*problem, [])[0]
+    assert clean == Evaluation(attack="clean", norm=None, eps=0, accuracy=0.9, n=60)
+
+
+def test_every_sweep_and_radius_gets_an_evaluation_with_the_attack_s_settings(problem):
+    sweeps = [Sweep(FGSM(), (0.0, 0.01)), Sweep(PGD(norm="L2", steps=4), (0.3,))]
+    found = evaluate(*problem, sweeps)[1:]
+    assert [(e.attack, e.norm, e.eps) for e in found] == [
+        ("fgsm", "Linf", 0.0),
+        ("fgsm", "Linf", 0.01),
+        ("pgd", "L2", 0.3),
+    ]
+    assert found[0].accuracy == 0.9
+    assert found[2].options == {"steps": 4, "relative_step": 2.5, "random_start": True, "restarts": 1, "seed": 0}
+    rebuilt = PGD(norm="L2", **found[2].options)
+    assert robust_images(*problem, Sweep(rebuilt, (0.3,))).double().mean().item() == found[2].accuracy
+
+
+@settings(max_examples=10, deadline=None)
+@given(batch_size=st.integers(1, 80))
+def test_figures_do_not_depend_on_the_batch_size(problem, batch_size):
+    sweeps = [Sweep(FGSM(), (0.01, 0.05)), Sweep(PGD(random_start=False), (0.05,))]
+    assert evaluate(*problem, sweeps, batch_size=batch_size) == evaluate(*problem, sweeps)
+
+
+def test_the_running_accuracy_is_shown_on_a_terminal_only(problem, capsys, monkeypatch):
+    evaluate(*problem, QUICK[:1])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    evaluate(*problem, QUICK[:1])
+    assert "fgsm Linf" in capsys.readouterr().err
+    evaluate(*problem, QUICK[:1], progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_no_images_and_a_model_in_training_mode_are_refused(problem):
+    model, images, labels = problem
+    with pytest.raises(UserError, match="no images"):
+        evaluate(model, images[:0], labels[:0])
+    with pytest.raises(UserError, match="eval"):
+        evaluate(nn.Sequential(model).train(), images, labels)
+    model.eval()
+
+
+# Which attacks.
+
+
+def test_attacks_norms_and_radii_combine():
+    assert choose_sweeps() == list(QUICK)
+    assert choose_sweeps(["fgsm"], ["L2"]) == [Sweep(FGSM(norm="L2"), EPS["L2"])]
+    assert choose_sweeps(["fgsm"], None, [0.03, 0.01]) == [Sweep(FGSM(), (0.01, 0.03))]
+    assert choose_sweeps(["pgd"], ["L2"], [1.0], seed=7) == [Sweep(PGD(norm="L2", seed=7), (1.0,))]
+    assert [s.name for s in choose_sweeps(["fgsm", "pgd", "fgsm"])] == ["fgsm Linf", "fgsm L2", "pgd Linf", "pgd L2"]
+
+
+# Condition numbers.
+
+
+def test_condition_numbers_are_those_of_the_matricised_weights():
+    torch.manual_seed(0)
+    bare = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Conv2d(6, 12, 3, groups=6), nn.Flatten(), nn.Linear(48, 5))
+    wide = torch.linalg.svdvals(bare[0].weight.detach().flatten(1))
+    found = condition_numbers(with_normalization(bare, (0.5, 0.5), (0.2, 0.2)))
+    assert list(found) == ["0", "1", "3"]
+    assert found["0"] == pytest.approx((wide[0] / wide[-1]).item(), rel=1e-4)
+    assert found["1"] is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(kappa=st.floats(1, 1e9), n=st.integers(2, 12), m=st.integers(2, 12))
+def test_condition_numbers_are_accurate_however_large(kappa, n, m):
+    rank = min(n, m)
+    u, v = (torch.linalg.qr(torch.randn(k, rank, dtype=torch.float64))[0] for k in (n, m))
+    layer = nn.Linear(m, n, dtype=torch.float64)
+    layer.weight.data = u @ torch.logspace(0, -math.log10(kappa), rank, dtype=torch.float64).diag() @ v.T
+    assert condition_numbers(nn.Sequential(layer))["0"] == pytest.approx(kappa, rel=1e-3)
+
+
+def test_a_factorized_layer_counts_with_its_rank_and_a_singular_one_is_infinite():
+    torch.manual_seed(0)
+    model = factorize(nn.Sequential(nn.Linear(20, 10), nn.Linear(10, 4)), {"0": 3})
+    values = torch.linalg.svdvals(model[0].weight.detach())
+    nn.init.zeros_(model[1].weight)
+    found = condition_numbers(model)
+    assert found["0"] == pytest.approx((values[0] / values[2]).item(), rel=1e-4)
+    assert found["1"] == math.inf
+
+
+# All of it.
+
+
+def test_a_quick_evaluation_measures_accuracies_condition_numbers_and_the_lipschitz_bound():
+    torch.manual_seed(0)
+    trained = factorize(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)), {"1": 2})
+    trained = with_normalization(trained, (0.5,), (0.25,)).eval()
+    images, labels = torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8), torch.zeros(20, dtype=torch.long)
+    report = quick_evaluation(fold(trained), trained, images, labels, progress=False)
+    assert [(e.attack, e.norm) for e in report.evaluations[::3]] == [
+        ("clean", None),
+        ("fgsm", "Linf"),
+        ("pgd", "Linf"),
+        ("pgd", "L2"),
+    ]
+    assert report.max_condition_number == max(report.condition_numbers[name] for name in ("1", "3"))
+    norms = [torch.linalg.matrix_norm(trained.backbone[i].weight.detach(), 2).item() for i in (1, 3)]
+    assert report.lipschitz_bound == pytest.approx(math.prod(norms) / 0.25, rel=1e-5)
+
+
+def test_the_curve_is_a_png(tmp_path):
+    points = [Evaluation(attack="clean", norm=None, eps=0, accuracy=0.9, n=9)]
+    points += [
+        Evaluation(attack="pgd", norm="L2", eps=e, accuracy=0.5, n=9, options={"steps": s})
+        for e in (0.1, 0.2)
+        for s in (1, 2)
+    ]
+    for i, some in enumerate((points, points[:1])):
+        draw_curve(some, tmp_path / f"{i}.png", "title")
+        assert (tmp_path / f"{i}.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# The command.
+
+
+def evaluate_command(run: Run, *options: str) -> None:
+    zoo(["evaluate", str(run.folder), "--n", "20", *options])
+
+
+def test_the_command_adds_its_figures_to_the_card_and_draws_the_curve(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    evaluate_command(run, "--attacks", "fgsm", "--eps", "2/255,0.01")
+    evaluate_command(run, "--attacks", "pgd", "--norms", "L2", "--device", "cpu", "--seed", "3")
+    card = Run(run.folder).card
+    assert [(e.attack, e.norm, e.eps) for e in card.evaluations] == [
+        ("clean", None, 0.0),
+        ("fgsm", "Linf", 2 / 255),
+        ("fgsm", "Linf", 0.01),
+        *(("pgd", "L2", eps) for eps in EPS["L2"]),
+    ]
+    assert card.evaluations[-1].options["seed"] == 3
+    assert all(e.n == 20 and 0 <= e.accuracy <= 1 for e in card.evaluations)
+    assert card.max_condition_number >= 1
+    raw = json.loads((run.folder / CARD).read_text())["evaluations"][0]
+    assert {"attack", "norm", "eps", "accuracy", "n"} <= raw.keys()
+    assert (run.folder / "robustness.png").stat().st_size > 10_000
+    screen = capsys.readouterr().out
+    assert "fgsm" in screen
+    assert "2/255" in screen
+    assert "largest condition number" in screen
+    assert "Lipschitz bound" in screen
+
+
+def test_equal_seeds_give_equal_figures(tmp_path):
+    run = make_run(tmp_path / "run")
+    cards = []
+    for _ in range(2):
+        evaluate_command(run, "--attacks", "pgd", "--norms", "Linf")
+        cards.append((run.folder / CARD).read_text())
+    assert cards[0] == cards[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--attacks", "pdg"], "did you mean pgd"),
+        (["--norms", "L1"], "norm 'L1'"),
+        (["--eps", "8"], "8/255"),
+        (["--eps", "x"], "eps 'x'"),
+        (["--eps", ","], "--eps is empty"),
+        (["--n", "0"], "at least 1"),
+        (["--batch-size", "0"], "at least 1"),
+        (["--device", "tpu"], "device"),
+        (["--attack", "pgd"], "did you mean --attacks"),
+    ],
+)
+def test_mistakes_are_told_and_leave_the_card_alone(tmp_path, options, words):
+    run = make_run(tmp_path / "run")
+    before = (run.folder / CARD).read_bytes()
+    with pytest.raises(UserError, match=words):
+        evaluate_command(run, *options)
+    assert (run.folder / CARD).read_bytes() == before
+    assert not (run.folder / "robustness.png").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no CUDA device"):
+        evaluate_command(make_run(tmp_path / "run"), "--device", "cuda")
+
+
+def test_what_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="not a run"):
+        zoo(["evaluate", str(tmp_path)])
+
+
+def test_a_card_prints_without_evaluations(tmp_path, capsys):
+    print_card(make_run(tmp_path / "run").card)
+    assert "not measured" in capsys.readouterr().out
