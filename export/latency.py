@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any
 
@@ -69,11 +70,14 @@ class TimingProcess:
 
     def __init__(self, path: Path, device: str, threads: int) -> None:
         self.path = path
-        # The child finds the modules that this process found; -P: and none in the working directory.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        # -P and the path: the child finds the modules that this process finds, not those of a working directory.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
         command = [sys.executable, "-P", "-m", "zoo.export.timing", str(path), device, str(threads)]
-        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True, env=environment)
+        self._errors = TemporaryFile("w+")  # noqa: SIM115  (open as long as the process)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True, env=environment
+        )
         try:
             self.provider: str = self._read()["provider"]
         except BaseException:
@@ -96,12 +100,15 @@ class TimingProcess:
                     raise UserError(answer["error"])
                 return answer
         code = self._process.wait()
-        raise UserError(f"timing {self.path} ended with code {code}: out of memory? try a smaller batch")
+        self._errors.seek(0)
+        reason = (self._errors.read().strip().splitlines() or ["out of memory? try a smaller batch"])[-1]
+        raise UserError(f"timing {self.path} ended with code {code}: {reason}")
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def __enter__(self) -> "TimingProcess":
         """Return the process."""

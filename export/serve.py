@@ -24,7 +24,7 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    session = ort.InferenceSession(path, options)
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     names = json.loads(metadata["class_names"])
     channels, height, width = json.loads(metadata["image_shape"])

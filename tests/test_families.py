@@ -20,22 +20,102 @@ from zoo.export.metadata import Metadata
 from zoo.methods import METHODS
 from zoo.surgery import factorize
 
-FAMILIES = """
-    beit_base_patch16_224 eca_botnext26ts_256 mobileone_s1 cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32
-    convnext_atto cpubone_nano crossvit_tiny_240 csatv2 cs3darknet_focus_s cspnext_tiny davit_tiny
-    deit_tiny_patch16_224 densenet121 dla46x_c dpn48b edgenext_xx_small efficientformer_l1 efficientformerv2_s0
-    mobilenetv2_035 efficientvim_m1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8
-    focalnet_tiny_srf gcvit_xxtiny ghostnet_050 hardcorenas_a hgnetv2_b0 hiera_tiny_224 sam2_hiera_tiny
-    hrnet_w18_small iformer_t inception_next_atto inception_resnet_v2 inception_v3 inception_v4 lcnetv2_small
-    levit_128s lowformer_b0 mambaout_femto coatnet_nano_rw_224 poolformer_s12 gmlp_ti16_224 mobilenetv3_small_050
-    mobilevit_xxs mvitv2_tiny naflexvit_base_patch16_gap nasnetalarge nest_tiny nextvit_small eca_nfnet_l0 pit_ti_224
-    pnasnet5large pvt_v2_b0 rdnet_tiny regnetx_002 repghostnet_050 repvit_m0_9 res2net50_48w_2s resnest14d resnet10t
-    resnetv2_18 rexnet_100 selecsls42 legacy_seresnet18 sequencer2d_s shvit_s1 skresnet18 starnet_s050
-    swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 swinv2_cr_tiny_224 tiny_vit_5m_224
-    tnt_s_legacy_patch16_224 tresnet_m twins_svt_small vgg11 visformer_tiny vit_tiny_patch16_224
-    vit_tiny_r_s16_p8_224 vit_relpos_small_patch16_224 samvit_base_patch16_224 vitamin_small_224 volo_d1_224
-    ese_vovnet19b_slim legacy_xception xception41 xcit_nano_12_p16_224
-""".split()
+FAMILIES = [
+    "beit_base_patch16_224",
+    "eca_botnext26ts_256",
+    "mobileone_s1",
+    "cait_xxs24_224",
+    "coat_tiny",
+    "convit_tiny",
+    "convmixer_768_32",
+    "convnext_atto",
+    "cpubone_nano",
+    "crossvit_tiny_240",
+    "csatv2",
+    "cs3darknet_focus_s",
+    "cspnext_tiny",
+    "davit_tiny",
+    "deit_tiny_patch16_224",
+    "densenet121",
+    "dla46x_c",
+    "dpn48b",
+    "edgenext_xx_small",
+    "efficientformer_l1",
+    "efficientformerv2_s0",
+    "mobilenetv2_035",
+    "efficientvim_m1",
+    "efficientvit_b0",
+    "efficientvit_m0",
+    "eva02_tiny_patch14_224",
+    "fasternet_t0",
+    "fastvit_t8",
+    "focalnet_tiny_srf",
+    "gcvit_xxtiny",
+    "ghostnet_050",
+    "hardcorenas_a",
+    "hgnetv2_b0",
+    "hiera_tiny_224",
+    "sam2_hiera_tiny",
+    "hrnet_w18_small",
+    "iformer_t",
+    "inception_next_atto",
+    "inception_resnet_v2",
+    "inception_v3",
+    "inception_v4",
+    "lcnetv2_small",
+    "levit_128s",
+    "lowformer_b0",
+    "mambaout_femto",
+    "coatnet_nano_rw_224",
+    "poolformer_s12",
+    "gmlp_ti16_224",
+    "mobilenetv3_small_050",
+    "mobilevit_xxs",
+    "mvitv2_tiny",
+    "naflexvit_base_patch16_gap",
+    "nasnetalarge",
+    "nest_tiny",
+    "nextvit_small",
+    "eca_nfnet_l0",
+    "pit_ti_224",
+    "pnasnet5large",
+    "pvt_v2_b0",
+    "rdnet_tiny",
+    "regnetx_002",
+    "repghostnet_050",
+    "repvit_m0_9",
+    "res2net50_48w_2s",
+    "resnest14d",
+    "resnet10t",
+    "resnetv2_18",
+    "rexnet_100",
+    "selecsls42",
+    "legacy_seresnet18",
+    "sequencer2d_s",
+    "shvit_s1",
+    "skresnet18",
+    "starnet_s050",
+    "swiftformer_xs",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "swinv2_cr_tiny_224",
+    "tiny_vit_5m_224",
+    "tnt_s_legacy_patch16_224",
+    "tresnet_m",
+    "twins_svt_small",
+    "vgg11",
+    "visformer_tiny",
+    "vit_tiny_patch16_224",
+    "vit_tiny_r_s16_p8_224",
+    "vit_relpos_small_patch16_224",
+    "samvit_base_patch16_224",
+    "vitamin_small_224",
+    "volo_d1_224",
+    "ese_vovnet19b_slim",
+    "legacy_xception",
+    "xception41",
+    "xcit_nano_12_p16_224",
+]
 """One small model of each timm family; those of a few families with nothing small are left out, see `TOO_LARGE`."""
 
 TOO_LARGE = {"deepseek_vit", "gemma4_vit", "qwen3_vit", "mobilenetv5"}
@@ -82,7 +162,7 @@ def test_models_made_for_tests(arch: str, tmp_path: Path) -> None:
         go_all_the_way(arch, tmp_path)
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_one_model_of_each_family(arch: str, tmp_path: Path) -> None:

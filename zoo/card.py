@@ -13,7 +13,8 @@ SCHEMA = 1
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON has no infinity: the condition number of a singular layer is written as the string "Infinity".
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Evaluation(_Record):
@@ -96,12 +97,18 @@ class Card(_Record):
         return 1 - self.params / self.dense_params
 
     def with_evaluations(self, new: list[Evaluation]) -> "Card":
-        """Return the card with evaluations added; one of the same attack, norm, eps and options is replaced."""
+        """Return the card with evaluations added.
+
+        One of the same attack, norm, eps and options is replaced, unless it was measured on more images.
+        """
 
         def key(e: Evaluation) -> tuple[object, ...]:
             return e.attack, e.norm, e.eps, repr(sorted(e.options.items()))
 
-        merged = {key(e): e for e in (*self.evaluations, *new)}
+        merged = {key(e): e for e in self.evaluations}
+        for e in new:
+            if key(e) not in merged or e.n >= merged[key(e)].n:
+                merged[key(e)] = e
         ordered = sorted(merged.values(), key=lambda e: (e.attack != "clean", e.attack, e.norm or "", e.eps))
         return self.model_copy(update={"evaluations": tuple(ordered)})
 

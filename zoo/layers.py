@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -14,6 +15,20 @@ Init = Literal["weights", "random"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
+
+
+_compute_factors = True
+
+
+@contextmanager
+def uninitialized() -> Iterator[None]:
+    """Build factorized layers without computing their factors, when saved weights are loaded into them next."""
+    global _compute_factors
+    before, _compute_factors = _compute_factors, False
+    try:
+        yield
+    finally:
+        _compute_factors = before
 
 
 class Factorized(nn.Module, ABC):
@@ -66,6 +81,8 @@ class Factorized(nn.Module, ABC):
             init: ``"weights"``: the truncated SVD of it (the nearest product of rank r). ``"random"``: U and V
                 uniform on the Stiefel manifold, S a multiple of I with the weight's Frobenius norm.
         """
+        if not _compute_factors:
+            return
         dense = weight.detach().flatten(1).float()
         r = self.rank
         if init == "weights":

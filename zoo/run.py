@@ -10,6 +10,7 @@ from zoo.backbone import create_backbone, with_normalization
 from zoo.card import Card, Weights
 from zoo.errors import UserError
 from zoo.files import atomic, sha256
+from zoo.layers import uninitialized
 from zoo.methods import METHODS, Method
 
 CARD = "card.json"
@@ -89,7 +90,8 @@ class Run:
         weights = self.folder / self.card.weights.file
         if weights.is_file() and weights.stat().st_size != self.card.weights.bytes:
             raise UserError(f"{weights} has {weights.stat().st_size} bytes, its card says {self.card.weights.bytes}")
-        model = self._wrapped(self.method.convert(self._backbone(), self.card.ranks))
+        with uninitialized():
+            model = self._wrapped(self.method.convert(self._backbone(), self.card.ranks))
         load_weights(model, weights)
         if sha256(weights) != self.card.weights.sha256:
             raise UserError(f"{weights} is not the file its card names: its SHA-256 differs")

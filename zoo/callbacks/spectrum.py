@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import lightning.pytorch as pl
 import torch
 from torch.optim import Optimizer
 
@@ -22,6 +23,7 @@ class SpectrumClamp(StepHook):
 
     Attributes:
         condition_number: the largest over all layers after the last step.
+        worst: the largest after any step of the present epoch; logged as ``worst_condition``.
     """
 
     def __init__(self, tau: float = 0.1) -> None:
@@ -29,7 +31,7 @@ class SpectrumClamp(StepHook):
         if not tau >= 0:
             raise ValueError(f"tau must be >= 0, got {tau}")
         self.tau = tau
-        self.condition_number = 1.0
+        self.condition_number = self.worst = 1.0
 
     def restore(self, optimizer: Optimizer | None) -> None:
         """Clamp the spectrum of every S; before training, only where the bound does not hold yet."""
@@ -49,3 +51,9 @@ class SpectrumClamp(StepHook):
                 largest.append(condition_number(values).max().cpu())
         if largest:
             self.condition_number = float(torch.stack(largest).max())
+            self.worst = max(self.worst, self.condition_number)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the largest condition number that any step of the epoch ended with."""
+        pl_module.log("worst_condition", self.worst)
+        self.worst = 1.0

@@ -53,3 +53,6 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        print(f"zoo: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)

@@ -6,6 +6,7 @@ network is measured in its deployed form, in fp32, in eval mode.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +36,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
         raise UserError("--batch-size and --n must be at least 1")
     run, device = Run(options.run), _device(options.device)
-    sweeps = _sweeps(options)
+    sweeps = _sweeps(options, math.prod(run.card.image_shape))
     model = run.model()
     images, labels = load_test(
         run.card.data,
@@ -72,9 +73,9 @@ def _add_arguments(parser: Parser) -> None:
     add("--seed", type=int, default=0, help="Of the choice of images and of the attacks' random starts.")
 
 
-def _sweeps(options: Any) -> list[Sweep]:
-    """Return the attacks with their radii that the command line asks for."""
-    from zoo.attacks import NORMS, parse_eps
+def _sweeps(options: Any, pixels: int) -> list[Sweep]:
+    """Return the attacks with their radii that the command line asks for, checked before any work is done."""
+    from zoo.attacks import NORMS, check_eps, parse_eps
     from zoo.evaluation import choose_sweeps
 
     norms = _words(options.norms, "norms")
@@ -83,7 +84,11 @@ def _sweeps(options: Any) -> list[Sweep]:
             raise unknown_name("norm", norm, NORMS)
     chosen = [norm for norm in NORMS if norm in norms]
     eps = [parse_eps(word) for word in _words(options.eps, "eps")]
-    return choose_sweeps(_words(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+    sweeps = choose_sweeps(_words(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+    for sweep in sweeps:
+        for radius in sweep.eps:
+            check_eps(radius, sweep.attack.norm, pixels)
+    return sweeps
 
 
 def _words(text: str | None, flag: str) -> list[str]:

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from zoo.budget import Budget
 from zoo.surgery import Ranks
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Method(ABC):
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
 
-    def callbacks(self) -> list[Callback]:
+    def callbacks(self) -> "list[Callback]":
         """Return the Lightning callbacks that the method needs during training."""
         return []
 

@@ -5,21 +5,21 @@ constraints, NeurIPS 2023, arXiv 2306.01485.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from zoo.backbone import ends
 from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks
-from zoo.callbacks.retraction import OrthonormalRetraction
-from zoo.callbacks.spectrum import SpectrumClamp
 from zoo.cost import count_params
 from zoo.errors import UserError
 from zoo.layers import Init, factorized_layers
 from zoo.methods._base import Method
 from zoo.methods.lowrank import DEFAULT_BUDGET
 from zoo.surgery import Ranks, factorize, fold, weight_layers
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ class RobustLowrank(Method):
             {"params": [p for p in groups[0]["params"] if id(p) in factors], "weight_decay": 0.0},
         ]
 
-    def callbacks(self) -> list[Callback]:
+    def callbacks(self) -> "list[Callback]":
         """Return the retraction of U and V, then the clamp of S."""
+        from zoo.callbacks import OrthonormalRetraction, SpectrumClamp  # a finished model needs no Lightning
+
         return [OrthonormalRetraction(), SpectrumClamp(self.tau)]
 
     def finish(self, model: nn.Module) -> nn.Module:

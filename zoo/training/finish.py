@@ -40,7 +40,8 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
         image_shape=data.image_shape,
         n=config.n,
     )
-    result = quick_evaluation(deployed, trained, images, labels)
+    result = quick_evaluation(deployed, trained, images, labels, device=trainer.strategy.root_device)
+    deployed = deployed.cpu()
     dense = create_backbone(config.arch, len(data.class_names), data.image_shape)
     card = Card(
         arch=config.arch,

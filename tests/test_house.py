@@ -1,0 +1,97 @@
+"""The repository keeps its promises: commands in README, CI and Dockerfile agree, and the wheel owns only ``zoo``."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def set_up_commands() -> tuple[str, str]:
+    """The README's two commands: the first lines of its first two shell blocks."""
+    blocks = re.findall(r"```bash\n(.*?)\n```", README, flags=re.DOTALL)
+    return blocks[0], blocks[1]
+
+
+def test_set_up_is_two_commands_of_one_line() -> None:
+    assert all("\n" not in command and command.startswith("python3 -m venv") for command in set_up_commands())
+
+
+def test_ci_runs_the_readme_s_test_command() -> None:
+    assert set_up_commands()[1] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+def test_the_training_image_installs_as_the_readme_does() -> None:
+    install = set_up_commands()[0].partition(" && .venv/bin/zoo")[0]
+    assert f"RUN {install}\n" in DOCKERFILE
+
+
+def test_the_serving_image_holds_what_the_server_imports() -> None:
+    installed = set(re.search(r"RUN pip install --no-cache-dir (.*)", DOCKERFILE)[1].split())
+    imports = set(re.findall(r"^(?:import|from) (\w+)", (ROOT / "export/serve.py").read_text(), flags=re.MULTILINE))
+    third_party = {{"PIL": "pillow"}.get(name, name) for name in imports - set(sys.stdlib_module_names)}
+    assert third_party == installed
+    copied = re.search(r"COPY (\S+) /serve.py", DOCKERFILE)[1]
+    assert (ROOT / copied).is_file()
+    flags = re.findall(r'"(--[a-z]+)"', DOCKERFILE.partition('serve.py", ')[2])
+    text = (ROOT / copied).read_text()
+    assert flags
+    assert all(f'"{flag}"' in text for flag in flags)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("wheel")
+    skip = shutil.ignore_patterns(".git", ".venv", "runs", "data", "build", "*.egg-info", "__pycache__", ".*_cache")
+    # The rule on "data" must not take zoo/data away, so that folder is copied by itself.
+    shutil.copytree(ROOT, folder / "tree", symlinks=True, ignore=skip)
+    shutil.copytree(ROOT / "zoo/data", folder / "tree/zoo/data", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=folder / "tree", check=True, capture_output=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl"))).namelist()
+
+
+def test_an_installation_owns_only_zoo(wheel: list[str]) -> None:
+    assert {name.partition("/")[0] for name in wheel if ".dist-info" not in name} == {"zoo"}
+
+
+def test_the_wheel_is_complete(wheel: list[str]) -> None:
+    for folder, pattern in (("zoo", "*.py"), ("export", "*.py"), ("configs", "*.yaml")):
+        for path in (ROOT / folder).rglob(pattern):
+            inside = path.relative_to(ROOT)
+            name = inside if folder == "zoo" else Path("zoo") / inside
+            assert name.as_posix() in wheel
+
+
+def test_python_in_the_documents_is_valid() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for block in re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL):
+            compile(block, document.name, "exec")
+
+
+def test_the_method_in_the_documents_is_one_file(tmp_path: Path) -> None:
+    """The page on adding a method is followed to the letter: it must train."""
+    page = (ROOT / "docs/adding_a_method.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1]
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    (folder / "soft_lowrank.py").write_text(code)
+    script = (
+        f"import zoo.methods; zoo.methods.__path__.append({str(folder)!r})\n"
+        "from zoo.cli import run\n"
+        "run(['list', '--methods'])\n"
+        f"run(['train', '--arch', 'test_resnet', '--method', 'soft_lowrank', '--method.beta', '0.01', '--epochs', '1',"
+        f" '--n', '30', '--out', {str(tmp_path / 'run')!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "soft_lowrank" in done.stdout
+    assert "beta: 0.01" in (tmp_path / "run/config.yaml").read_text()
+    assert "penalty" in (tmp_path / "run/metrics.csv").read_text().splitlines()[0]
