@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Two test processes share two cores; more threads than cores make every barrier wait.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.callbacks.conditioning import log_interval
 from zoo.config import TrainConfig
 from zoo.data import DataSet
+from zoo.data._base import Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
 from zoo.data._split import train_val
 from zoo.errors import UserError
@@ -29,20 +30,24 @@ class Classifier(pl.LightningModule):
     Args:
         model: takes images in [0, 1]; already converted by the method.
         method: what to train it with.
-        data: where the images come from.
+        data: the data set.
+        source: its training split.
         config: the recipe.
         ranks: of the converted model; saved with each checkpoint.
     """
 
-    def __init__(self, model: nn.Module, method: Method, data: DataSet, config: TrainConfig, ranks: Ranks) -> None:
+    def __init__(
+        self, model: nn.Module, method: Method, data: DataSet, source: Source, config: TrainConfig, ranks: Ranks
+    ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.method, self.data, self.config, self.ranks = method, data, config, ranks
+        self.source = source
+        self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
         """Put the training images on the device."""
-        self.source = self.data.source(train=True).to(self.trainer.strategy.root_device)
-        self.train_indices, self.val_indices = train_val(self.source.labels.cpu(), self.config.val_fraction)
+        self.source = self.source.to(self.trainer.strategy.root_device)
 
     @property
     def _shard(self) -> tuple[int, int]:

@@ -66,12 +66,13 @@ def _fit(config: TrainConfig, method: Method, folder: Path, resume: bool) -> Run
     _quieten()
     pl.seed_everything(config.seed, verbose=False)
     data = open_config_data(config)
+    source = data.source(train=True)
     model = dense_backbone(config, data)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
     ranks = saved["ranks"] if saved else method.plan(model, budget(config))
     model = with_normalization(method.convert(model, ranks), data.mean, data.std)
-    module = Classifier(model, method, data, config, ranks)
+    module = Classifier(model, method, data, source, config, ranks)
     trainer_options = _trainer_options(config)
     if not resume:
         _prepare(folder, config, method)
@@ -132,7 +133,7 @@ def _trainer_options(config: TrainConfig) -> dict[str, Any]:
         "use_distributed_sampler": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        "log_every_n_steps": 20,
+        "log_every_n_steps": 10,
     } | config.trainer
 
 
