@@ -114,3 +114,9 @@ def test_clamp_survives_a_singular_matrix() -> None:
 def test_condition_number_of_a_singular_matrix_is_infinite() -> None:
     assert condition_number(torch.tensor([2.0, 0.0])) == torch.inf
     assert condition_number(torch.tensor([3.0, 1.5])) == 2
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_clamping_neither_overflows_nor_vanishes(scale: float) -> None:
+    s = with_spectrum(torch.tensor([3.0, 1.0, 0.5, 1e-4]), 0)
+    torch.testing.assert_close(clamp_spectrum(s * scale, 0.1)[0] / scale, clamp_spectrum(s, 0.1)[0])

@@ -77,7 +77,7 @@ def weight_layers(model: nn.Module) -> list[Layer]:
 def _replace(model: nn.Module, swap: dict[nn.Module, nn.Module]) -> None:
     """Put each value where its key stands, under every name it has (a shared module stays shared)."""
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # named_children() skips a child's second name
             if child in swap:
                 setattr(parent, name, swap[child])
 

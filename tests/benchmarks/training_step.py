@@ -62,7 +62,8 @@ class Trainee:
         loss.backward()
         for hook in self.hooks:
             if hasattr(hook, "factors"):
-                hook.on_before_optimizer_step(None, None, self.optimizer)  # type: ignore[arg-type]
+                trainer = SimpleNamespace(gradient_clip_val=None)
+                hook.on_before_optimizer_step(trainer, self.model, self.optimizer)  # type: ignore[arg-type]
         self.optimizer.step()
         seconds = time.perf_counter() - start
         return seconds, self.spent / seconds

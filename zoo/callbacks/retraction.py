@@ -67,19 +67,21 @@ class OrthonormalRetraction(StepHook):
     ) -> None:
         """Turn the gradients of U and V into the directions of the manifold's gradient flow; keep momenta tangent."""
         own = {p: group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+        clipped = bool(trainer.gradient_clip_val)
         for factors, x in self._batches([f for f in self.factors if f.parameter in own]):
             with full_precision(x.device):
                 for factor, point in zip(factors, x, strict=True):
-                    self._make_tangent(factor, point, optimizer, own[factor.parameter])
+                    self._make_tangent(factor, point, optimizer, own[factor.parameter], clipped)
 
     @staticmethod
-    def _make_tangent(factor: _Factor, x: Tensor, optimizer: Optimizer, group: dict[str, Any]) -> None:
+    def _make_tangent(factor: _Factor, x: Tensor, optimizer: Optimizer, group: dict[str, Any], clipped: bool) -> None:
         grad, s = factor.parameter.grad, factor.layer.S
         assert grad is not None
         grad.div_((s.square().sum() / s.shape[0]).clamp_min(TINY))
         momenta = [m for m in map(optimizer.state[factor.parameter].get, MOMENTA) if m is not None]
-        if momenta and "momentum" in group and not group["nesterov"]:
-            # SGD adds them before it steps: projecting the sum does for both. tangent(g + m) - m + m is tangent.
+        if momenta and "momentum" in group and not group["nesterov"] and not clipped:
+            # SGD adds them before it steps: projecting the sum does for both. tangent(g + m) - m + m is tangent,
+            # unless the trainer clips the gradient in between.
             momentum = momenta[0] * group["momentum"]
             grad.copy_(tangent(x, grad.add_(momentum)).sub_(momentum))
             return

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
-    """Choose n indices with the same share of every class, in increasing order.
+    """Choose n indices with the same share of every class (to less than one image), in increasing order.
 
     Args:
         labels: (N,) class indices.
@@ -14,15 +14,12 @@ def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
     """
     if n is None or n >= len(labels):
         return torch.arange(len(labels))
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    # Position within its own class over the class's size: sorting by it deals the classes out evenly.
-    by_class = labels[order].argsort(stable=True)
     counts = labels.bincount()
-    starts = counts.cumsum(0) - counts
-    place = torch.arange(len(labels)) - starts[labels[order][by_class]]
-    share = (place + 0.5) / counts[labels[order][by_class]]
-    return order[by_class[share.argsort(stable=True)[:n]]].sort().values
+    # Largest remainder: whole shares first, then one more for the classes that lost most by rounding.
+    take, remainder = counts * n // len(labels), counts * n % len(labels)
+    take[remainder.argsort(descending=True, stable=True)[: n - int(take.sum())]] += 1
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return torch.cat([order[labels[order] == c][:k] for c, k in enumerate(take.tolist())]).sort().values
 
 
 def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:

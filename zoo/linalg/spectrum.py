@@ -19,6 +19,7 @@ def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Eigenvectors of S^T S cost half of an SVD, but squaring loses small singular values: a batch with
     an ill-conditioned matrix in it takes the SVD. The order of the singular values is unspecified.
+    Each matrix is scaled by its largest entry first, so that squares neither overflow nor vanish.
 
     Args:
         s: shape (..., r, r).
@@ -26,10 +27,12 @@ def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         P (..., r, r), s (..., r), Q^T (..., r, r).
     """
-    squared, q = torch.linalg.eigh(s.mT @ s)
+    scale = s.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(s.dtype).tiny)
+    scaled = s / scale
+    squared, q = torch.linalg.eigh(scaled.mT @ scaled)
     if bool((squared[..., 0] > WELL_CONDITIONED * squared[..., -1]).all()):
         values = squared.sqrt()
-        return (s @ q) / values.unsqueeze(-2), values, q.mT
+        return (scaled @ q) / values.unsqueeze(-2), values * scale.squeeze(-1), q.mT
     return torch.linalg.svd(s)
 
 
