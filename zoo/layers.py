@@ -1,7 +1,7 @@
 """Linear and convolution layers whose weight is a product U S V^T of rank r."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -225,3 +225,11 @@ def factorized_layers(model: nn.Module) -> Iterator[tuple[str, Factorized]]:
     for name, module in model.named_modules():
         if isinstance(module, Factorized):
             yield name, module
+
+
+def by_rank(layers: Iterable[Factorized]) -> list[list[Factorized]]:
+    """Group layers of one rank on one device, whose r x r algebra can be batched."""
+    groups: dict[tuple[int, torch.device], list[Factorized]] = {}
+    for layer in layers:
+        groups.setdefault((layer.rank, layer.S.device), []).append(layer)
+    return list(groups.values())

@@ -16,6 +16,7 @@ import torch
 
 from zoo.backbone import create_backbone, with_normalization
 from zoo.budget import Budget
+from zoo.callbacks import OrthonormalRetraction
 from zoo.callbacks._step_hook import StepHook
 from zoo.methods import METHODS
 from zoo.provenance import hardware
@@ -61,7 +62,7 @@ class Trainee:
             loss = self.method.loss(self.model, images, labels)["loss"]
         loss.backward()
         for hook in self.hooks:
-            if hasattr(hook, "factors"):
+            if isinstance(hook, OrthonormalRetraction):
                 trainer = SimpleNamespace(gradient_clip_val=None)
                 hook.on_before_optimizer_step(trainer, self.model, self.optimizer)  # type: ignore[arg-type]
         self.optimizer.step()

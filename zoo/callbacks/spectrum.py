@@ -1,13 +1,11 @@
 """Keep the condition number of every core S bounded while it trains."""
 
-from collections import defaultdict
-
 import lightning.pytorch as pl
 import torch
 from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook
-from zoo.layers import Factorized
+from zoo.layers import by_rank
 from zoo.linalg import clamp_spectrum, condition_number
 from zoo.linalg.stiefel import full_precision
 
@@ -35,22 +33,20 @@ class SpectrumClamp(StepHook):
 
     def restore(self, optimizer: Optimizer | None) -> None:
         """Clamp the spectrum of every S; before training, only where the bound does not hold yet."""
-        groups: dict[tuple[int, torch.device], list[Factorized]] = defaultdict(list)
-        for layer in self.layers:
-            groups[layer.rank, layer.S.device].append(layer)
         largest = []
-        for (_, device), layers in groups.items():
-            with full_precision(device):
-                s = torch.stack([layer.S.data for layer in layers])
+        for layers in by_rank(self.layers):
+            cores = [layer.S.data for layer in layers]
+            with full_precision(cores[0].device):
+                s = torch.stack(cores)
                 if optimizer is None:
-                    largest.append(condition_number(torch.linalg.svdvals(s)).max().cpu())
+                    largest.append(condition_number(torch.linalg.svdvals(s)).max())
                     if largest[-1] <= (1 + self.tau) * (1 + 1e-5):
                         continue
                 s, values = clamp_spectrum(s, self.tau)
-                torch._foreach_copy_([layer.S.data for layer in layers], list(s))
-                largest.append(condition_number(values).max().cpu())
+                torch._foreach_copy_(cores, list(s))
+                largest.append(condition_number(values).max())
         if largest:
-            self.condition_number = float(torch.stack(largest).max())
+            self.condition_number = max(x.item() for x in largest)
             self.worst = max(self.worst, self.condition_number)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -6,7 +6,9 @@ from zoo.linalg.stiefel import (
     orthonormality_error,
     random_stiefel,
     retract,
+    retract_each,
     tangent,
+    tangent_,
 )
 
 __all__ = [
@@ -16,5 +18,7 @@ __all__ = [
     "orthonormality_error",
     "random_stiefel",
     "retract",
+    "retract_each",
     "tangent",
+    "tangent_",
 ]

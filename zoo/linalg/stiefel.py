@@ -1,6 +1,6 @@
 """The Stiefel manifold {X in R^(n x r): X^T X = I}, n >= r: retractions, tangent space, random points."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -47,23 +47,33 @@ def householder_qr(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def retract(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the QR retraction Q of X onto the Stiefel manifold, and R with X = Q R.
+    """Return the QR retraction Q of one matrix onto the Stiefel manifold, and R with X = Q R: see `retract_each`."""
+    q, r = retract_each([x])
+    return q[0], r[0]
 
-    One pass of Cholesky-QR while ||X^T X - I||_F <= 1/2, where every singular value of X lies in
-    [0.7, 1.23] and the pass is accurate to a few roundings; otherwise Householder QR for the whole batch.
+
+def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Return the QR retractions of several matrices of r columns each, whatever their rows.
+
+    One pass of Cholesky-QR where ||X^T X - I||_F <= 1/2: every singular value of X then lies in [0.7, 1.23]
+    and the pass is accurate to a few roundings. Other matrices get Householder QR. All r x r algebra is
+    batched, since on small matrices calls cost more than arithmetic.
 
     Args:
-        x: shape (..., n, r), n >= r, full column rank.
+        xs: shapes (n, r), n >= r, full column rank; one r and one device.
 
     Returns:
-        Q (..., n, r) and R (..., r, r), upper triangular with a positive diagonal.
+        Each Q (n, r), and R (B, r, r), upper triangular with positive diagonals.
     """
-    gram = x.mT @ x
-    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
-    if not bool((torch.linalg.matrix_norm(gram - eye) <= NEAR).all()):
-        return householder_qr(x)
-    lower = torch.linalg.cholesky_ex(gram)[0]
-    return x @ torch.linalg.solve_triangular(lower, eye, upper=False).mT, lower.mT
+    gram = torch.stack([x.T @ x for x in xs])
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    near = (gram - eye).square().sum((-2, -1)) <= NEAR**2
+    triangle = torch.linalg.cholesky_ex(gram)[0].mT
+    inverse = torch.linalg.solve_triangular(triangle, eye, upper=True)
+    if bool(near.all()):
+        return [x @ factor for x, factor in zip(xs, inverse, strict=True)], triangle
+    pairs = [(x @ inverse[i], triangle[i]) if near[i] else householder_qr(x) for i, x in enumerate(xs)]
+    return [q for q, _ in pairs], torch.stack([r for _, r in pairs])
 
 
 def tangent(x: Tensor, d: Tensor) -> Tensor:
@@ -73,10 +83,15 @@ def tangent(x: Tensor, d: Tensor) -> Tensor:
     of a factorization U S V^T.
 
     Args:
-        x: orthonormal columns, shape (..., n, r).
-        d: shape (..., n, r).
+        x: orthonormal columns, shape (n, r).
+        d: shape (n, r).
     """
-    return d - x @ (x.mT @ d)
+    return tangent_(x, d.clone())
+
+
+def tangent_(x: Tensor, d: Tensor) -> Tensor:
+    """Do the same in place of D, and return it."""
+    return d.addmm_(x, x.T @ d, alpha=-1)
 
 
 def random_stiefel(
