@@ -52,7 +52,7 @@ def write_onnx(
     Raises:
         UserError: the architecture cannot be exported, or the graph holds more weights than the model.
     """
-    folded = fold_batch_norm(model, image_shape)
+    folded = _written_out(fold_batch_norm(model, image_shape))
     proto = _trace(folded, image_shape, opset)
     _strip(proto)
     proto.producer_name, proto.producer_version = "zoo", __version__
@@ -67,6 +67,14 @@ def write_onnx(
         except ValueError as error:  # protobuf's limit of 2 GB
             raise UserError(f"the model does not fit in one ONNX file ({first_line(error)})") from None
     return folded
+
+
+def _written_out(model: nn.Module) -> nn.Module:
+    """Make timm's attention multiply its matrices itself: the exporter knows fused attention of four axes only."""
+    for module in model.modules():
+        if getattr(module, "fused_attn", None) is True:
+            module.fused_attn = False  # type: ignore[assignment]
+    return model
 
 
 def _trace(model: nn.Module, image_shape: tuple[int, int, int], opset: int) -> Any:

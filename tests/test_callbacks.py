@@ -182,3 +182,12 @@ def test_tangent_scale_of_a_negative_tau_is_refused() -> None:
     with pytest.raises(ValueError, match="tau"):
         SpectrumClamp(-0.1)
     assert tangent(torch.eye(3)[:, :2], torch.ones(3, 2))[:2].abs().max() == 0
+
+
+def test_the_start_does_not_count_as_the_worst_step() -> None:
+    layer = FactorizedLinear(nn.Linear(30, 20), 6)
+    assert layer.condition_number() > 1.1
+    clamp = SpectrumClamp(0.1)
+    clamp.layers = [layer]
+    clamp.restore(None)
+    assert clamp.worst <= 1.1

@@ -78,10 +78,16 @@ def test_factors_that_do_not_pay_fold_to_one_dense_layer() -> None:
     assert [type(m) for m in pair] == [nn.Conv2d, nn.Conv2d]
 
 
-def test_a_folded_pair_still_has_the_weight_of_the_layer_it_replaced() -> None:
-    layer = FactorizedConv2d(nn.Conv2d(8, 16, 3), 3)
-    torch.testing.assert_close(layer.fold().weight, layer.weight)
-    torch.testing.assert_close(layer.fold().bias, layer.bias)
+def test_a_folded_pair_still_says_what_the_layer_said_that_it_replaced() -> None:
+    dense = nn.Conv2d(8, 16, (3, 5), (2, 1), (1, 2), (1, 2))
+    layer = FactorizedConv2d(dense, 3)
+    pair = layer.fold()
+    torch.testing.assert_close(pair.weight, layer.weight)
+    torch.testing.assert_close(pair.bias, layer.bias)
+    sizes = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    assert all(getattr(dense, name) == getattr(layer, name) == getattr(pair, name) for name in sizes)
+    linear = FactorizedLinear(nn.Linear(9, 7), 2).fold()
+    assert (linear.in_features, linear.out_features) == (9, 7)
 
 
 def test_grouped_convolutions_and_impossible_ranks_are_refused() -> None:

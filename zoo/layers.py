@@ -15,7 +15,9 @@ Init = Literal["weights", "random"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
-
+GEOMETRY = ("in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding")
+GEOMETRY += ("dilation", "groups")
+"""What a linear or a convolution layer says of itself besides its weight and bias."""
 
 _compute_factors = True
 
@@ -193,10 +195,16 @@ class FactorizedConv2d(Factorized):
 
 
 class FactorPair(nn.Sequential):
-    """Two plain layers in place of one, the first to r channels; ``weight`` and ``bias`` are those of their product."""
+    """Two plain layers in place of one, the first to r channels; ``weight``, ``bias`` and sizes are those of the one.
+
+    Models read them off their layers (BEiT the weight, DaViT the kernel size), so a pair must still have them.
+    """
 
     def __init__(self, reduce: nn.Linear | nn.Conv2d, expand: nn.Linear | nn.Conv2d) -> None:
         super().__init__(reduce, expand)
+        for name in GEOMETRY:
+            if hasattr(reduce, name):
+                setattr(self, name, getattr(expand if name.startswith("out") else reduce, name))
 
     @property
     def weight(self) -> Tensor:

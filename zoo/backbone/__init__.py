@@ -65,7 +65,9 @@ def create_backbone(
                 model = timm.create_model(
                     arch, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **kwargs
                 )
-            return adapt(model, name, size) if small else model
+            model = adapt(model, name, size) if small else model
+            _try_out(model, image_shape, num_classes)
+            return model
         except (
             TypeError,
             ValueError,
@@ -73,9 +75,21 @@ def create_backbone(
             RuntimeError,
             ZeroDivisionError,
             AttributeError,
+            IndexError,
         ) as error:
             reason = error
-    raise UserError(f"{arch} cannot be built for {height} x {width} images: {str(reason).splitlines()[0]}")
+    why = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+    raise UserError(f"{arch} cannot be built for {height} x {width} images: {why}")
+
+
+@torch.no_grad()
+def _try_out(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Run one image through: some models are built for any size, and fail only when they meet it."""
+    training = model.training
+    logits = model.eval()(torch.zeros(1, *image_shape))
+    model.train(training)
+    if logits.shape != (1, num_classes):
+        raise ValueError(f"logits of shape {tuple(logits.shape)} instead of (1, {num_classes})")
 
 
 def _fixed_size(arch: str) -> bool:

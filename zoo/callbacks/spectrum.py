@@ -2,6 +2,7 @@
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook
@@ -38,16 +39,17 @@ class SpectrumClamp(StepHook):
             cores = [layer.S.data for layer in layers]
             with full_precision(cores[0].device):
                 s = torch.stack(cores)
-                if optimizer is None:
-                    largest.append(condition_number(torch.linalg.svdvals(s)).max())
-                    if largest[-1] <= (1 + self.tau) * (1 + 1e-5):
-                        continue
+                if optimizer is None and self._bounded(s):
+                    continue
                 s, values = clamp_spectrum(s, self.tau)
                 torch._foreach_copy_(cores, list(s))
                 largest.append(condition_number(values).max())
         if largest:
             self.condition_number = max(x.item() for x in largest)
             self.worst = max(self.worst, self.condition_number)
+
+    def _bounded(self, s: Tensor) -> bool:
+        return bool((condition_number(torch.linalg.svdvals(s)) <= (1 + self.tau) * (1 + 1e-5)).all())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the largest condition number that any step of the epoch ended with."""
