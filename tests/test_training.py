@@ -72,6 +72,7 @@ def test_resuming_after_an_interruption_gives_the_same_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_resuming_after_sigkill_of_the_real_command(tmp_path: Path) -> None:
     def command(name: str) -> list[str]:
         return [sys.executable, "-m", "zoo", "train", "--arch", "test_resnet", "--epochs", "60", "--n", "60",

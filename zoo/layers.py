@@ -15,8 +15,10 @@ Init = Literal["weights", "random"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
-GEOMETRY = ("in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding")
-GEOMETRY += ("dilation", "groups")
+GEOMETRY = (
+    *("in_features", "out_features"),
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+)
 """What a linear or a convolution layer says of itself besides its weight and bias."""
 
 _compute_factors = True

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zoo.attacks._model import fp32, right
 from zoo.attacks._threat import NORMS, Norm, check_eps, distance
+from zoo.attacks._victim import Victim, fp32
 from zoo.errors import UserError, unknown_name
 
 
@@ -42,18 +42,24 @@ class Attack(ABC):
         if self.norm not in NORMS:
             raise unknown_name("norm", self.norm, NORMS)
 
+    def obstacle(self, classes: int) -> str:
+        """Return why the attack cannot be run on a model of so many classes, or ``""``."""
+        return ""
+
     @abstractmethod
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return images within eps of the given ones, for one eps > 0.
 
         Args:
-            model: in eval mode; takes images in [0, 1], returns logits.
+            victim: the model under attack.
             images: all classified rightly, (B, C, H, W), B >= 1.
             labels: (B,).
             eps: the radius in pixel units.
         """
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: Sequence[float]) -> Outcome:
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, eps: Sequence[float], *, batch_size: int = 250
+    ) -> Outcome:
         """Attack each image at each radius.
 
         Args:
@@ -61,24 +67,29 @@ class Attack(ABC):
             images: float32 in [0, 1], (B, C, H, W), on the model's device.
             labels: class indices (B,).
             eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
+            batch_size: images that the model gets at once.
 
         Raises:
-            UserError: images, labels or an eps out of range; a model in training mode or that returns NaN.
+            UserError: images, labels or an eps out of range; a model in training mode, that returns NaN, or
+                that has too few classes for this attack.
         """
         _check(model, images, labels)
         for e in eps:
             check_eps(e, self.norm, images[0].numel())
         with fp32(images.device):
             images, labels = images.detach().clone(), labels.clone()
-            vulnerable = right(model, images, labels)
+            victim = Victim(model, batch_size)
+            vulnerable = victim.right(images, labels)
+            if obstacle := self.obstacle(victim.logits(images[:1]).shape[1]):
+                raise UserError(obstacle)
             adversarial = images.repeat(len(eps), 1, 1, 1, 1)
             robust = vulnerable.repeat(len(eps), 1)
             for i, e in enumerate(eps):
                 if e > 0 and bool(vulnerable.any()):
-                    found = self.perturb(model, images[vulnerable], labels[vulnerable], e).detach()
+                    found = self.perturb(victim, images[vulnerable], labels[vulnerable], e).detach()
                     self._hold_to(e, found, images[vulnerable])
                     adversarial[i, vulnerable] = found
-                    robust[i] &= right(model, adversarial[i], labels)
+                    robust[i] &= victim.right(adversarial[i], labels)
         return Outcome(adversarial, robust)
 
     def _hold_to(self, eps: float, found: Tensor, images: Tensor) -> None:

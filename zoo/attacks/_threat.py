@@ -59,7 +59,7 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
         )
 
 
-def _column(x: Tensor) -> Tensor:
+def column(x: Tensor) -> Tensor:
     """Reshape one number per image, (B,), so that it multiplies images."""
     return x.view(-1, 1, 1, 1)
 
@@ -83,7 +83,7 @@ def project(x: Tensor, images: Tensor, eps: float, norm: Norm) -> Tensor:
     radius = max(radius - ROUNDING * math.sqrt(images[0].numel()), 0.0)
     delta = x - images
     length = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    return (images + delta * _column((radius / length).clamp_max(1.0))).clamp(0.0, 1.0)
+    return (images + delta * column((radius / length).clamp_max(1.0))).clamp(0.0, 1.0)
 
 
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
@@ -107,4 +107,12 @@ def random_in_ball(images: Tensor, norm: Norm, generator: torch.Generator) -> Te
         return (2 * torch.rand(shape, generator=generator) - 1).to(images)
     direction = steepest(torch.randn(shape, generator=generator), "L2")
     radius = torch.rand(shape[0], generator=generator) ** (1 / images[0].numel())
-    return (direction * _column(radius)).to(images)
+    return (direction * column(radius)).to(images)
+
+
+def random_on_sphere(images: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
+    """Return points of the unit sphere, in the images' shape: uniform ones in L2, scaled uniform noise in Linf."""
+    if norm == "L2":
+        return steepest(torch.randn(images.shape, generator=generator), "L2").to(images)
+    noise = 2 * torch.rand(images.shape, generator=generator) - 1
+    return (noise / column(noise.abs().flatten(1).amax(1))).to(images)

@@ -5,9 +5,10 @@ Goodfellow, Shlens, Szegedy: Explaining and harnessing adversarial examples, ICL
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.attacks._base import Attack
+from zoo.attacks._victim import Victim
 from zoo.attacks.pgd import PGD
 
 
@@ -15,7 +16,7 @@ from zoo.attacks.pgd import PGD
 class FGSM(Attack):
     """One gradient step of length eps from the image (for L2: along the gradient itself), within [0, 1]."""
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images after the step: PGD with one step of size eps and no random start."""
         one_step = PGD(norm=self.norm, steps=1, relative_step=1.0, random_start=False)
-        return one_step.perturb(model, images, labels, eps)
+        return one_step.perturb(victim, images, labels, eps)

@@ -7,11 +7,12 @@ ICLR 2018, arXiv 1706.06083.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.attacks._base import Attack
-from zoo.attacks._model import ascent, right
+from zoo.attacks._losses import cross_entropy
 from zoo.attacks._threat import project, random_in_ball, steepest
+from zoo.attacks._victim import Victim, in_turn
 from zoo.errors import UserError
 
 
@@ -42,32 +43,28 @@ class PGD(Attack):
         if self.restarts > 1 and not self.random_start:
             raise UserError(f"{self!r}: restarts without a random start would repeat the same search")
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the ascent ended."""
         generator = torch.Generator().manual_seed(self.seed)
-        found = images.clone()
-        standing = torch.arange(len(images), device=images.device)
-        for restart in range(self.restarts):
-            if restart:
-                standing = standing[right(model, found[standing], labels[standing])]
-            if not len(standing):
-                break
+
+        def search(rows: Tensor) -> Tensor:
             start = images
             if self.random_start:
-                # Drawn for the whole batch, so that an image's start depends on its place in it only.
+                # Drawn for all images, so that an image's start depends on its place among them only.
                 noise = eps * random_in_ball(images, self.norm, generator)
                 start = project(images + noise, images, eps, self.norm)
-            those = images[standing], labels[standing], start[standing]
-            found[standing] = self._ascend(model, *those, eps)
-        return found
+            return self._ascend(victim, images[rows], labels[rows], start[rows], eps)
 
-    def _ascend(self, model: nn.Module, images: Tensor, labels: Tensor, x: Tensor, eps: float) -> Tensor:
+        return in_turn(victim, images, labels, [search] * self.restarts)
+
+    def _ascend(self, victim: Victim, images: Tensor, labels: Tensor, x: Tensor, eps: float) -> Tensor:
         """Take the steps from x; an image that is misclassified leaves the batch where it is."""
         found = torch.empty_like(x)
         rows = torch.arange(len(x), device=x.device)
         size = self.relative_step * eps / self.steps
         for _ in range(self.steps):
-            keep, gradient = ascent(model, x, labels)
+            logits, _, gradient = victim.ascent(x, cross_entropy, labels)
+            keep = logits.argmax(1) == labels
             if not bool(keep.all()):
                 found[rows[~keep]] = x[~keep]
                 rows, x, images, labels, gradient = (t[keep] for t in (rows, x, images, labels, gradient))

@@ -57,7 +57,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="Folder of a finished training.")
-    add("--attacks", type=str, default="quick", help="`quick` (FGSM and PGD-10), or names: fgsm,pgd.")
+    add("--attacks", type=str, default="quick", help="`quick` (FGSM and PGD-10), or names: fgsm,pgd,autoattack.")
     add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
     add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")
     add(

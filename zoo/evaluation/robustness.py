@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, fp32, right
+from zoo.attacks import ATTACKS, Victim, fp32
 from zoo.card import Evaluation
 from zoo.errors import UserError
 from zoo.evaluation.sweeps import QUICK, Sweep
@@ -81,7 +81,7 @@ def _clean(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
 
     def judge(batch: Tensor, batch_labels: Tensor) -> Tensor:
         with fp32(batch.device):
-            return right(model, batch, batch_labels)[None]
+            return Victim(model).right(batch, batch_labels)[None]
 
     return judge
 

@@ -1,0 +1,137 @@
+"""Auto-PGD: projected gradient ascent with momentum whose step size adapts to its progress.
+
+Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks, ICML 2020, arXiv 2003.01690, Algorithm 1.
+"""
+
+from dataclasses import dataclass, fields
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from zoo.attacks._threat import Norm, column, project, random_on_sphere, steepest
+from zoo.attacks._victim import Loss, Victim
+
+MOMENTUM = 0.75
+"""alpha of the paper: the share of the new step; the rest repeats the last one."""
+RISES = 0.75
+"""rho of the paper: the step size is halved unless the loss rose in this share of the steps since the last look."""
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Return the steps after which the step size is looked at: w_j of section 3.1, 22 41 57 70 80 87 93 99 of 100."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return sorted({ceil(round(share * steps, 6)) for share in shares[1:] if share <= 1})
+
+
+@dataclass
+class _Search:
+    """The ascent of each image that still stands: every field has one row per image."""
+
+    rows: Tensor
+    images: Tensor
+    x: Tensor
+    before: Tensor
+    value: Tensor
+    gradient: Tensor
+    best: Tensor
+    best_value: Tensor
+    best_gradient: Tensor
+    size: Tensor
+    rises: Tensor
+    last_best: Tensor
+    halved: Tensor
+
+    def drop(self, gone: Tensor) -> None:
+        """Forget the images that fell."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[~gone])
+
+    def look(self, since: int) -> None:
+        """Halve the step size, and go back to the best point, where the last ``since`` steps brought too little."""
+        stuck = ~self.halved & (self.best_value <= self.last_best)
+        halve = (self.rises < RISES * since) | stuck
+        self.size = torch.where(halve, self.size / 2, self.size)
+        there = column(halve)
+        self.x = torch.where(there, self.best, self.x)
+        self.gradient = torch.where(there, self.best_gradient, self.gradient)
+        self.halved, self.last_best = halve, self.best_value.clone()
+        self.rises = torch.zeros_like(self.rises)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss with what it takes besides the logits, one row per image, such as labels and targets."""
+
+    loss: Loss
+    per_image: tuple[Tensor, ...]
+
+    def at(self, rows: Tensor) -> tuple[Loss, *tuple[Tensor, ...]]:
+        """Return the loss and the rows of its arguments, as `Victim.ascent` takes them."""
+        return self.loss, *(t[rows] for t in self.per_image)
+
+
+def apgd(
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    eps: float,
+    norm: Norm,
+    objective: Objective,
+    steps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the first misclassified point of each image's ascent, or where none was, its point of largest loss.
+
+    All images climb side by side; one that falls leaves the batch at once, which changes no verdict.
+
+    Args:
+        victim: the model under attack.
+        images: (B, C, H, W).
+        labels: (B,).
+        eps: radius.
+        norm: of the ball.
+        objective: what to raise.
+        steps: gradient steps.
+        generator: of the random start, on the sphere of radius eps.
+    """
+    start = project(images + eps * random_on_sphere(images, norm, generator), images, eps, norm)
+    found = start.clone()
+    rows = torch.arange(len(images), device=images.device)
+    logits, value, gradient = victim.ascent(start, *objective.at(rows))
+    state = _Search(
+        rows, images, start, start, value, gradient, start, value, gradient,
+        torch.full_like(value, 2 * eps), torch.zeros_like(value), value,
+        torch.ones_like(value, dtype=torch.bool),
+    )  # fmt: skip
+    state.drop(logits.argmax(1) != labels)
+    last, looks = 0, set(checkpoints(steps))
+    for i in range(1, steps + 1):
+        if not len(state.rows):
+            break
+        state.x, state.before = _step(state, eps, norm, 1.0 if i == 1 else MOMENTUM), state.x
+        logits, value, state.gradient = victim.ascent(state.x, *objective.at(state.rows))
+        fallen = logits.argmax(1) != labels[state.rows]
+        found[state.rows[fallen]] = state.x[fallen]
+        state.rises += value > state.value
+        state.value = value
+        better = value > state.best_value
+        state.best = torch.where(column(better), state.x, state.best)
+        state.best_gradient = torch.where(column(better), state.gradient, state.best_gradient)
+        state.best_value = torch.where(better, value, state.best_value)
+        if bool(fallen.any()):
+            state.drop(fallen)
+        if i in looks:
+            state.look(i - last)
+            last = i
+    found[state.rows] = state.best
+    return found
+
+
+def _step(state: _Search, eps: float, norm: Norm, share: float) -> Tensor:
+    ahead = project(state.x + column(state.size) * steepest(state.gradient, norm), state.images, eps, norm)
+    moved = state.x + share * (ahead - state.x) + (1 - share) * (state.x - state.before)
+    return project(moved, state.images, eps, norm)

@@ -1,0 +1,125 @@
+"""The random proposals of the Square attack: squares of constant sign (Linf), or moved and bumped windows (L2).
+
+Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient black-box adversarial attack via
+random search, ECCV 2020, arXiv 1912.00049: section 3 and Algorithms 2 and 3.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from zoo.attacks._threat import project
+
+SHARE = 0.8
+"""p of the paper: the share of the image's pixels in the first square."""
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries of 10,000 after which the share is halved."""
+TINY = 1e-12
+
+
+def side(query: int, queries: int, height: int, width: int, smallest: int = 1) -> int:
+    """Return the side of the square of a query (from 0): its area is the present share of the image's pixels."""
+    halvings = sum(query * 10_000 // queries > after for after in HALVINGS)
+    wanted = round(math.sqrt(SHARE / 2**halvings * height * width))
+    return min(max(wanted, smallest), height, width)
+
+
+def stripes(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Return the Linf start: vertical stripes of +eps or -eps, one pixel wide, drawn for each channel."""
+    b, c, _, w = images.shape
+    return project(images + eps * signs((b, c, 1, w), generator).to(images), images, eps, "Linf")
+
+
+def signed_square(x: Tensor, images: Tensor, eps: float, inside: Tensor, sign: Tensor) -> Tensor:
+    """Return the Linf proposal: +eps or -eps of the image, per channel, inside a square, and x outside.
+
+    Args:
+        x: present points, (B, C, H, W).
+        images: the images.
+        eps: radius.
+        inside: the square, bool (B, 1, H, W).
+        sign: +1 or -1, (B, C, 1, 1).
+    """
+    return torch.where(inside, project(images + eps * sign, images, eps, "Linf"), x)
+
+
+def tiles(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Return the L2 start: five by five bumps of random sign, scaled to length eps."""
+    b, c, h, w = images.shape
+    s = max(min(h, w) // 5, 1)
+    delta = torch.zeros_like(images)
+    top, left = (h - h // s * s) // 2, (w - w // s * s) // 2
+    for i in range(top, top + h // s * s, s):
+        for j in range(left, left + w // s * s, s):
+            sign = signs((b, c, 1, 1), generator).to(images)
+            delta[:, :, i : i + s, j : j + s] = bump(s, generator).to(images) * sign
+    return _at_length(delta, images, eps)
+
+
+def moved_window(
+    x: Tensor, images: Tensor, eps: float, corners: tuple[Tensor, Tensor], pattern: Tensor, sign: Tensor
+) -> Tensor:
+    """Return the L2 proposal: one window's length is taken away and given, with a bump, to another window.
+
+    Args:
+        x: present points, (B, C, H, W).
+        images: the images.
+        eps: radius.
+        corners: of the window that grows and of the one that is cleared, (B, 2) each: top, left.
+        pattern: the bump (s, s).
+        sign: +1 or -1, (B, C, 1, 1).
+    """
+    delta, s = x - images, len(pattern)
+    height, width = x.shape[2:]
+    grows, cleared = (square(corner, s, height, width) for corner in corners)
+    squares = delta.square()
+    unused = (eps**2 - squares.sum((1, 2, 3), keepdim=True)).clamp_min(0) / x.shape[1]
+    length = (unused + (squares * (grows | cleared)).sum((2, 3), keepdim=True)).sqrt()
+    present = (squares * grows).sum((2, 3), keepdim=True).sqrt()
+    new = (_placed(pattern, corners[0], height, width) * sign + delta / (TINY + present)) * grows
+    new = new / (TINY + new.square().sum((2, 3), keepdim=True).sqrt()) * length
+    return _at_length(torch.where(grows, new, torch.where(cleared, 0.0, delta)), images, eps)
+
+
+def square(corner: Tensor, s: int, height: int, width: int) -> Tensor:
+    """Return where each image's square of side s lies: corners (B, 2) to bool (B, 1, H, W)."""
+    down = torch.arange(height, device=corner.device) - corner[:, :1]
+    right = torch.arange(width, device=corner.device) - corner[:, 1:]
+    return (((down >= 0) & (down < s))[:, :, None] & ((right >= 0) & (right < s))[:, None, :])[:, None]
+
+
+def _placed(pattern: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
+    """Return images that show the pattern with its corner there: (B, 1, H, W), arbitrary outside."""
+    last = len(pattern) - 1
+    down = (torch.arange(height, device=corner.device) - corner[:, :1]).clamp(0, last)
+    right = (torch.arange(width, device=corner.device) - corner[:, 1:]).clamp(0, last)
+    return pattern[down[:, :, None], right[:, None, :]][:, None]
+
+
+def bump(s: int, generator: torch.Generator) -> Tensor:
+    """Return the pattern of section 3.4: a positive and a negative pyramid side by side, of length one, (s, s)."""
+    upper = s // 2
+    pattern = torch.cat([_pyramid(upper, s), -_pyramid(s - upper, s)])
+    pattern = pattern / torch.linalg.vector_norm(pattern)
+    return pattern.T if bool(torch.rand((), generator=generator) > 0.5) else pattern
+
+
+def _pyramid(height: int, width: int) -> Tensor:
+    """Return sum_{j >= 1 + d} 1/j^2 at distance d (in the maximum norm) from the middle, scaled to length one."""
+    n = max(height, width) // 2 + 1
+    down = (torch.arange(height) - height // 2).abs()[:, None]
+    right = (torch.arange(width) - width // 2).abs()[None, :]
+    tails = (1 / torch.arange(1, n + 2, dtype=torch.float32).square()).flip(0).cumsum(0).flip(0)
+    values = tails[torch.maximum(down, right)]
+    return values / torch.linalg.vector_norm(values).clamp_min(TINY)
+
+
+def signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return random signs as floats."""
+    return 2.0 * torch.randint(0, 2, shape, generator=generator) - 1.0
+
+
+def _at_length(delta: Tensor, images: Tensor, eps: float) -> Tensor:
+    length = delta.square().sum((1, 2, 3), keepdim=True).sqrt()
+    return project(images + delta * (eps / (TINY + length)), images, eps, "L2")

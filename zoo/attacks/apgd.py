@@ -1,0 +1,60 @@
+"""Auto-PGD without a target.
+
+Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks, ICML 2020, arXiv 2003.01690.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from zoo.attacks._apgd import Objective, apgd
+from zoo.attacks._base import Attack
+from zoo.attacks._losses import cross_entropy, dlr
+from zoo.attacks._victim import Victim, in_turn
+from zoo.errors import UserError, unknown_name
+
+LossName = Literal["ce", "dlr"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(Attack):
+    """Auto-PGD: gradient ascent with momentum whose step size halves where progress ends.
+
+    On the cross-entropy it is the first attack of AutoAttack. The difference of logits ratio (``dlr``) does
+    not vanish for confident models; it needs three classes.
+    """
+
+    loss: LossName = "ce"
+    """What is raised: the cross-entropy, or the difference of logits ratio."""
+    steps: int = 100
+    """Gradient steps of each restart."""
+    restarts: int = 1
+    """Searches of each image until one succeeds."""
+    seed: int = 0
+    """Seed of the random starts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in get_args(LossName):
+            raise unknown_name("loss", self.loss, get_args(LossName))
+        if self.steps < 1 or self.restarts < 1:
+            raise UserError(f"{self!r}: steps and restarts must be at least 1")
+
+    def obstacle(self, classes: int) -> str:
+        """The third largest logit must exist."""
+        needs_three = self.loss == "dlr" and classes < 3
+        return f"APGD on the DLR loss needs 3 classes, the model has {classes}" if needs_three else ""
+
+    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Return the images at which the ascent ended."""
+        generator = torch.Generator().manual_seed(self.seed)
+        loss = cross_entropy if self.loss == "ce" else dlr
+
+        def search(rows: Tensor) -> Tensor:
+            objective = Objective(loss, (labels[rows],))
+            return apgd(victim, images[rows], labels[rows], eps, self.norm, objective, self.steps, generator)
+
+        return in_turn(victim, images, labels, [search] * self.restarts)

@@ -1,0 +1,53 @@
+"""Targeted Auto-PGD: the second attack of AutoAttack.
+
+Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks, ICML 2020, arXiv 2003.01690.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from zoo.attacks._apgd import Objective, apgd
+from zoo.attacks._base import Attack
+from zoo.attacks._losses import likeliest_others, targeted_dlr
+from zoo.attacks._victim import Victim, in_turn
+from zoo.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDT(Attack):
+    """Auto-PGD on the targeted difference of logits ratio, towards one class after the other, likeliest first."""
+
+    targets: int = 9
+    """Classes to try, all others where there are fewer."""
+    steps: int = 100
+    """Gradient steps towards each class."""
+    restarts: int = 1
+    """Searches towards each class."""
+    seed: int = 0
+    """Seed of the random starts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1 or self.restarts < 1 or self.targets < 1:
+            raise UserError(f"{self!r}: steps, restarts and targets must be at least 1")
+
+    def obstacle(self, classes: int) -> str:
+        """The fourth largest logit must exist."""
+        return "" if classes >= 4 else f"targeted APGD needs 4 classes, the model has {classes}"
+
+    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Return the images at which the last ascent ended."""
+        generator = torch.Generator().manual_seed(self.seed)
+        logits = victim.logits(images)
+        others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
+
+        def search(k: int, rows: Tensor) -> Tensor:
+            objective = Objective(targeted_dlr, (labels[rows], others[rows, k]))
+            return apgd(victim, images[rows], labels[rows], eps, self.norm, objective, self.steps, generator)
+
+        towards_each = [partial(search, k) for k in range(others.shape[1]) for _ in range(self.restarts)]
+        return in_turn(victim, images, labels, towards_each)

@@ -1,0 +1,48 @@
+"""AutoAttack, the standard ensemble.
+
+Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks, ICML 2020, arXiv 2003.01690.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from zoo.attacks._base import Attack
+from zoo.attacks._victim import Victim, in_turn
+from zoo.attacks.apgd import APGD
+from zoo.attacks.apgd_t import APGDT
+from zoo.attacks.fab_t import FABT
+from zoo.attacks.square import Square
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Attack):
+    """The standard AutoAttack: APGD on the cross-entropy, targeted APGD, targeted FAB, Square, in this order.
+
+    Each attack gets the images that the earlier ones left standing; an image is robust if all fail on it.
+    The steps, queries and targets of the standard version are the defaults of the four attacks.
+    """
+
+    seed: int = 0
+    """Seed of the random starts and squares."""
+
+    def parts(self, classes: int) -> list[Attack]:
+        """Return the attacks that a model of so many classes can be attacked with (fewer than 4: no targeted APGD)."""
+        standard: list[Attack] = [
+            APGD(norm=self.norm, loss="ce", seed=self.seed),
+            APGDT(norm=self.norm, seed=self.seed),
+            FABT(norm=self.norm),
+            Square(norm=self.norm, seed=self.seed),
+        ]
+        return [attack for attack in standard if not attack.obstacle(classes)]
+
+    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Return where the last attack of each image ended."""
+
+        def search(attack: Attack, rows: Tensor) -> Tensor:
+            return attack.perturb(victim, images[rows], labels[rows], eps)
+
+        classes = victim.logits(images[:1]).shape[1]
+        return in_turn(victim, images, labels, [partial(search, attack) for attack in self.parts(classes)])

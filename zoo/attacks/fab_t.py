@@ -1,0 +1,95 @@
+"""Targeted FAB: the third attack of AutoAttack.
+
+Croce, Hein: Minimally distorted adversarial examples with a fast adaptive boundary attack, ICML 2020,
+arXiv 1907.02044; targeted as in AutoAttack, arXiv 2003.01690.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from zoo.attacks._base import Attack
+from zoo.attacks._hyperplane import to_hyperplane
+from zoo.attacks._losses import likeliest_others, towards
+from zoo.attacks._threat import Norm, column, project
+from zoo.attacks._victim import Victim, in_turn
+from zoo.errors import UserError
+
+OVERSHOOT = 1.05
+"""eta: how far past the linearized boundary a step goes."""
+TO_IMAGE = 0.1
+"""alpha_max: the largest share of the step that is taken from the image instead of the present point."""
+BACK = 0.9
+"""beta: a misclassified point is pulled back to this share of its way from the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FABT(Attack):
+    """FAB towards one class after the other: seeks the nearest misclassified point by linearizing the boundary.
+
+    An image is broken as soon as a misclassified point lies within eps.
+    """
+
+    targets: int = 9
+    """Classes to try, likeliest first; all others where there are fewer."""
+    steps: int = 100
+    """Linearizations of the boundary with each class."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1 or self.targets < 1:
+            raise UserError(f"{self!r}: steps and targets must be at least 1")
+
+    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Return a misclassified point within eps where one was found, else the image."""
+        logits = victim.logits(images)
+        others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
+
+        def search(k: int, rows: Tensor) -> Tensor:
+            return _search(victim, images[rows], labels[rows], others[rows, k], eps, self.norm, self.steps)
+
+        return in_turn(victim, images, labels, [partial(search, k) for k in range(others.shape[1])])
+
+
+def _search(
+    victim: Victim, images: Tensor, labels: Tensor, targets: Tensor, eps: float, norm: Norm, steps: int
+) -> Tensor:
+    """Follow the boundary with one class per image; an image that falls within eps leaves the batch."""
+    found, x = images.clone(), images.clone()
+    rows = torch.arange(len(images), device=images.device)
+    for _ in range(steps):
+        _, behind, normal = victim.ascent(x, towards, labels, targets)
+        x = _step(x, images, behind, normal, norm)
+        wrong = victim.logits(x).argmax(1) != labels
+        within = project(x, images, eps, norm)
+        fallen = wrong & (within == x).flatten(1).all(1)
+        found[rows[fallen]] = x[fallen]
+        x = torch.where(column(wrong), images + BACK * (x - images), x)
+        if bool(fallen.any()):
+            keep = ~fallen
+            rows, x, images, labels, targets = (t[keep] for t in (rows, x, images, labels, targets))
+            if not len(rows):
+                break
+    return found
+
+
+def _step(x: Tensor, images: Tensor, behind: Tensor, normal: Tensor, norm: Norm) -> Tensor:
+    """Move to the linearized boundary, partly from the point and partly from the image (equation 11).
+
+    Args:
+        x: present points.
+        images: the images.
+        behind: the target's logit minus the label's at x.
+        normal: its gradient.
+        norm: of distances.
+    """
+    w = normal.flatten(1)
+    points = torch.cat([x.flatten(1), images.flatten(1)])
+    excess = torch.cat([behind, behind + (w * (images - x).flatten(1)).sum(1)])
+    here, there = to_hyperplane(points, torch.cat([w, w]), excess, norm).view(2, *x.shape)
+    order = torch.inf if norm == "Linf" else 2
+    near, far = (torch.linalg.vector_norm(d.flatten(1), order, dim=1).clamp_min(1e-8) for d in (here, there))
+    alpha = column((near / (near + far)).clamp_max(TO_IMAGE))
+    return ((1 - alpha) * (x + OVERSHOOT * here) + alpha * (images + OVERSHOOT * there)).clamp(0.0, 1.0)
