@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,8 +11,12 @@ from hypothesis import strategies as st
 from make_run import make_run
 from torch import Tensor, nn
 
+from zoo.attacks.apgd import APGD
+from zoo.attacks.autoattack import AutoAttack
+from zoo.attacks.fab_t import FABT
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
+from zoo.attacks.square import Square
 from zoo.backbone import with_normalization
 from zoo.card import Evaluation
 from zoo.cli import run as zoo
@@ -19,13 +24,14 @@ from zoo.errors import UserError
 from zoo.evaluation import (
     EPS,
     QUICK,
+    Outcomes,
     Sweep,
     choose_sweeps,
     condition_numbers,
     evaluate,
+    identity,
     print_card,
     quick_evaluation,
-    robust_images,
 )
 from zoo.evaluation.curve import draw_curve
 from zoo.run import CARD, Run
@@ -67,7 +73,7 @@ def test_every_sweep_and_radius_gets_an_evaluation_with_the_attack_s_settings(pr
     assert found[0].accuracy == 0.9
     assert found[2].options == {"steps": 4, "relative_step": 2.5, "random_start": True, "restarts": 1, "seed": 0}
     rebuilt = PGD(norm="L2", **found[2].options)
-    assert robust_images(*problem, Sweep(rebuilt, (0.3,))).double().mean().item() == found[2].accuracy
+    assert evaluate(*problem, [Sweep(rebuilt, (0.3,))])[1] == found[2]
 
 
 @settings(max_examples=10, deadline=None)
@@ -75,6 +81,36 @@ def test_every_sweep_and_radius_gets_an_evaluation_with_the_attack_s_settings(pr
 def test_figures_do_not_depend_on_the_batch_size(problem, batch_size):
     sweeps = [Sweep(FGSM(), (0.01, 0.05)), Sweep(PGD(random_start=False), (0.05,))]
     assert evaluate(*problem, sweeps, batch_size=batch_size) == evaluate(*problem, sweeps)
+
+
+def test_what_was_judged_is_not_judged_again(problem, tmp_path, monkeypatch):
+    """After an interruption, an evaluation continues with the part of the ensemble that was not complete."""
+    path, (_, images, labels) = tmp_path / "outcomes.npz", problem
+    sweeps = [Sweep(PGD(steps=3, random_start=False), (0.01,)), Sweep(AutoAttack(), (0.02,))]
+    expected = evaluate(*problem, sweeps)
+
+    def killed(*_: object) -> Tensor:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Square, "perturb", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*problem, sweeps, outcomes=Outcomes(path, "me"))
+    with monkeypatch.context() as patch:
+        for attack in (PGD, APGD, FABT):
+            patch.setattr(attack, "perturb", killed)
+        resumed = Outcomes(path, "me")
+        assert evaluate(*problem, sweeps, outcomes=resumed) == expected
+    verdicts = [resumed.get(name) for name in np.load(path).files if "autoattack" in name.lower()]
+    assert [v.double().mean().item() for v in verdicts] == list(expected[2].parts.values())
+    assert Outcomes(path, "another").get("clean") is None
+    assert identity("a", images, labels) != identity("b", images, labels) != identity("b", images, labels + 1)
+
+
+def test_a_damaged_file_of_outcomes_is_named(tmp_path):
+    (tmp_path / "outcomes.npz").write_bytes(b"PK no zip")
+    with pytest.raises(UserError, match=r"outcomes\.npz cannot be read"):
+        Outcomes(tmp_path / "outcomes.npz", "me")
 
 
 def test_the_running_accuracy_is_shown_on_a_terminal_only(problem, capsys, monkeypatch):

@@ -27,6 +27,7 @@ class Evaluation(_Record):
         accuracy: share of images classified rightly, in 0..1.
         n: how many test images.
         options: the attack's other settings, such as steps and restarts.
+        parts: of an ensemble of attacks, the accuracy left after each one.
     """
 
     attack: str
@@ -35,6 +36,7 @@ class Evaluation(_Record):
     accuracy: float = Field(ge=0, le=1)
     n: int
     options: dict[str, Any] = {}
+    parts: dict[str, float] = {}
 
 
 class Weights(_Record):

@@ -1,7 +1,7 @@
 """The contract of an attack, and what it returns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,14 @@ class Attack(ABC):
         """Return why the attack cannot be run on a model of so many classes, or ``""``."""
         return ""
 
+    def parts(self, classes: int) -> "list[Attack]":
+        """Return the attacks that this one is made of, in order, each for the images that still stand."""
+        return [self]
+
+    @abstractmethod
+    def passes(self, classes: int) -> int:
+        """Return how often the model sees an image that withstands the whole attack, about."""
+
     @abstractmethod
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return images within eps of the given ones, for one eps > 0.
@@ -58,7 +66,14 @@ class Attack(ABC):
         """
 
     def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, eps: Sequence[float], *, batch_size: int = 250
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        eps: Sequence[float],
+        *,
+        batch_size: int = 250,
+        tick: Callable[[int], None] | None = None,
     ) -> Outcome:
         """Attack each image at each radius.
 
@@ -68,6 +83,7 @@ class Attack(ABC):
             labels: class indices (B,).
             eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
             batch_size: images that the model gets at once.
+            tick: told after each batch how many images the model has seen; see `passes`.
 
         Raises:
             UserError: images, labels or an eps out of range; a model in training mode, that returns NaN, or
@@ -78,7 +94,7 @@ class Attack(ABC):
             check_eps(e, self.norm, images[0].numel())
         with fp32(images.device):
             images, labels = images.detach().clone(), labels.clone()
-            victim = Victim(model, batch_size)
+            victim = Victim(model, batch_size, tick)
             vulnerable = victim.right(images, labels)
             if obstacle := self.obstacle(victim.logits(images[:1]).shape[1]):
                 raise UserError(obstacle)

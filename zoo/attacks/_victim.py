@@ -35,11 +35,18 @@ class Victim:
     Args:
         model: in eval mode; takes images in [0, 1], returns logits.
         batch_size: images that the model gets at once.
+        tick: told after each batch how many images the model has seen.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int = 250) -> None:
+    def __init__(self, model: nn.Module, batch_size: int = 250, tick: Callable[[int], None] | None = None) -> None:
         self.model = model
         self.batch_size = batch_size
+        self._tick = tick or (lambda n: None)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images).float()
+        self._tick(len(images))
+        return logits
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -48,7 +55,7 @@ class Victim:
         Raises:
             UserError: a logit is NaN.
         """
-        logits = torch.cat([self.model(part) for part in images.split(self.batch_size)]).float()
+        logits = torch.cat([self._seen(part) for part in images.split(self.batch_size)])
         nan = int(logits.isnan().any(1).sum())
         if nan:
             raise UserError(f"the model's logits are NaN for {nan} of {len(images)} images")
@@ -88,7 +95,7 @@ class Victim:
 
     def _ascent(self, images: Tensor, loss: Loss, *per_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = images.detach().requires_grad_()
-        logits = self.model(images).float()
+        logits = self._seen(images)
         values = loss(logits, *per_image)
         (gradient,) = torch.autograd.grad(values.sum(), images)
         return logits.detach(), values.detach(), gradient

@@ -48,6 +48,10 @@ class APGD(Attack):
         needs_three = self.loss == "dlr" and classes < 3
         return f"APGD on the DLR loss needs 3 classes, the model has {classes}" if needs_three else ""
 
+    def passes(self, classes: int) -> int:
+        """One gradient per step, and one at the start."""
+        return (self.steps + 1) * self.restarts
+
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the ascent ended."""
         generator = torch.Generator().manual_seed(self.seed)

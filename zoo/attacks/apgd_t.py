@@ -39,6 +39,10 @@ class APGDT(Attack):
         """The fourth largest logit must exist."""
         return "" if classes >= 4 else f"targeted APGD needs 4 classes, the model has {classes}"
 
+    def passes(self, classes: int) -> int:
+        """Those of `APGD`, towards each class."""
+        return (self.steps + 1) * self.restarts * min(self.targets, classes - 1)
+
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the last ascent ended."""
         generator = torch.Generator().manual_seed(self.seed)

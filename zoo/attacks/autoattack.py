@@ -38,6 +38,10 @@ class AutoAttack(Attack):
         ]
         return [attack for attack in standard if not attack.obstacle(classes)]
 
+    def passes(self, classes: int) -> int:
+        """Those of all parts."""
+        return sum(part.passes(classes) for part in self.parts(classes))
+
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return where the last attack of each image ended."""
 

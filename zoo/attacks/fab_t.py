@@ -42,6 +42,10 @@ class FABT(Attack):
         if self.steps < 1 or self.targets < 1:
             raise UserError(f"{self!r}: steps and targets must be at least 1")
 
+    def passes(self, classes: int) -> int:
+        """A gradient and a verdict per step, towards each class."""
+        return 2 * self.steps * min(self.targets, classes - 1)
+
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return a misclassified point within eps where one was found, else the image."""
         logits = victim.logits(images)

@@ -16,6 +16,10 @@ from zoo.attacks.pgd import PGD
 class FGSM(Attack):
     """One gradient step of length eps from the image (for L2: along the gradient itself), within [0, 1]."""
 
+    def passes(self, classes: int) -> int:
+        """One gradient."""
+        return 1
+
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images after the step: PGD with one step of size eps and no random start."""
         one_step = PGD(norm=self.norm, steps=1, relative_step=1.0, random_start=False)

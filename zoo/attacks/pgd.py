@@ -43,6 +43,10 @@ class PGD(Attack):
         if self.restarts > 1 and not self.random_start:
             raise UserError(f"{self!r}: restarts without a random start would repeat the same search")
 
+    def passes(self, classes: int) -> int:
+        """One gradient per step."""
+        return self.steps * self.restarts
+
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the ascent ended."""
         generator = torch.Generator().manual_seed(self.seed)

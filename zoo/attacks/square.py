@@ -33,6 +33,10 @@ class Square(Attack):
         if self.queries < 1 or self.restarts < 1:
             raise UserError(f"{self!r}: queries and restarts must be at least 1")
 
+    def passes(self, classes: int) -> int:
+        """One per query."""
+        return self.queries * self.restarts
+
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the points of largest margin of a wrong class that were found."""
         generator = torch.Generator().manual_seed(self.seed)

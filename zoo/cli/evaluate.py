@@ -1,7 +1,8 @@
 """Measure a run's accuracy under attack, condition numbers and Lipschitz bound, on the test split.
 
 The figures are added to the run's card, and the robustness curve is drawn to RUN/robustness.png. The
-network is measured in its deployed form, in fp32, in eval mode.
+network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each
+image after each search: the same command after an interruption goes on from there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from zoo.run import Run
 
 CURVE = "robustness.png"
+OUTCOMES = "outcomes.npz"
 
 
 def main(parser: Parser, argv: list[str]) -> None:
@@ -29,7 +31,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from zoo.data import load_test
-    from zoo.evaluation import evaluate, print_card
+    from zoo.evaluation import Outcomes, evaluate, identity, print_card
     from zoo.evaluation.curve import draw_curve
     from zoo.run import Run
 
@@ -46,7 +48,8 @@ def main(parser: Parser, argv: list[str]) -> None:
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
-    found = evaluate(model, images, labels, sweeps, batch_size=options.batch_size, device=device)
+    outcomes = Outcomes(run.folder / OUTCOMES, identity(run.card.weights.sha256, images, labels))
+    found = evaluate(model, images, labels, sweeps, batch_size=options.batch_size, device=device, outcomes=outcomes)
     card, obstacle = _with_structure(run.card, run, model)
     run.save_card(card.with_evaluations(found))
     draw_curve(found, run.folder / CURVE, f"{card.arch} {card.method}, {card.data}, {len(images):,} test images")

@@ -2,8 +2,9 @@
 
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
+from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.report import Report, quick_evaluation
-from zoo.evaluation.robustness import evaluate, robust_images
+from zoo.evaluation.robustness import Judge, evaluate
 from zoo.evaluation.sweeps import BUNDLES, EPS, QUICK, Sweep, choose_sweeps
 from zoo.evaluation.table import print_card
 
@@ -11,14 +12,16 @@ __all__ = [
     "BUNDLES",
     "EPS",
     "QUICK",
+    "Judge",
     "LipschitzBound",
+    "Outcomes",
     "Report",
     "Sweep",
     "choose_sweeps",
     "condition_numbers",
     "evaluate",
+    "identity",
     "lipschitz_bound",
     "print_card",
     "quick_evaluation",
-    "robust_images",
 ]

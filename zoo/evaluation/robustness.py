@@ -5,13 +5,17 @@ from dataclasses import asdict
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Victim, fp32
+from zoo.attacks import ATTACKS, Attack, Victim, format_eps, fp32
 from zoo.card import Evaluation
 from zoo.errors import UserError
+from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.sweeps import QUICK, Sweep
+
+POOL_BYTES = 2**26
+"""Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
 
 
 def evaluate(
@@ -22,6 +26,7 @@ def evaluate(
     *,
     batch_size: int = 250,
     device: torch.device | str | None = None,
+    outcomes: Outcomes | None = None,
     progress: bool = True,
 ) -> list[Evaluation]:
     """Measure clean accuracy, then the accuracy under each attack at each radius.
@@ -31,8 +36,9 @@ def evaluate(
         images: uint8 (N, C, H, W), N >= 1.
         labels: class indices (N,).
         sweeps: what to attack with.
-        batch_size: images at a time.
+        batch_size: images that the model gets at once.
         device: where to compute; the model is moved there. None: where the model is.
+        outcomes: verdicts of this model on these images; what is in it is not computed again.
         progress: show a bar with the running accuracy, if standard error is a terminal.
 
     Returns:
@@ -44,98 +50,111 @@ def evaluate(
     if device is not None:
         model.to(device)
     with _bar(progress) as bar:
-        clean = _judge(_clean(model), "clean", images, labels, batch_size, _device(model), bar)
-        found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=_share(clean[0]), n=len(images))]
-        for sweep in sweeps:
-            robust = robust_images(model, images, labels, sweep, batch_size=batch_size, bar=bar)
-            found += [_evaluation(sweep, eps, row) for eps, row in zip(sweep.eps, robust, strict=True)]
-    return found
+        judge = Judge(model, images, labels, batch_size, outcomes or Outcomes(), bar)
+        found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=_share(judge.right), n=len(images))]
+        return found + [judge.evaluation(sweep.attack, eps) for sweep in sweeps for eps in sweep.eps]
 
 
-def robust_images(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    sweep: Sweep,
-    *,
-    batch_size: int = 250,
-    bar: Progress | None = None,
-) -> Tensor:
-    """Say for each radius of a sweep (E) which images (N) withstand the attack: bool (E, N), on the CPU.
+class Judge:
+    """A model and the images it is judged on.
 
     Args:
-        model, images, labels, batch_size: see `evaluate`.
-        sweep: an attack and its radii.
+        model, images, labels, batch_size, outcomes: see `evaluate`.
         bar: to show the running accuracy on.
+
+    Attributes:
+        right: which images are classified rightly without an attack, bool (N,).
+        classes: that the model tells apart.
     """
 
-    def attacked(batch: Tensor, batch_labels: Tensor) -> Tensor:
-        return sweep.attack(model, batch, batch_labels, sweep.eps).robust
+    def __init__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, batch_size: int, outcomes: Outcomes, bar: Progress
+    ) -> None:
+        if not len(images):
+            raise UserError("there are no images to evaluate on")
+        if model.training:
+            raise UserError("the model is in training mode: call model.eval() before an evaluation")
+        self.model, self.images, self.labels = model, images, labels
+        self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
+        self.device = next(model.parameters(), torch.empty(0)).device
+        self.pool = max(1, POOL_BYTES // (4 * images[0].numel()))
+        victim = Victim(model, batch_size)
+        with fp32(self.device):
+            self.classes = victim.logits(self._batch(torch.arange(1))[0]).shape[1]
+            self.right = self._judged("clean", torch.ones(len(images), dtype=torch.bool), 1, victim.right)
 
-    return _judge(attacked, sweep.name, images, labels, batch_size, _device(model), bar)
+    def evaluation(self, attack: Attack, eps: float) -> Evaluation:
+        """Measure the accuracy under one attack at one radius."""
+        settings = asdict(attack)
+        standing = self.standing(attack, eps)
+        parts = {name: _share(verdicts) for name, verdicts in standing.items()} if len(standing) > 1 else {}
+        return Evaluation(
+            attack=ATTACKS.name_of(attack),
+            norm=settings.pop("norm"),
+            eps=eps,
+            accuracy=_share(list(standing.values())[-1]),
+            n=len(self.images),
+            options=settings,
+            parts=parts,
+        )
+
+    def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:
+        """Say which images still stand after each part of an attack, by the part's name: bool (N,) each."""
+        verdicts, found = self.right, {}
+        for part in attack.parts(self.classes):
+
+            def withstands(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
+                return part(self.model, images, labels, [eps], batch_size=self.batch_size, tick=self._tick).robust[0]
+
+            whole = "" if part is attack else f"{attack!r}: "
+            name = f"{whole}{part!r} at {eps!r}"
+            verdicts = self._judged(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
+            found[ATTACKS.name_of(part)] = verdicts
+        return found
+
+    def _judged(
+        self,
+        name: str,
+        asked: Tensor,
+        passes: int,
+        verdicts: Callable[[Tensor, Tensor], Tensor],
+        title: str = "clean",
+    ) -> Tensor:
+        """Return which of the images that are asked about pass, from the kept outcomes or pool by pool: bool (N,)."""
+        known = self.outcomes.get(name)
+        if known is not None:
+            return known
+        passed, rows = asked.clone(), asked.nonzero().flatten()
+        self._task = self.bar.add_task(title, total=len(rows) * passes, accuracy=_share(passed))
+        for done, pool in enumerate(rows.split(self.pool), 1):
+            passed[pool] = verdicts(*self._batch(pool)).cpu()
+            completed = min(done * self.pool, len(rows)) * passes
+            self.bar.update(self._task, completed=completed, accuracy=_share(passed))
+        self.outcomes.put(name, passed)
+        return passed
+
+    def _tick(self, images: int) -> None:
+        self.bar.advance(self._task, images)
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[rows].to(self.device).float().div(255), self.labels[rows].to(self.device)
 
 
-def _clean(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    if model.training:
-        raise UserError("the model is in training mode: call model.eval() before an evaluation")
-
-    def judge(batch: Tensor, batch_labels: Tensor) -> Tensor:
-        with fp32(batch.device):
-            return Victim(model).right(batch, batch_labels)[None]
-
-    return judge
-
-
-def _judge(
-    verdicts: Callable[[Tensor, Tensor], Tensor],
-    name: str,
-    images: Tensor,
-    labels: Tensor,
-    batch_size: int,
-    device: torch.device,
-    bar: Progress | None,
-) -> Tensor:
-    """Ask for the verdicts (E, B) of all images, batch by batch."""
-    if not len(images):
-        raise UserError("there are no images to evaluate on")
-    task = bar.add_task(name, total=len(images), accuracy="") if bar else None
-    found: list[Tensor] = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size].to(device).float().div(255)
-        found.append(verdicts(batch, labels[start : start + batch_size].to(device)).cpu())
-        if bar and task is not None:
-            running = " ".join(f"{_share(row):.1%}" for row in torch.cat(found, dim=1))
-            bar.update(task, advance=len(batch), accuracy=running)
-    return torch.cat(found, dim=1)
-
-
-def _evaluation(sweep: Sweep, eps: float, robust: Tensor) -> Evaluation:
-    settings = asdict(sweep.attack)
-    return Evaluation(
-        attack=ATTACKS.name_of(sweep.attack),
-        norm=settings.pop("norm"),
-        eps=eps,
-        accuracy=_share(robust),
-        n=len(robust),
-        options=settings,
-    )
+def _title(attack: Attack, eps: float) -> str:
+    return f"{ATTACKS.name_of(attack)} {attack.norm} {format_eps(eps)}"
 
 
 def _share(verdicts: Tensor) -> float:
     return int(verdicts.sum()) / len(verdicts)
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters(), torch.empty(0)).device
-
-
 def _bar(shown: bool) -> Progress:
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description:10}"),
+        TextColumn("{task.description:18}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("accuracy {task.fields[accuracy]}"),
+        TaskProgressColumn(),
+        TextColumn("accuracy at most {task.fields[accuracy]:.1%}"),
         TimeRemainingColumn(),
         console=console,
         transient=True,

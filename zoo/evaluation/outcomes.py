@@ -1,0 +1,64 @@
+"""Which images withstood which search: kept per image, so that figures can be recomputed and evaluations resumed."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import UserError
+from zoo.files import atomic
+
+
+def identity(weights_sha256: str, images: Tensor, labels: Tensor) -> str:
+    """Return a digest of what outcomes belong to: the weights, the images and their labels."""
+    digest = hashlib.sha256(weights_sha256.encode())
+    for tensor in (images, labels):
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Outcomes:
+    """Verdicts on N images by the name of a search, in a file that is written anew after each search.
+
+    Args:
+        path: of the npz; None keeps them in memory only. A file of another model or of other images is
+            replaced at the first `put`.
+        owner: see `identity`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    OWNER = "owner"
+
+    def __init__(self, path: Path | None = None, owner: str = "") -> None:
+        self.path, self.owner = path, owner
+        self._verdicts: dict[str, Tensor] = {}
+        if path is not None and path.is_file():
+            self._verdicts = self._load(path)
+
+    def _load(self, path: Path) -> dict[str, Tensor]:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} cannot be read ({error}): delete it to evaluate anew") from None
+        if str(found.pop(self.OWNER, "")) != self.owner:
+            return {}
+        return {name: torch.from_numpy(verdicts) for name, verdicts in found.items()}
+
+    def get(self, name: str) -> Tensor | None:
+        """Return the verdicts (N,) of a search that was completed, or None."""
+        return self._verdicts.get(name)
+
+    def put(self, name: str, verdicts: Tensor) -> None:
+        """Keep the verdicts of a search: bool (N,)."""
+        self._verdicts[name] = verdicts.cpu()
+        if self.path is None:
+            return
+        arrays = {name: verdicts.numpy() for name, verdicts in self._verdicts.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(self.path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **{self.OWNER: np.array(self.owner)}, **arrays)  # type: ignore[arg-type]
