@@ -39,6 +39,25 @@ class Evaluation(_Record):
     parts: dict[str, float] = {}
 
 
+class Sanity(_Record):
+    """What was looked at before accuracies under attack were believed; see `zoo.evaluation.sanity`.
+
+    That adversarial images lie within eps and in [0, 1], and that verdicts come from a fresh forward pass on
+    them, needs no check here: an attack that breaks either is stopped.
+
+    Attributes:
+        failures: names of failed checks; any of them means that gradients are masked.
+        zero_gradient_share: share of probed images whose loss has no gradient at all.
+        accuracy_at_large_eps: under PGD at a radius where nothing can be recognized.
+        n: images probed.
+    """
+
+    failures: tuple[str, ...]
+    zero_gradient_share: float
+    accuracy_at_large_eps: float
+    n: int
+
+
 class Weights(_Record):
     """The file that holds the weights, relative to the card."""
 
@@ -90,6 +109,7 @@ class Card(_Record):
     lipschitz_bound: float | None = None
     training: dict[str, Any]
     evaluations: tuple[Evaluation, ...] = ()
+    sanity: Sanity | None = None
     weights: Weights
     provenance: Provenance
 
@@ -97,6 +117,11 @@ class Card(_Record):
     def compression(self) -> float:
         """Share of the dense model's parameters that are gone."""
         return 1 - self.params / self.dense_params
+
+    @property
+    def gradient_masking(self) -> bool:
+        """Whether a check failed, so that accuracies under attack are not to be believed."""
+        return self.sanity is not None and bool(self.sanity.failures)
 
     def with_evaluations(self, new: list[Evaluation]) -> "Card":
         """Return the card with evaluations added.

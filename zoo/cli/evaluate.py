@@ -31,7 +31,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from zoo.data import load_test
-    from zoo.evaluation import Outcomes, evaluate, identity, print_card
+    from zoo.evaluation import Outcomes, evaluate, identity, print_card, sanity
     from zoo.evaluation.curve import draw_curve
     from zoo.run import Run
 
@@ -51,6 +51,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     outcomes = Outcomes(run.folder / OUTCOMES, identity(run.card.weights.sha256, images, labels))
     found = evaluate(model, images, labels, sweeps, batch_size=options.batch_size, device=device, outcomes=outcomes)
     card, obstacle = _with_structure(run.card, run, model)
+    card = card.model_copy(update={"sanity": sanity(model, images, labels, found)})
     run.save_card(card.with_evaluations(found))
     draw_curve(found, run.folder / CURVE, f"{card.arch} {card.method}, {card.data}, {len(images):,} test images")
     print_card(card.model_copy(update={"evaluations": tuple(found)}), no_bound_for=obstacle)

@@ -5,6 +5,7 @@ from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.report import Report, quick_evaluation
 from zoo.evaluation.robustness import Judge, evaluate
+from zoo.evaluation.sanity import sanity
 from zoo.evaluation.sweeps import BUNDLES, EPS, QUICK, Sweep, choose_sweeps
 from zoo.evaluation.table import print_card
 
@@ -24,4 +25,5 @@ __all__ = [
     "lipschitz_bound",
     "print_card",
     "quick_evaluation",
+    "sanity",
 ]

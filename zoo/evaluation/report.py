@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zoo.card import Evaluation
+from zoo.card import Evaluation, Sanity
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.robustness import evaluate
+from zoo.evaluation.sanity import sanity
 from zoo.evaluation.sweeps import QUICK
 
 
@@ -18,11 +19,13 @@ class Report:
 
     Attributes:
         evaluations: clean accuracy first, then attacks.
+        sanity: whether they can be believed.
         condition_numbers: of each layer's weight, see `zoo.evaluation.condition_numbers`.
         lipschitz: bound on the Lipschitz constant of the map from image to logits.
     """
 
     evaluations: list[Evaluation]
+    sanity: Sanity
     condition_numbers: dict[str, float | None]
     lipschitz: LipschitzBound
 
@@ -56,8 +59,10 @@ def quick_evaluation(
         labels: (N,).
         batch_size, device, progress: see `zoo.evaluation.evaluate`.
     """
+    found = evaluate(deployed, images, labels, QUICK, batch_size=batch_size, device=device, progress=progress)
     return Report(
-        evaluate(deployed, images, labels, QUICK, batch_size=batch_size, device=device, progress=progress),
+        found,
+        sanity(deployed, images, labels, found),
         condition_numbers(trained),
         lipschitz_bound(deployed, (images.shape[1], images.shape[2], images.shape[3])),
     )

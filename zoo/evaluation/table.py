@@ -21,6 +21,9 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
     console.print(_table(card.evaluations))
+    if card.gradient_masking and card.sanity:
+        signs = ", ".join(card.sanity.failures).replace("_", " ")
+        console.print(f"[bold red]gradient masking[/] ({signs}): the accuracies under attack are not to be believed\n")
     bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"
     facts = Table.grid(padding=(0, 2))
     facts.add_row("parameters", f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}")
@@ -48,5 +51,7 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
         group = (e.attack, e.norm, repr(e.options))
         names = ("", "") if group == before else (e.attack, e.norm or "")
         table.add_row(*names, format_eps(e.eps) if e.norm else "", f"{e.accuracy:.2%}", f"{e.n:,}")
+        for part, accuracy in e.parts.items():
+            table.add_row(f"  {part}", "", "", f"{accuracy:.2%}", "", style="dim")
         before = group
     return table

@@ -62,6 +62,7 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
         lipschitz_bound=result.lipschitz_bound,
         training=_training(module, trainer, seconds),
         evaluations=tuple(result.evaluations),
+        sanity=result.sanity,
         weights=save_weights(trained, folder),
         provenance=Provenance(command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=device),
     )

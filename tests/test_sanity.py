@@ -1,0 +1,105 @@
+"""A deliberately masked model is flagged by the check that is meant for it, and a sound one is not."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo.attacks.autoattack import AutoAttack
+from zoo.attacks.fgsm import FGSM
+from zoo.attacks.pgd import PGD
+from zoo.card import Evaluation
+from zoo.data import load_test, open_data
+from zoo.evaluation import Sweep, evaluate, sanity
+
+Problem = tuple[nn.Module, Tensor, Tensor]
+
+
+class Scaled(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e4 * self.model(x)
+
+
+class Rounded(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((x * 16).round() / 16)
+
+
+class DropoutLeftOn(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.model(x), 0.1, training=True)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Problem:
+    """A small network that reads real digits."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    train = open_data("digits").source(train=True)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(train.fetch(torch.arange(1437)).float() / 255), train.labels).backward()
+        optimizer.step()
+    images, labels = load_test("digits", data_dir=None, download=False, image_shape=(1, 8, 8), n=200)
+    return model.eval(), images, labels
+
+
+SWEEPS = [Sweep(FGSM(), (0.0, 0.02, 0.05)), Sweep(PGD(random_start=False), (0.0, 0.02, 0.05))]
+
+
+def test_a_sound_model_is_not_flagged(digits):
+    model, images, labels = digits
+    found = evaluate(*digits, [*SWEEPS, Sweep(AutoAttack(), (0.05,))])
+    assert found[0].accuracy > 0.9
+    assert 0 < found[-1].accuracy < found[0].accuracy
+    assert list(found[-1].parts) == ["apgd", "apgd_t", "fab_t", "square"]
+    result = sanity(model, images, labels, found)
+    assert result.failures == ()
+    assert result.accuracy_at_large_eps <= 0.1
+    assert result.n == 100
+
+
+@pytest.mark.parametrize(
+    ("masked", "sign"),
+    [(Scaled, "zero_gradients"), (Rounded, "zero_gradients"), (DropoutLeftOn, "random_outputs")],
+)
+def test_a_masked_model_is_flagged(masked, sign, digits):
+    model, images, labels = masked(digits[0]).eval(), *digits[1:]
+    assert sign in sanity(model, images, labels, evaluate(model, images, labels, SWEEPS)).failures
+
+
+def test_square_finds_what_masked_gradients_hide(digits):
+    """Rounding is no defence: the black-box part of AutoAttack breaks images that gradients cannot."""
+    model, images, labels = Rounded(digits[0]).eval(), *digits[1:]
+    found = evaluate(model, images[:40], labels[:40], [Sweep(AutoAttack(), (0.1,))])
+    assert found[1].parts["fab_t"] > found[1].parts["square"]
+    assert "black_box_stronger" in sanity(model, images, labels, found).failures
+
+
+def curve(attack: str, *points: tuple[float, float]) -> list[Evaluation]:
+    return [Evaluation(attack=attack, norm="Linf", eps=eps, accuracy=a, n=1000) for eps, a in points]
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "sign"),
+    [
+        (curve("pgd", (0.01, 0.5), (0.02, 0.6)), "not_monotone"),
+        ([*curve("fgsm", (0.01, 0.5)), *curve("pgd", (0.01, 0.6))], "not_monotone"),
+        ([*curve("clean", (0.0, 0.9)), *curve("pgd", (0.0, 0.8))], "differs_at_eps_0"),
+    ],
+)
+def test_figures_that_contradict_each_other_are_flagged(evaluations, sign, digits):
+    assert sanity(*digits, evaluations).failures == (sign,)
+
+
+def test_figures_that_chance_explains_are_not(digits):
+    evaluations = [*curve("fgsm", (0.01, 0.5), (0.02, 0.501)), *curve("pgd", (0.01, 0.502), (0.02, 0.3))]
+    assert sanity(*digits, evaluations).failures == ()
+    assert math.isclose(sanity(*digits, []).zero_gradient_share, 0)
