@@ -1,0 +1,68 @@
+"""Compare AutoAttack with the reference implementation: same model, same images, same eps, one process.
+
+Usage: python tests/benchmarks/autoattack.py RUN --reference DIR [--eps 8/255] [--norm Linf] [--n 1000] [--data-dir D]
+
+DIR is a clone of https://github.com/fra31/auto-attack. Prints robust accuracy by both and the ratio of their times.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from zoo.attacks import fp32, parse_eps
+from zoo.attacks.autoattack import AutoAttack
+from zoo.data import load_test
+from zoo.evaluation import Sweep, evaluate
+from zoo.provenance import hardware
+from zoo.run import Run
+
+
+def reference_accuracy(
+    folder: Path, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str, eps: float
+) -> float:
+    """Return the robust accuracy that the reference implementation finds."""
+    sys.path.insert(0, str(folder))
+    from autoattack import AutoAttack as Reference  # type: ignore[import-not-found]
+
+    attack = Reference(model, norm=norm, eps=eps, version="standard", device=x.device, verbose=True)
+    adversarial = attack.run_standard_evaluation(x, y, bs=250)
+    with torch.no_grad():
+        right = torch.cat([model(a).argmax(1) == b for a, b in zip(adversarial.split(250), y.split(250), strict=True)])
+    return right.double().mean().item()
+
+
+def main() -> None:
+    """Run both, ours first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--eps", default="8/255")
+    parser.add_argument("--norm", default="Linf")
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--data-dir", type=Path)
+    options = parser.parse_args()
+    run, eps = Run(options.run), parse_eps(options.eps)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = run.model().to(device)
+    shape = run.card.image_shape
+    images, labels = load_test(run.card.data, data_dir=options.data_dir, download=False, image_shape=shape, n=options.n)
+    print(f"{run.name}, {options.norm} {options.eps}, n {len(images)}, {hardware(device)}, torch {torch.__version__}")
+    start = time.perf_counter()
+    clean, ours = evaluate(model, images, labels, [Sweep(AutoAttack(norm=options.norm), (eps,))])
+    seconds = time.perf_counter() - start
+    parts = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in ours.parts.items())
+    print(f"zoo        clean {clean.accuracy:.2%}, robust {ours.accuracy:.2%} ({parts}), {seconds:.0f} s", flush=True)
+    x, y = images.to(device).float().div(255), labels.to(device)
+    start = time.perf_counter()
+    with fp32(device):
+        theirs = reference_accuracy(options.reference, model, x, y, options.norm, eps)
+    reference_seconds = time.perf_counter() - start
+    print(f"reference  robust {theirs:.2%}, {reference_seconds:.0f} s")
+    print(f"difference {100 * abs(ours.accuracy - theirs):.2f} points, {reference_seconds / seconds:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
