@@ -27,13 +27,16 @@ def cifar10_dir() -> Path:
 @pytest.fixture
 def train_tiny(tmp_path: Path):
     """Return a function that trains test_resnet on the digits for an epoch or two and returns the run."""
+    from zoo.adversaries import ADVERSARIES
     from zoo.config import TrainConfig
     from zoo.methods import METHODS
     from zoo.training.trainer import train
 
-    def run(method: str = "robust_lowrank", name: str = "run", overwrite: bool = False, **changes):
+    def run(
+        method: str = "robust_lowrank", name: str = "run", overwrite: bool = False, adversary: str = "none", **changes
+    ):
         options = {"arch": "test_resnet", "epochs": 1, "n": 60, "device": "cpu", "precision": "32-true"}
         config = TrainConfig(**(options | {"out": tmp_path / name} | changes))
-        return train(config, METHODS.get(method)(), overwrite)
+        return train(config, METHODS.get(method)(), ADVERSARIES.get(adversary)(), overwrite=overwrite)
 
     return run

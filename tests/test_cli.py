@@ -101,7 +101,7 @@ def test_importing_the_exporter_needs_no_lightning() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_says_its_command_figures_and_time_and_parses(name: str) -> None:
     from zoo.cli._parser import Parser
-    from zoo.cli.train import _add_arguments, _method_name
+    from zoo.cli.train import add_arguments, plugin_names
 
     path = FOLDER / f"{name}.yaml"
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
@@ -109,7 +109,7 @@ def test_every_recipe_says_its_command_figures_and_time_and_parses(name: str) ->
     assert "run time" in " ".join(head).lower()
     argv = ["--config", str(path)]
     parser = Parser(prog="zoo train")
-    _add_arguments(parser, _method_name(argv))
+    add_arguments(parser, plugin_names(argv))
     options = parser.parse_args(argv)
     assert options.arch == yaml.safe_load(path.read_text())["arch"]
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from zoo.backbone import create_backbone, with_normalization
 from zoo.budget import Budget
 from zoo.cli._parser import Parser
-from zoo.cli.train import _add_arguments
+from zoo.cli.train import DEFAULTS, add_arguments
 from zoo.cost import count_params
 from zoo.errors import UserError
 from zoo.methods import METHODS
@@ -72,7 +72,7 @@ def test_saved_ranks_and_weights_rebuild_the_model(name: str, arch: str) -> None
 @pytest.mark.parametrize("name", METHODS.names())
 def test_help_names_every_hyper_parameter(name: str, capsys: pytest.CaptureFixture) -> None:
     parser = Parser(prog="zoo train")
-    _add_arguments(parser, name)
+    add_arguments(parser, DEFAULTS | {"method": name})
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     text = capsys.readouterr().out

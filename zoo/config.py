@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.adversaries import Threat
+from zoo.attacks import parse_eps
 from zoo.errors import UserError
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -51,6 +53,12 @@ class TrainConfig:
     """Share of the training images kept for validation; the split is the same for every run."""
     n: int = 1000
     """Test images of the quick evaluation at the end, drawn evenly over the classes."""
+    eps: str = "8/255"
+    """Radius of adversarial training (Linf, pixels of [0, 1]); unused without --adversary."""
+    steps: int = 10
+    """Gradient steps in each search for an adversarial image."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes."""
     precision: Precision = "auto"
     """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -72,8 +80,14 @@ class TrainConfig:
             raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")
         if not 0 <= self.warmup <= 1:
             raise UserError(f"warmup must be in [0, 1], got {self.warmup}")
+        _ = self.threat
         if self.weights is not None and self.pretrained:
             raise UserError("give either weights or pretrained, not both")
+
+    @property
+    def threat(self) -> Threat:
+        """What adversarial training defends against."""
+        return Threat(parse_eps(self.eps), self.steps, self.label_smoothing)
 
     def folder(self, method: str) -> Path:
         """Return the run's folder."""

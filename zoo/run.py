@@ -17,6 +17,8 @@ CARD = "card.json"
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
 CHECKPOINT = "last.ckpt"
+BEST = "best.ckpt"
+"""Of adversarial training: the epoch that withstood PGD best on validation images; gone once the run is finished."""
 METRICS = "metrics.csv"
 
 

@@ -6,6 +6,7 @@ from zoo.cli._parser import Parser
 def main(parser: Parser, argv: list[str]) -> None:
     """Print what is asked for; without options, the methods, data sets and recipes."""
     parser.add_argument("--methods", action="store_true", help="The methods.")
+    parser.add_argument("--adversaries", action="store_true", help="What can be trained against.")
     parser.add_argument("--data", action="store_true", help="The data sets.")
     parser.add_argument("--recipes", action="store_true", help="The configurations that come with zoo.")
     parser.add_argument(
@@ -16,11 +17,15 @@ def main(parser: Parser, argv: list[str]) -> None:
     from rich.console import Console
 
     console = Console()
-    everything = not (options.methods or options.data or options.recipes or options.archs)
+    everything = not (options.methods or options.adversaries or options.data or options.recipes or options.archs)
     if options.methods or everything:
         from zoo.methods import METHODS
 
         console.print(_table("method", METHODS.describe()))
+    if options.adversaries or everything:
+        from zoo.adversaries import ADVERSARIES
+
+        console.print(_table("adversary", ADVERSARIES.describe()))
     if options.data or everything:
         from zoo.data import DATA
 

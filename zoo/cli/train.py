@@ -10,6 +10,7 @@ import yaml
 from zoo.cli._parser import Parser
 from zoo.errors import UserError
 
+DEFAULTS = {"method": "robust_lowrank", "adversary": "none"}
 OWN_TRAINER_OPTIONS = {
     "max_epochs", "precision", "logger", "callbacks", "default_root_dir", "accelerator", "use_distributed_sampler",
     "enable_model_summary", "fast_dev_run", "barebones", "plugins",
@@ -26,20 +27,24 @@ def main(parser: Parser, argv: list[str]) -> None:
         if not (folder / "config.yaml").is_file():
             raise UserError(f"{folder} is not a run: it has no config.yaml")
         argv = ["--config", str(folder / "config.yaml")]
-    argv = _with_config_paths([re.sub(r"^--method(?=$|=)", "--method.name", word) for word in argv])
-    method_name = _method_name(argv)
-    _add_arguments(parser, method_name)
+    argv = _with_config_paths([re.sub(r"^--(method|adversary)(?=$|=)", r"--\1.name", word) for word in argv])
+    names = plugin_names(argv)
+    add_arguments(parser, names)
     options = parser.parse_args(argv).as_dict()
 
+    from zoo.adversaries import ADVERSARIES
     from zoo.config import TrainConfig
     from zoo.methods import METHODS
     from zoo.training.trainer import resume, train
 
     config = TrainConfig(**{f.name: options[f.name] for f in fields(TrainConfig)})
     config.trainer = _changed_trainer_options(parser, options["trainer"])
-    options["method"].pop("name")
-    method = METHODS.get(method_name)(**options["method"])
-    run = resume(folder, config, method) if folder else train(config, method, options["overwrite"])
+    method = METHODS.get(names["method"])(**_without_name(options["method"]))
+    adversary = ADVERSARIES.get(names["adversary"])(**_without_name(options["adversary"]))
+    if folder:
+        run = resume(folder, config, method, adversary)
+    else:
+        run = train(config, method, adversary, overwrite=options["overwrite"])
 
     from zoo.evaluation import print_card
 
@@ -59,26 +64,33 @@ def _take_resume(argv: list[str]) -> tuple[list[str], Path | None]:
     return argv, None
 
 
-def _method_name(argv: list[str]) -> str:
-    """Find the method's name before parsing, since it decides which flags there are."""
-    name = "robust_lowrank"
+def _without_name(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "name"}
+
+
+def plugin_names(argv: list[str]) -> dict[str, str]:
+    """Find the method's and the adversary's name before parsing, since they decide which flags there are."""
+    return {kind: _plugin_name(argv, kind, default) for kind, default in DEFAULTS.items()}
+
+
+def _plugin_name(argv: list[str], kind: str, name: str) -> str:
     for i, word in enumerate(argv):
         flag, _, value = word.partition("=")
         value = value or (argv[i + 1] if i + 1 < len(argv) else "")
         if flag == "--config":
-            name = _method_in_file(Path(value)) or name
-        elif flag == "--method.name":
+            name = _name_in_file(Path(value), kind) or name
+        elif flag == f"--{kind}.name":
             name = value
     return name
 
 
-def _method_in_file(path: Path) -> str | None:
+def _name_in_file(path: Path, kind: str) -> str | None:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"configuration {path} cannot be read: {error}") from None
-    method = content.get("method") if isinstance(content, dict) else None
-    return method.get("name") if isinstance(method, dict) else method
+    plugin = content.get(kind) if isinstance(content, dict) else None
+    return plugin.get("name") if isinstance(plugin, dict) else plugin
 
 
 def _config_path(value: str) -> Path:
@@ -99,19 +111,23 @@ def _with_config_paths(argv: list[str]) -> list[str]:
     return result
 
 
-def _add_arguments(parser: Parser, method_name: str) -> None:
+def add_arguments(parser: Parser, names: dict[str, str]) -> None:
+    """Add every flag of the command, those of the named method and adversary among them."""
     from lightning.pytorch import Trainer
 
+    from zoo.adversaries import ADVERSARIES
     from zoo.config import TrainConfig
     from zoo.methods import METHODS
+    from zoo.plugins import Plugins
 
     parser.add_argument("--config", action="config", help="YAML file of any of these values, or a recipe's name.")
     parser.add_argument("--resume", type=str, metavar="RUN", help="Continue an interrupted run; takes no other option.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is already there.")
-    parser.add_argument(
-        "--method.name", metavar="METHOD", default=method_name, help=f"One of {', '.join(METHODS.names())}."
-    )
-    parser.add_class_arguments(METHODS.get(method_name), "method")
+    plugins: tuple[Plugins[Any], ...] = (METHODS, ADVERSARIES)
+    for kind in plugins:
+        name, listed = names[kind.kind], ", ".join(kind.names())
+        parser.add_argument(f"--{kind.kind}.name", metavar=kind.kind.upper(), default=name, help=f"One of {listed}.")
+        parser.add_class_arguments(kind.get(name), kind.kind)
     parser.add_fields(TrainConfig, skip=("trainer",))
     parser.add_class_arguments(Trainer, "trainer", skip=OWN_TRAINER_OPTIONS)
 

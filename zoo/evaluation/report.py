@@ -1,5 +1,6 @@
 """Everything that is measured on a finished network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
-from zoo.evaluation.sweeps import QUICK
+from zoo.evaluation.sweeps import QUICK, Sweep
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,23 @@ def quick_evaluation(
     trained: nn.Module,
     images: Tensor,
     labels: Tensor,
+    sweeps: Sequence[Sweep] = QUICK,
     *,
     batch_size: int = 250,
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Report:
-    """Measure what every finished training is measured by: `QUICK`, condition numbers, the Lipschitz bound.
+    """Measure what every finished training is measured by: attacks, condition numbers, the Lipschitz bound.
 
     Args:
         deployed: the network in its deployed form, in eval mode; images in [0, 1] to logits.
         trained: the same network in the form it was trained in.
         images: uint8 (N, C, H, W), of the test split.
         labels: (N,).
+        sweeps: the attacks.
         batch_size, device, progress: see `zoo.evaluation.evaluate`.
     """
-    found = evaluate(deployed, images, labels, QUICK, batch_size=batch_size, device=device, progress=progress)
+    found = evaluate(deployed, images, labels, sweeps, batch_size=batch_size, device=device, progress=progress)
     return Report(
         found,
         sanity(deployed, images, labels, found),

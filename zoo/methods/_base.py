@@ -1,6 +1,7 @@
 """The contract of a method."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,16 @@ from zoo.surgery import Ranks
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
+
+
+Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+"""A model, images (B, C, H, W) in [0, 1] and labels (B,) to ``loss``, ``logits`` and further scalars to log."""
+
+
+def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return the cross-entropy at the images themselves, and the logits."""
+    logits = model(images)
+    return {"loss": F.cross_entropy(logits, labels), "logits": logits.detach()}
 
 
 @dataclass(frozen=True)
@@ -39,16 +50,20 @@ class Method(ABC):
         the weights.
         """
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, objective: Objective = cross_entropy
+    ) -> dict[str, Tensor]:
         """Return ``loss`` (differentiable), ``logits``, and any further scalars to log.
+
+        A method that adds a penalty adds it to what ``objective`` returns, so that it goes with any adversary.
 
         Args:
             model: takes images in [0, 1], returns logits.
             images: (B, C, H, W) in [0, 1].
             labels: (B,), class indices.
+            objective: what is trained for: the cross-entropy, or an adversary's loss.
         """
-        logits = model(images)
-        return {"loss": F.cross_entropy(logits, labels), "logits": logits.detach()}
+        return objective(model, images, labels)
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups; by default vectors (biases, normalisation) do not decay."""

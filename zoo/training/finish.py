@@ -5,18 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import nn
 
+from zoo.adversaries import ADVERSARIES
+from zoo.attacks.pgd import PGD
 from zoo.backbone import create_backbone
 from zoo.card import Card, LayerRow, Provenance
 from zoo.cost import count_macs, count_params
 from zoo.data import load_test
-from zoo.evaluation import quick_evaluation
+from zoo.evaluation import QUICK, Sweep, quick_evaluation
 from zoo.methods import METHODS
 from zoo.provenance import commit, hardware, versions
-from zoo.run import CARD, Run, save_weights
+from zoo.run import BEST, CARD, Run, save_weights
 from zoo.surgery import report, weight_layers
-from zoo.training.module import Classifier
+from zoo.training.module import ROBUST_ACCURACY, Classifier
 
 
 def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: float, command: str) -> Run:
@@ -31,6 +34,9 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
     """
     config, data, method = module.config, module.data, module.method
     device = hardware(trainer.strategy.root_device)
+    if (folder / BEST).is_file():
+        best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+        module.load_state_dict(best["state_dict"])
     trained = module.model.cpu().eval()
     deployed = method.finish(trained).eval()
     images, labels = load_test(
@@ -40,7 +46,10 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
         image_shape=data.image_shape,
         n=config.n,
     )
-    result = quick_evaluation(deployed, trained, images, labels, device=trainer.strategy.root_device)
+    sweeps = QUICK
+    if module.is_robust_training:
+        sweeps = (*QUICK, Sweep(PGD(steps=20), (config.threat.eps,)))
+    result = quick_evaluation(deployed, trained, images, labels, sweeps, device=trainer.strategy.root_device)
     deployed = deployed.cpu()
     dense = create_backbone(config.arch, len(data.class_names), data.image_shape)
     card = Card(
@@ -67,6 +76,7 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
         provenance=Provenance(command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=device),
     )
     card.save(folder / CARD)
+    (folder / BEST).unlink(missing_ok=True)
     return Run(folder)
 
 
@@ -81,7 +91,11 @@ def _layer_rows(
 
 def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[str, Any]:
     """Return what the training itself measured."""
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val_accuracy", "val_loss", "loss")}
+    metrics = {
+        k: float(v)
+        for k, v in trainer.callback_metrics.items()
+        if k in ("val_accuracy", "val_loss", "loss", ROBUST_ACCURACY)
+    }
     return {
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
@@ -89,5 +103,7 @@ def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[s
         "seconds_last_session": round(seconds, 1),
         "train_images": len(module.train_indices),
         "val_images": len(module.val_indices),
+        "adversary": ADVERSARIES.name_of(module.adversary),
+        "adversary_options": dataclasses.asdict(module.adversary) | dataclasses.asdict(module.config.threat),
         **metrics,
     }

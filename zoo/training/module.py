@@ -1,6 +1,7 @@
 """The one LightningModule: a backbone, a method, and the data they are trained on."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +10,9 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from zoo.adversaries import Adversary
+from zoo.adversaries.none import NoAdversary
+from zoo.attacks.pgd import PGD
 from zoo.callbacks.conditioning import log_interval
 from zoo.config import TrainConfig
 from zoo.data import DataSet
@@ -20,6 +24,10 @@ from zoo.methods import Method
 from zoo.surgery import Ranks
 from zoo.training.schedule import learning_rate_factor
 
+PROBES = 512
+"""Validation images on which PGD is run after each epoch of adversarial training."""
+ROBUST_ACCURACY = "val_pgd_accuracy"
+
 
 class Classifier(pl.LightningModule):
     """Drives a method: its loss, its parameter groups and its callbacks, on one data set.
@@ -30,6 +38,7 @@ class Classifier(pl.LightningModule):
     Args:
         model: takes images in [0, 1]; already converted by the method.
         method: what to train it with.
+        adversary: where its loss is taken.
         data: the data set.
         source: its training split.
         config: the recipe.
@@ -37,17 +46,30 @@ class Classifier(pl.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, method: Method, data: DataSet, source: Source, config: TrainConfig, ranks: Ranks
+        self,
+        model: nn.Module,
+        method: Method,
+        adversary: Adversary,
+        data: DataSet,
+        source: Source,
+        config: TrainConfig,
+        ranks: Ranks,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
-        self.method, self.data, self.config, self.ranks = method, data, config, ranks
+        self.method, self.adversary = method, adversary
+        self.data, self.config, self.ranks = data, config, ranks
         self.source = source
         self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
         """Put the training images on the device."""
         self.source = self.source.to(self.trainer.strategy.root_device)
+
+    @property
+    def is_robust_training(self) -> bool:
+        """Whether there is an adversary, so that the best checkpoint is the one that withstands PGD best."""
+        return not isinstance(self.adversary, NoAdversary) and len(self.val_indices) > 0
 
     @property
     def _shard(self) -> tuple[int, int]:
@@ -80,7 +102,8 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the method's loss and log what it returns."""
         images, labels = batch
-        result = self.method.loss(self.model, to_unit(images), labels)
+        objective = partial(self.adversary.loss, threat=self.config.threat)
+        result = self.method.loss(self.model, to_unit(images), labels, objective)
         loss, logits = result["loss"], result.pop("logits").float()
         self._check_finite(loss)
         accuracy = (logits.argmax(1) == labels).float().mean()
@@ -105,6 +128,9 @@ class Classifier(pl.LightningModule):
         options: dict[str, Any] = {"batch_size": len(labels), "sync_dist": self.trainer.world_size > 1}
         self.log("val_loss", F.cross_entropy(logits, labels), **options)
         self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True, **options)
+        if self.is_robust_training and batch_idx * len(labels) < PROBES:
+            robust = PGD(steps=10)(self.model, to_unit(images), labels, [self.config.threat.eps]).robust[0]
+            self.log(ROBUST_ACCURACY, robust.float().mean(), prog_bar=True, **options)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer with the method's parameter groups, and its schedule per step."""

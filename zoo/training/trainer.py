@@ -15,26 +15,29 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
+from zoo.adversaries import ADVERSARIES, Adversary
+from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
 from zoo.callbacks import ConditioningMonitor
 from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.methods import METHODS, Method
-from zoo.run import CARD, CHECKPOINT, CONFIG, METRICS, WEIGHTS, Run
+from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, METRICS, WEIGHTS, Run
 from zoo.training.build import budget, dense_backbone, open_config_data
 from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
-from zoo.training.module import Classifier
+from zoo.training.module import ROBUST_ACCURACY, Classifier
 from zoo.training.progress import ProgressBar
 
 
-def train(config: TrainConfig, method: Method, overwrite: bool = False) -> Run:
+def train(config: TrainConfig, method: Method, adversary: Adversary | None = None, *, overwrite: bool = False) -> Run:
     """Train a model and return its finished run.
 
     Args:
         config: the recipe.
         method: how the network is compressed and trained.
+        adversary: what it is trained against; None: nothing.
         overwrite: replace a run that is already in the folder.
 
     Raises:
@@ -47,22 +50,22 @@ def train(config: TrainConfig, method: Method, overwrite: bool = False) -> Run:
             f"{folder} is not empty: continue it with --resume {folder}, replace it with --overwrite true, "
             "or choose another --out"
         )
-    return _fit(config, method, folder, resume=False)
+    return _fit(config, method, adversary or NoAdversary(), folder, resume=False)
 
 
-def resume(folder: Path, config: TrainConfig, method: Method) -> Run:
+def resume(folder: Path, config: TrainConfig, method: Method, adversary: Adversary) -> Run:
     """Continue an interrupted run from its last checkpoint (from the start, if it has none) and return it finished.
 
     Args:
         folder: the run's folder.
-        config, method: as read from the folder's ``config.yaml``.
+        config, method, adversary: as read from the folder's ``config.yaml``.
     """
     if (folder / CARD).is_file():
         raise UserError(f"{folder} is finished: there is nothing to resume")
-    return _fit(config, method, folder, resume=True)
+    return _fit(config, method, adversary, folder, resume=True)
 
 
-def _fit(config: TrainConfig, method: Method, folder: Path, resume: bool) -> Run:
+def _fit(config: TrainConfig, method: Method, adversary: Adversary, folder: Path, resume: bool) -> Run:
     _quieten()
     pl.seed_everything(config.seed, verbose=False)
     data = open_config_data(config)
@@ -72,13 +75,13 @@ def _fit(config: TrainConfig, method: Method, folder: Path, resume: bool) -> Run
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
     ranks = saved["ranks"] if saved else method.plan(model, budget(config))
     model = with_normalization(method.convert(model, ranks), data.mean, data.std)
-    module = Classifier(model, method, data, source, config, ranks)
+    module = Classifier(model, method, adversary, data, source, config, ranks)
     trainer_options = _trainer_options(config)
     if not resume:
-        _prepare(folder, config, method)
+        _prepare(folder, config, method, adversary)
     trainer = pl.Trainer(
         **trainer_options,
-        callbacks=_callbacks(folder),
+        callbacks=_callbacks(folder, module.is_robust_training),
         logger=_loggers(config, folder, saved.get("global_step", 0)),
         default_root_dir=folder,
     )
@@ -106,13 +109,14 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): delete it to start over") from None
 
 
-def _prepare(folder: Path, config: TrainConfig, method: Method) -> None:
+def _prepare(folder: Path, config: TrainConfig, method: Method, adversary: Adversary) -> None:
     """Create the folder, take away an older run's files, and write the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CARD, WEIGHTS, CHECKPOINT, METRICS):
+    for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS):
         (folder / name).unlink(missing_ok=True)
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     plain["method"] = {"name": METHODS.name_of(method), **dataclasses.asdict(method)}
+    plain["adversary"] = {"name": ADVERSARIES.name_of(adversary), **dataclasses.asdict(adversary)}
     with atomic(folder / CONFIG) as temporary:
         temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
 
@@ -133,18 +137,31 @@ def _trainer_options(config: TrainConfig) -> dict[str, Any]:
         "use_distributed_sampler": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "inference_mode": False,  # validation attacks the model, which takes gradients
         "log_every_n_steps": 10,
     } | config.trainer
 
 
-def _callbacks(folder: Path) -> list[Callback]:
-    checkpoint = ModelCheckpoint(
+def _callbacks(folder: Path, robust: bool) -> list[Callback]:
+    last = ModelCheckpoint(
         dirpath=folder,
         filename=Path(CHECKPOINT).stem,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    return [ConditioningMonitor(), ProgressBar(), checkpoint]
+    callbacks = [ConditioningMonitor(), ProgressBar(), last]
+    if robust:
+        best = ModelCheckpoint(
+            dirpath=folder,
+            filename=Path(BEST).stem,
+            monitor=ROBUST_ACCURACY,
+            mode="max",
+            save_weights_only=True,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+        callbacks.append(best)
+    return callbacks
 
 
 def _loggers(config: TrainConfig, folder: Path, step: int) -> list[Logger]:

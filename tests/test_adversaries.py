@@ -1,0 +1,205 @@
+"""Adversarial training: what every adversary must do, and each loss against its formula."""
+
+import inspect
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+
+from zoo.adversaries import ADVERSARIES, Threat
+from zoo.adversaries import _craft as crafting
+from zoo.adversaries._craft import craft, misleading
+from zoo.attacks._threat import distance
+from zoo.attacks.pgd import PGD
+from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
+from zoo.cli import run as zoo
+from zoo.data import load_test
+from zoo.errors import UserError
+from zoo.layers import factorized_layers
+from zoo.linalg import orthonormality_error
+from zoo.methods import METHODS
+from zoo.run import Run
+
+NAMES = ADVERSARIES.names()
+SEARCHING = [name for name in NAMES if name != "none"]
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(288, 5)
+    )
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.rand(16, 1, 8, 8), torch.arange(16) % 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_lowers_the_loss_and_leaves_the_search_no_trace(name, net, batch):
+    """The search must not change BatchNorm's statistics, the mode, or any gradient of the weights."""
+    adversary, threat = ADVERSARIES.get(name)(), Threat(eps=0.1, steps=3)
+    net[3].p = 0.0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    losses = []
+    for _ in range(8):
+        seen = int(net[1].num_batches_tracked)
+        result = adversary.loss(net.train(), *batch, threat)
+        assert net.training
+        assert int(net[1].num_batches_tracked) - seen in (1, 2)  # the training pass, or the clean and the attacked one
+        assert all(p.grad is None or not p.grad.any() for p in net.parameters())
+        assert result["logits"].shape == (16, 5)
+        assert not result["logits"].requires_grad
+        result["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(result["loss"].item())
+    assert min(losses[-3:]) < losses[0]
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_crafted_images_are_fp32_within_eps_and_higher_in_loss(steps, net, batch):
+    images, labels = batch
+    images[0], images[1] = 0.0, 1.0
+    with torch.autocast("cpu", torch.bfloat16):
+        found = misleading(net.train(), images, labels, 0.05, steps)
+    assert found.dtype == torch.float32
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert (distance(found, images, "Linf") <= 0.05).all()
+    before, after = (F.cross_entropy(net.eval()(x), labels).item() for x in (images, found))
+    assert after > before
+
+
+def test_a_linear_model_is_searched_to_the_corner(batch):
+    """The worst point of a linear loss is eps times the sign of its gradient, which ten steps must reach."""
+    images = 0.5 * batch[0] + 0.25
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    found = craft(model, images, images, lambda z: (z[:, 1] - z[:, 0]).sum(), 0.1, 10)
+    sign = (model[1].weight[1] - model[1].weight[0]).detach().sign().view(1, 1, 8, 8)
+    torch.testing.assert_close(found, images + 0.1 * sign, atol=1e-5, rtol=0)
+
+
+def formula(name: str, clean: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
+    """The losses as the papers write them, with sums and logarithms spelled out."""
+    p, q = clean.softmax(1), attacked.softmax(1)
+    own = torch.arange(len(labels)), labels
+    kl = (p * (p / q).log()).sum(1)
+    others = q.clone()
+    others[own] = 0
+    return {
+        "none": -p[own].log().mean(),
+        "pgd": -q[own].log().mean(),
+        "fgsm_rs": -q[own].log().mean(),
+        "trades": -p[own].log().mean() + 6 * kl.mean(),
+        "mart": (-q[own].log() - (1 - others.amax(1)).log() + 5 * kl * (1 - p[own])).mean(),
+        "score": ((p - F.one_hot(labels, 5)).square().sum(1) + 4 * (q - p).square().sum(1)).mean(),
+    }[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_loss_is_its_paper_s(name, batch, monkeypatch):
+    torch.manual_seed(0)
+    images, labels = batch
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).double()
+    attacked = (images + 0.1 * torch.randn_like(images)).clamp(0, 1).double()
+    module = inspect.getmodule(ADVERSARIES.get(name))
+    for search in ("craft", "misleading"):
+        if hasattr(module, search):
+            monkeypatch.setattr(module, search, lambda *_: attacked)
+    found = ADVERSARIES.get(name)().loss(model, images.double(), labels, Threat())["loss"]
+    expected = formula(name, model(images.double()), model(attacked), labels)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_label_smoothing_reaches_every_loss(name, net, batch):
+    net[3].p = 0.0
+    losses = []
+    for smoothing in (0.0, 0.2):
+        torch.manual_seed(1)
+        adversary = ADVERSARIES.get(name)()
+        losses.append(adversary.loss(net.eval(), *batch, Threat(0.05, 2, smoothing))["loss"].item())
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_the_constraints_hold_under_any_adversary(name, net, batch):
+    method = METHODS.get("robust_lowrank")()
+    model = method.convert(net, {"0": 4, "5": 3}).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    retraction, clamp = OrthonormalRetraction(), SpectrumClamp(0.1)
+    layers = [layer for _, layer in factorized_layers(model)]
+    retraction.layers = clamp.layers = layers
+    objective = partial(ADVERSARIES.get(name)().loss, threat=Threat(0.1, 2))
+    for _ in range(3):
+        optimizer.zero_grad()
+        method.loss(model, *batch, objective)["loss"].backward()
+        optimizer.step()
+        retraction.restore(optimizer)
+        clamp.restore(optimizer)
+        assert max(orthonormality_error(x.detach()) for layer in layers for x in (layer.U, layer.V)) <= 1e-5
+        assert clamp.condition_number <= 1.1
+
+
+def test_adversarial_training_makes_a_run_more_robust(train_tiny):
+    """On real digits, one recipe with and without an adversary."""
+    shared = {"method": "lowrank", "epochs": 6, "eps": "0.15", "steps": 3, "n": 120, "lr": 0.05}
+    plain = train_tiny(name="plain", **shared)
+    robust = train_tiny(name="robust", adversary="pgd", **shared)
+    found = [e for e in robust.card.evaluations if e.eps == 0.15]
+    assert [(e.attack, e.norm, e.options["steps"]) for e in found] == [("pgd", "Linf", 20)]
+    assert "val_pgd_accuracy" in robust.card.training
+    assert robust.card.training["adversary_options"]["eps"] == 0.15
+    assert not (robust.folder / "best.ckpt").exists()
+    images, labels = load_test("digits", data_dir=None, download=False, image_shape=(1, 8, 8), n=120)
+    share = [
+        PGD(steps=20)(run.model(), images / 255, labels, [0.15]).robust.double().mean().item()
+        for run in (plain, robust)
+    ]
+    assert share[1] > share[0] + 0.1
+
+
+def test_the_command_saves_and_resumes_the_adversary(tmp_path):
+    out = tmp_path / "run"
+    options = ["--arch", "test_resnet", "--epochs", "1", "--n", "20", "--device", "cpu", "--precision", "32-true"]
+    zoo(["train", *options, "--adversary", "trades", "--adversary.beta", "3", "--eps", "4/255", "--steps", "1",
+         "--out", str(out)])  # fmt: skip
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    assert saved["adversary"] == {"name": "trades", "beta": 3.0}
+    assert (saved["eps"], saved["steps"]) == ("4/255", 1)
+    card = Run(out).card
+    assert card.training["adversary"] == "trades"
+    (out / "card.json").unlink()
+    zoo(["train", "--resume", str(out)])
+    assert Run(out).card.training["adversary_options"]["beta"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--adversary", "pdg"], "did you mean pgd"),
+        (["--eps", "8"], "8/255"),
+        (["--eps", "0"], "eps"),
+        (["--steps", "0"], "at least one"),
+        (["--label-smoothing", "1"], "label-smoothing"),
+        (["--adversary", "fgsm_rs", "--adversary.alpha", "9"], "alpha"),
+    ],
+)
+def test_mistakes_are_told(options, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        zoo(["train", "--out", str(tmp_path / "run"), *options])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_search_looks_at_the_network_in_eval_mode(net, batch, monkeypatch):
+    modes: list[bool] = []
+    net.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    crafting.misleading(net.train(), *batch, 0.1, 3)
+    assert modes == [False] * 3
+    assert net.training

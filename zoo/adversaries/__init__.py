@@ -1,0 +1,8 @@
+"""What a network is trained against: one kind of adversarial training is one file of this package."""
+
+from zoo.adversaries._base import Adversary, Threat
+from zoo.plugins import Plugins
+
+ADVERSARIES: Plugins[Adversary] = Plugins("adversary", "zoo.adversaries", Adversary)
+
+__all__ = ["ADVERSARIES", "Adversary", "Threat"]

@@ -1,0 +1,51 @@
+"""The contract of an adversary."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from zoo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What training defends against: an Linf ball, and how hard it is searched.
+
+    Attributes:
+        eps: radius in pixels of [0, 1].
+        steps: gradient steps of the search.
+        label_smoothing: of every cross-entropy.
+    """
+
+    eps: float = 8 / 255
+    steps: int = 10
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eps <= 1:
+            raise UserError(f"eps {self.eps:g} is impossible for training: give a radius in (0, 1], such as 8/255")
+        if self.steps < 1:
+            raise UserError(f"steps {self.steps} is impossible: the search needs at least one")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label-smoothing must be in [0, 1), got {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class Adversary(ABC):
+    """Where the loss of a training step is taken, whatever the method.
+
+    A subclass is a frozen dataclass in a file of its own, whose name is the adversary's. Its fields are its
+    hyper-parameters (``--adversary.FIELD``).
+    """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
+        """Return ``loss`` (differentiable), ``logits`` of what was trained on, and further scalars to log.
+
+        Args:
+            model: in training mode; takes images in [0, 1], returns logits.
+            images: (B, C, H, W) in [0, 1].
+            labels: (B,).
+            threat: radius and steps.
+        """

@@ -1,0 +1,72 @@
+"""Make adversarial images during training."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.attacks._threat import project
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Search in eval mode: BatchNorm's statistics see no images of half-way, and dropout does not blur gradients."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def craft(
+    model: nn.Module,
+    images: Tensor,
+    start: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    eps: float,
+    steps: int,
+    relative_step: float = 2.5,
+) -> Tensor:
+    """Return images within eps (Linf) and [0, 1] at the end of signed gradient ascent.
+
+    Images are fp32 whatever the precision of the model; only the gradient in the images is computed.
+
+    Args:
+        model: images to logits.
+        images: (B, C, H, W) in [0, 1].
+        start: where the ascent starts; it is brought into the ball first.
+        loss: of the logits, what to raise.
+        eps: radius.
+        steps: of the ascent.
+        relative_step: size of each in units of eps / steps; 2.5 is 2/255 for ten steps at 8/255.
+    """
+    x = project(start.detach().float(), images, eps, "Linf")
+    with _evaluating(model), torch.enable_grad():
+        for _ in range(steps):
+            x.requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
+            x = project(x.detach() + relative_step * eps / steps * gradient.sign(), images, eps, "Linf")
+    return x.detach()
+
+
+def misleading(
+    model: nn.Module, images: Tensor, labels: Tensor, eps: float, steps: int, relative_step: float = 2.5
+) -> Tensor:
+    """Return images where the cross-entropy is large: see `craft`; the start is uniform in the ball."""
+    start = images + eps * (2 * torch.rand_like(images) - 1)
+    return craft(model, images, start, lambda z: F.cross_entropy(z, labels), eps, steps, relative_step)
+
+
+def nearby(images: Tensor) -> Tensor:
+    """Return a start beside the images, for losses that have no gradient at them."""
+    return images + 0.001 * torch.randn_like(images)
+
+
+@torch.no_grad()
+def clean_probabilities(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the model's probabilities on the images as the search sees them."""
+    with _evaluating(model):
+        return F.softmax(model(images).float(), 1)

@@ -1,0 +1,25 @@
+"""Adversarial training with PGD.
+
+Madry, Makelov, Schmidt, Tsipras, Vladu: Towards deep learning models resistant to adversarial attacks,
+ICLR 2018, arXiv 1706.06083.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._craft import misleading
+
+
+@dataclass(frozen=True)
+class PGDAdversary(Adversary):
+    """Train on images found by projected gradient ascent on the cross-entropy from a random start."""
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
+        """Return the cross-entropy of the adversarial images (equation 2.1 of the paper)."""
+        adversarial = misleading(model, images, labels, threat.eps, threat.steps)
+        logits = model(adversarial)
+        loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing)
+        return {"loss": loss, "logits": logits.detach()}

@@ -1,0 +1,43 @@
+"""SCORE: squared distances of probabilities in place of cross-entropy and KL divergence.
+
+Pang, Lin, Yang, Zhu, Yan: Robustness and accuracy could be reconcilable by (proper) definition, ICML 2022,
+arXiv 2202.10103.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._craft import clean_probabilities, craft, nearby
+
+
+@dataclass(frozen=True)
+class Score(Adversary):
+    """TRADES with squared distances of probabilities, which let an answer change where the truth does.
+
+    The clipping of small losses in the authors' code is left out.
+    """
+
+    beta: float = 4.0
+    """Weight of the distance between the answers on the image and on the adversarial image."""
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
+        """Return ||p(x) - y||^2 + beta ||p(x') - p(x)||^2; label smoothing applies to y."""
+        target = clean_probabilities(model, images)
+        adversarial = craft(
+            model,
+            images,
+            nearby(images),
+            lambda logits: (F.softmax(logits, 1) - target).square().sum(),
+            threat.eps,
+            threat.steps,
+        )
+        logits, attacked = model(images).float(), model(adversarial).float()
+        clean, found = F.softmax(logits, 1), F.softmax(attacked, 1)
+        smooth = threat.label_smoothing
+        truth = F.one_hot(labels, logits.shape[1]) * (1 - smooth) + smooth / logits.shape[1]
+        distance = (found - clean).square().sum(1).mean()
+        loss = (clean - truth.to(clean)).square().sum(1).mean() + self.beta * distance
+        return {"loss": loss, "logits": attacked.detach(), "distance": distance}

@@ -1,0 +1,37 @@
+"""TRADES.
+
+Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan: Theoretically principled trade-off between robustness and accuracy,
+ICML 2019, arXiv 1901.08573.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._craft import clean_probabilities, craft, nearby
+
+
+@dataclass(frozen=True)
+class Trades(Adversary):
+    """Train on the images, and pull the answers on nearby images towards theirs by beta times the KL divergence."""
+
+    beta: float = 6.0
+    """Weight of the divergence: larger is more robust and less accurate (the paper's 1/lambda)."""
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
+        """Return CE(f(x), y) + beta KL(f(x) || f(x')), equation 5 of the paper, with its gradient through both."""
+        target = clean_probabilities(model, images)
+        adversarial = craft(
+            model,
+            images,
+            nearby(images),
+            lambda logits: F.kl_div(F.log_softmax(logits, 1), target, reduction="sum"),
+            threat.eps,
+            threat.steps,
+        )
+        logits, attacked = model(images).float(), model(adversarial).float()
+        divergence = F.kl_div(F.log_softmax(attacked, 1), F.softmax(logits, 1), reduction="batchmean")
+        loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing) + self.beta * divergence
+        return {"loss": loss, "logits": attacked.detach(), "divergence": divergence}
