@@ -57,6 +57,8 @@ class TrainConfig:
     """Radius of adversarial training (Linf, pixels of [0, 1]); unused without --adversary."""
     steps: int = 10
     """Gradient steps in each search for an adversarial image."""
+    awp: float = 0.0
+    """Adversarial weight perturbation: relative radius at which the loss is taken, such as 0.005 (0: none)."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
     precision: Precision = "auto"
@@ -80,6 +82,8 @@ class TrainConfig:
             raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")
         if not 0 <= self.warmup <= 1:
             raise UserError(f"warmup must be in [0, 1], got {self.warmup}")
+        if not 0 <= self.awp < 1:
+            raise UserError(f"awp must be in [0, 1), a share of each weight's norm such as 0.005; got {self.awp}")
         _ = self.threat
         if self.weights is not None and self.pretrained:
             raise UserError("give either weights or pretrained, not both")

@@ -35,17 +35,29 @@ class Threat:
 class Adversary(ABC):
     """Where the loss of a training step is taken, whatever the method.
 
-    A subclass is a frozen dataclass in a file of its own, whose name is the adversary's. Its fields are its
-    hyper-parameters (``--adversary.FIELD``).
+    Searching and training are apart, so that one search serves every loss that is taken at its result (see
+    `zoo.training.awp`). A subclass is a frozen dataclass in a file of its own, whose name is the adversary's.
+    Its fields are its hyper-parameters (``--adversary.FIELD``).
     """
 
     @abstractmethod
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
-        """Return ``loss`` (differentiable), ``logits`` of what was trained on, and further scalars to log.
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+        """Return adversarial images, float32 (B, C, H, W), within the threat's eps and [0, 1].
 
         Args:
             model: in training mode; takes images in [0, 1], returns logits.
             images: (B, C, H, W) in [0, 1].
             labels: (B,).
             threat: radius and steps.
+        """
+
+    @abstractmethod
+    def loss(
+        self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
+    ) -> dict[str, Tensor]:
+        """Return ``loss`` (differentiable), ``logits`` of what was trained on, and further scalars to log.
+
+        Args:
+            model, images, labels, threat: see `search`.
+            adversarial: what the search found.
         """

@@ -24,9 +24,14 @@ class FGSMRS(Adversary):
         if not 0 < self.alpha <= 2:
             raise UserError(f"alpha {self.alpha} is impossible: the step must be in (0, 2] eps")
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+        """Take one large step up the cross-entropy from a random start."""
+        return misleading(model, images, labels, threat.eps, 1, self.alpha)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
+    ) -> dict[str, Tensor]:
         """Return the cross-entropy of the adversarial images (Algorithm 3 of the paper)."""
-        adversarial = misleading(model, images, labels, threat.eps, 1, self.alpha)
         logits = model(adversarial)
         loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing)
         return {"loss": loss, "logits": logits.detach()}

@@ -24,9 +24,14 @@ class Mart(Adversary):
     beta: float = 5.0
     """Weight of the divergence (the paper's lambda)."""
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+        """Climb the cross-entropy from a random start."""
+        return misleading(model, images, labels, threat.eps, threat.steps)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
+    ) -> dict[str, Tensor]:
         """Return BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - f_y(x)), equation 12 of the paper."""
-        adversarial = misleading(model, images, labels, threat.eps, threat.steps)
         logits, attacked = model(images).float(), model(adversarial).float()
         clean, wrong = F.softmax(logits, 1), F.softmax(attacked, 1).scatter(1, labels[:, None], 0).amax(1)
         boosted = F.cross_entropy(attacked, labels, label_smoothing=threat.label_smoothing)

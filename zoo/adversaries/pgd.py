@@ -17,9 +17,14 @@ from zoo.adversaries._craft import misleading
 class PGDAdversary(Adversary):
     """Train on images found by projected gradient ascent on the cross-entropy from a random start."""
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+        """Climb the cross-entropy from a random start."""
+        return misleading(model, images, labels, threat.eps, threat.steps)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
+    ) -> dict[str, Tensor]:
         """Return the cross-entropy of the adversarial images (equation 2.1 of the paper)."""
-        adversarial = misleading(model, images, labels, threat.eps, threat.steps)
         logits = model(adversarial)
         loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing)
         return {"loss": loss, "logits": logits.detach()}

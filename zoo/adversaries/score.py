@@ -23,17 +23,19 @@ class Score(Adversary):
     beta: float = 4.0
     """Weight of the distance between the answers on the image and on the adversarial image."""
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
-        """Return ||p(x) - y||^2 + beta ||p(x') - p(x)||^2; label smoothing applies to y."""
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+        """Climb the distance between the answers on the image and beside it."""
         target = clean_probabilities(model, images)
-        adversarial = craft(
-            model,
-            images,
-            nearby(images),
-            lambda logits: (F.softmax(logits, 1) - target).square().sum(),
-            threat.eps,
-            threat.steps,
-        )
+
+        def divergence(logits: Tensor) -> Tensor:
+            return (F.softmax(logits, 1) - target).square().sum()
+
+        return craft(model, images, nearby(images), divergence, threat.eps, threat.steps)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
+    ) -> dict[str, Tensor]:
+        """Return ||p(x) - y||^2 + beta ||p(x') - p(x)||^2; label smoothing applies to y."""
         logits, attacked = model(images).float(), model(adversarial).float()
         clean, found = F.softmax(logits, 1), F.softmax(attacked, 1)
         smooth = threat.label_smoothing

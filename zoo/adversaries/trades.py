@@ -20,17 +20,19 @@ class Trades(Adversary):
     beta: float = 6.0
     """Weight of the divergence: larger is more robust and less accurate (the paper's 1/lambda)."""
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> dict[str, Tensor]:
-        """Return CE(f(x), y) + beta KL(f(x) || f(x')), equation 5 of the paper, with its gradient through both."""
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+        """Climb the distance between the answers on the image and beside it."""
         target = clean_probabilities(model, images)
-        adversarial = craft(
-            model,
-            images,
-            nearby(images),
-            lambda logits: F.kl_div(F.log_softmax(logits, 1), target, reduction="sum"),
-            threat.eps,
-            threat.steps,
-        )
+
+        def divergence(logits: Tensor) -> Tensor:
+            return F.kl_div(F.log_softmax(logits, 1), target, reduction="sum")
+
+        return craft(model, images, nearby(images), divergence, threat.eps, threat.steps)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
+    ) -> dict[str, Tensor]:
+        """Return CE(f(x), y) + beta KL(f(x) || f(x')), equation 5 of the paper, with its gradient through both."""
         logits, attacked = model(images).float(), model(adversarial).float()
         divergence = F.kl_div(F.log_softmax(attacked, 1), F.softmax(logits, 1), reduction="batchmean")
         loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing) + self.beta * divergence

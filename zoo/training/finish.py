@@ -103,6 +103,7 @@ def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[s
         "seconds_last_session": round(seconds, 1),
         "train_images": len(module.train_indices),
         "val_images": len(module.val_indices),
+        "awp": module.config.awp,
         "adversary": ADVERSARIES.name_of(module.adversary),
         "adversary_options": dataclasses.asdict(module.adversary) | dataclasses.asdict(module.config.threat),
         **metrics,

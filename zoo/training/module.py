@@ -1,7 +1,6 @@
 """The one LightningModule: a backbone, a method, and the data they are trained on."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,6 +21,7 @@ from zoo.data._split import train_val
 from zoo.errors import UserError
 from zoo.methods import Method
 from zoo.surgery import Ranks
+from zoo.training.awp import WeightPerturbation
 from zoo.training.schedule import learning_rate_factor
 
 PROBES = 512
@@ -60,6 +60,7 @@ class Classifier(pl.LightningModule):
         self.method, self.adversary = method, adversary
         self.data, self.config, self.ranks = data, config, ranks
         self.source = source
+        self.weight_adversary = WeightPerturbation(self.model, config.awp) if config.awp else None
         self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
@@ -102,8 +103,18 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the method's loss and log what it returns."""
         images, labels = batch
-        objective = partial(self.adversary.loss, threat=self.config.threat)
-        result = self.method.loss(self.model, to_unit(images), labels, objective)
+        images, threat = to_unit(images), self.config.threat
+        adversarial = self.adversary.search(self.model, images, labels, threat)
+
+        def objective(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return self.adversary.loss(model, images, adversarial, labels, threat)
+
+        def losses() -> dict[str, Tensor]:
+            return self.method.loss(self.model, images, labels, objective)
+
+        if self.weight_adversary is not None:
+            self.weight_adversary.perturb(lambda: losses()["loss"])
+        result = losses()
         loss, logits = result["loss"], result.pop("logits").float()
         self._check_finite(loss)
         accuracy = (logits.argmax(1) == labels).float().mean()
@@ -120,6 +131,11 @@ class Classifier(pl.LightningModule):
                 f"the loss became {loss.item()} at step {self.trainer.global_step} of epoch {self.current_epoch}: "
                 f"lower --lr (now {self.config.lr}) or lengthen --warmup"
             )
+
+    def on_after_backward(self) -> None:
+        """Take the weights back to where the step is made from."""
+        if self.weight_adversary is not None:
+            self.weight_adversary.restore()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log loss and accuracy on the validation images."""
