@@ -13,7 +13,7 @@ from zoo.adversaries import _craft as crafting
 from zoo.adversaries._craft import craft, misleading
 from zoo.attacks._threat import distance
 from zoo.attacks.pgd import PGD
-from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
+from zoo.callbacks import OrthonormalRetraction, OverfittingGuard, SpectrumClamp
 from zoo.cli import run as zoo
 from zoo.data import load_test
 from zoo.errors import UserError
@@ -21,6 +21,7 @@ from zoo.layers import factorized_layers
 from zoo.linalg import orthonormality_error
 from zoo.methods import METHODS
 from zoo.run import Run
+from zoo.training.module import Classifier
 
 NAMES = ADVERSARIES.names()
 SEARCHING = [name for name in NAMES if name != "none"]
@@ -207,3 +208,29 @@ def test_the_search_looks_at_the_network_in_eval_mode(net, batch, monkeypatch):
     crafting.misleading(net.train(), *batch, 0.1, 3)
     assert modes == [False] * 3
     assert net.training
+
+
+def test_an_epoch_that_collapses_is_taken_back(train_tiny, monkeypatch, capsys):
+    """The probe is made to see a collapse in the second epoch of three."""
+    seen = iter([0.6, 0.1, 0.7])
+    monkeypatch.setattr(OverfittingGuard, "probe", lambda *_: next(seen))
+    at_start: list[dict[str, Tensor]] = []
+    remember = Classifier.on_train_epoch_start
+
+    def start(self):
+        at_start.append({name: p.detach().clone() for name, p in self.named_parameters()})
+        remember(self)
+
+    monkeypatch.setattr(Classifier, "on_train_epoch_start", start)
+    run = train_tiny(adversary="fgsm_rs", epochs=3, eps="0.1")
+    assert all(torch.equal(value, at_start[1][name]) for name, value in at_start[2].items())
+    assert any(not torch.equal(value, at_start[0][name]) for name, value in at_start[1].items())
+    assert "catastrophic overfitting in epoch 2" in capsys.readouterr().out
+    assert "rolled_back" in (run.folder / "metrics.csv").read_text()
+
+
+def test_the_guard_measures_pgd_accuracy(train_tiny):
+    run = train_tiny("dense", adversary="fgsm_rs", epochs=1, eps="0.1")
+    rows = (run.folder / "metrics.csv").read_text()
+    assert "probe_pgd_accuracy" in rows
+    assert "rolled_back" not in rows

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -39,6 +40,9 @@ class Adversary(ABC):
     `zoo.training.awp`). A subclass is a frozen dataclass in a file of its own, whose name is the adversary's.
     Its fields are its hyper-parameters (``--adversary.FIELD``).
     """
+
+    can_collapse: ClassVar[bool] = False
+    """Whether training may learn to mislead the search itself, so that PGD must watch over it."""
 
     @abstractmethod
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:

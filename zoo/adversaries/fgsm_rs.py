@@ -4,6 +4,7 @@ Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, I
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from zoo.errors import UserError
 @dataclass(frozen=True)
 class FGSMRS(Adversary):
     """Train on images one large gradient step from a random start: much cheaper than PGD; takes no --steps."""
+
+    can_collapse: ClassVar[bool] = True
 
     alpha: float = 1.25
     """Step size in units of eps (the paper's; training collapses where it is much larger)."""

@@ -25,7 +25,7 @@ from zoo.training.awp import WeightPerturbation
 from zoo.training.schedule import learning_rate_factor
 
 PROBES = 512
-"""Validation images on which PGD is run after each epoch of adversarial training."""
+"""Images on which PGD is run after each epoch of adversarial training."""
 ROBUST_ACCURACY = "val_pgd_accuracy"
 
 
@@ -166,6 +166,12 @@ class Classifier(pl.LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Return the method's callbacks."""
         return self.method.callbacks()
+
+    def probe(self) -> tuple[Tensor, Tensor]:
+        """Return a few training images, in [0, 1], and their labels: the same ones whenever asked."""
+        few = self.train_indices[:PROBES]
+        labels = self.source.labels[few.to(self.source.labels.device)]
+        return to_unit(self.source.fetch(few.to(labels.device))), labels
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the ranks, from which a resumed run rebuilds the model."""

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.callbacks import ConditioningMonitor
+from zoo.callbacks import ConditioningMonitor, OverfittingGuard
 from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
@@ -81,7 +81,7 @@ def _fit(config: TrainConfig, method: Method, adversary: Adversary, folder: Path
         _prepare(folder, config, method, adversary)
     trainer = pl.Trainer(
         **trainer_options,
-        callbacks=_callbacks(folder, module.is_robust_training),
+        callbacks=_callbacks(folder, module),
         logger=_loggers(config, folder, saved.get("global_step", 0)),
         default_root_dir=folder,
     )
@@ -142,7 +142,7 @@ def _trainer_options(config: TrainConfig) -> dict[str, Any]:
     } | config.trainer
 
 
-def _callbacks(folder: Path, robust: bool) -> list[Callback]:
+def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
     last = ModelCheckpoint(
         dirpath=folder,
         filename=Path(CHECKPOINT).stem,
@@ -150,7 +150,9 @@ def _callbacks(folder: Path, robust: bool) -> list[Callback]:
         enable_version_counter=False,
     )
     callbacks = [ConditioningMonitor(), ProgressBar(), last]
-    if robust:
+    if module.adversary.can_collapse:
+        callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT))
+    if module.is_robust_training:
         best = ModelCheckpoint(
             dirpath=folder,
             filename=Path(BEST).stem,

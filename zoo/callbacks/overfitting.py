@@ -1,0 +1,73 @@
+"""Notice when one-step adversarial training collapses, and undo the epoch.
+
+Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, ICLR 2020, arXiv 2001.03994,
+section 5.4: the network learns to mislead the single gradient step, and PGD accuracy falls to zero.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from zoo.attacks.pgd import PGD
+
+
+class OverfittingGuard(Callback):
+    """Measure PGD accuracy on the same images after each epoch; where it collapses, take the epoch back.
+
+    The weights, the optimizer's state and the buffers go back to the last checkpoint, which is the epoch
+    before; training goes on from there with the later, smaller learning rates.
+
+    Args:
+        images: to probe, (B, C, H, W) in [0, 1].
+        labels: (B,).
+        eps: Linf radius.
+        checkpoint: the file that holds the epoch before.
+        share: of the best accuracy so far, below which an epoch counts as collapsed.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, eps: float, checkpoint: Path, share: float = 0.5) -> None:
+        self.images, self.labels, self.eps = images, labels, eps
+        self.checkpoint, self.share = checkpoint, share
+        self.best = 0.0
+
+    def probe(self, pl_module: pl.LightningModule) -> float:
+        """Return the accuracy under PGD with ten steps."""
+        model = pl_module.get_submodule("model")
+        training = model.training
+        found = PGD(steps=10)(
+            model.eval(), self.images.to(pl_module.device), self.labels.to(pl_module.device), [self.eps]
+        )
+        model.train(training)
+        return found.robust.double().mean().item()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Probe, and go back if this epoch broke what the earlier ones had reached."""
+        accuracy = self.probe(pl_module)
+        pl_module.log("probe_pgd_accuracy", accuracy)
+        chance = 1 / (int(self.labels.max()) + 1)
+        if self.best > chance and accuracy < self.share * self.best and self.checkpoint.is_file():
+            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            pl_module.load_state_dict(saved["state_dict"])
+            for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):
+                rates = [group["lr"] for group in optimizer.param_groups]
+                optimizer.load_state_dict(state)
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate
+            pl_module.print(
+                f"catastrophic overfitting in epoch {trainer.current_epoch + 1}: PGD accuracy on training images fell "
+                f"from {self.best:.1%} to {accuracy:.1%}; went back to the epoch before"
+            )
+            pl_module.log("rolled_back", 1.0)
+        self.best = max(self.best, accuracy)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best accuracy, for resuming."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.best = state_dict["best"]
