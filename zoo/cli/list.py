@@ -56,7 +56,9 @@ def _table(kind: str, rows: dict[str, str]) -> object:
     from rich import box
     from rich.table import Table
 
-    table = Table(kind, "", box=box.SIMPLE_HEAD, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    table.add_column(kind, min_width=max(map(len, rows), default=0))  # a name is for copying: never cut
+    table.add_column("")
     for name, text in rows.items():
         table.add_row(name, text)
     return table
