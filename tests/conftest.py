@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples every time, however slow the machine; `--hypothesis-profile default` draws others.
+settings.register_profile("zoo", deadline=None, derandomize=True)
+settings.load_profile("zoo")
 
 # Two test processes share two cores; more threads than cores make every barrier wait.
 torch.set_num_threads(1)
