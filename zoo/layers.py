@@ -15,6 +15,8 @@ Init = Literal["weights", "random"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
+TINY = 1e-12
+"""Keeps the scale of a step finite where S vanishes."""
 GEOMETRY = (
     *("in_features", "out_features"),
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
@@ -60,6 +62,11 @@ class Factorized(nn.Module, ABC):
     def rank(self) -> int:
         """The number r of columns of U and V."""
         return self.S.shape[0]
+
+    @torch.no_grad()
+    def flow_scale(self) -> Tensor:
+        """Return r / ||S||_F^2, the scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold."""
+        return self.rank / self.S.square().sum().clamp_min(TINY)
 
     @property
     def weight(self) -> Tensor:

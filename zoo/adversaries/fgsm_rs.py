@@ -6,12 +6,12 @@ Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, I
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Adversary, Threat
 from zoo.adversaries._craft import misleading
 from zoo.errors import UserError
+from zoo.methods import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,4 @@ class FGSMRS(Adversary):
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
         """Return the cross-entropy of the adversarial images (Algorithm 3 of the paper)."""
-        logits = model(adversarial)
-        loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing)
-        return {"loss": loss, "logits": logits.detach()}
+        return cross_entropy(model, adversarial, labels, threat.label_smoothing)

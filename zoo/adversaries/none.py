@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Adversary, Threat
+from zoo.methods import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,4 @@ class NoAdversary(Adversary):
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
         """Return the cross-entropy of the images."""
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing)
-        return {"loss": loss, "logits": logits.detach()}
+        return cross_entropy(model, images, labels, threat.label_smoothing)

@@ -6,11 +6,11 @@ ICLR 2018, arXiv 1706.06083.
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Adversary, Threat
 from zoo.adversaries._craft import misleading
+from zoo.methods import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,4 @@ class PGDAdversary(Adversary):
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
         """Return the cross-entropy of the adversarial images (equation 2.1 of the paper)."""
-        logits = model(adversarial)
-        loss = F.cross_entropy(logits, labels, label_smoothing=threat.label_smoothing)
-        return {"loss": loss, "logits": logits.detach()}
+        return cross_entropy(model, adversarial, labels, threat.label_smoothing)

@@ -62,25 +62,14 @@ class _Search:
         self.rises = torch.zeros_like(self.rises)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """A loss with what it takes besides the logits, one row per image, such as labels and targets."""
-
-    loss: Loss
-    per_image: tuple[Tensor, ...]
-
-    def at(self, rows: Tensor) -> tuple[Loss, *tuple[Tensor, ...]]:
-        """Return the loss and the rows of its arguments, as `Victim.ascent` takes them."""
-        return self.loss, *(t[rows] for t in self.per_image)
-
-
 def apgd(
     victim: Victim,
     images: Tensor,
     labels: Tensor,
     eps: float,
     norm: Norm,
-    objective: Objective,
+    loss: Loss,
+    per_image: tuple[Tensor, ...],
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
@@ -94,14 +83,15 @@ def apgd(
         labels: (B,).
         eps: radius.
         norm: of the ball.
-        objective: what to raise.
+        loss: what to raise, of the logits and ``per_image``.
+        per_image: what the loss takes besides, one row per image, such as labels and targets.
         steps: gradient steps.
         generator: of the random start, on the sphere of radius eps.
     """
     start = project(images + eps * random_on_sphere(images, norm, generator), images, eps, norm)
     found = start.clone()
     rows = torch.arange(len(images), device=images.device)
-    logits, value, gradient = victim.ascent(start, *objective.at(rows))
+    logits, value, gradient = victim.ascent(start, loss, *per_image)
     state = _Search(
         rows, images, start, start, value, gradient, start, value, gradient,
         torch.full_like(value, 2 * eps), torch.zeros_like(value), value,
@@ -113,7 +103,7 @@ def apgd(
         if not len(state.rows):
             break
         state.x, state.before = _step(state, eps, norm, 1.0 if i == 1 else MOMENTUM), state.x
-        logits, value, state.gradient = victim.ascent(state.x, *objective.at(state.rows))
+        logits, value, state.gradient = victim.ascent(state.x, loss, *(t[state.rows] for t in per_image))
         fallen = logits.argmax(1) != labels[state.rows]
         found[state.rows[fallen]] = state.x[fallen]
         state.rises += value > state.value

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,10 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise unknown_name("norm", self.norm, NORMS)
+        for field in fields(self):
+            count = getattr(self, field.name)
+            if isinstance(count, int) and not isinstance(count, bool) and field.name != "seed" and count < 1:
+                raise UserError(f"{self!r}: {field.name} must be at least 1")
 
     def obstacle(self, classes: int) -> str:
         """Return why the attack cannot be run on a model of so many classes, or ``""``."""

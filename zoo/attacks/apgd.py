@@ -10,11 +10,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from zoo.attacks._apgd import Objective, apgd
+from zoo.attacks._apgd import apgd
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import cross_entropy, dlr
 from zoo.attacks._victim import Victim, in_turn
-from zoo.errors import UserError, unknown_name
+from zoo.errors import unknown_name
 
 LossName = Literal["ce", "dlr"]
 
@@ -40,8 +40,6 @@ class APGD(Attack):
         super().__post_init__()
         if self.loss not in get_args(LossName):
             raise unknown_name("loss", self.loss, get_args(LossName))
-        if self.steps < 1 or self.restarts < 1:
-            raise UserError(f"{self!r}: steps and restarts must be at least 1")
 
     def obstacle(self, classes: int) -> str:
         """The third largest logit must exist."""
@@ -58,7 +56,7 @@ class APGD(Attack):
         loss = cross_entropy if self.loss == "ce" else dlr
 
         def search(rows: Tensor) -> Tensor:
-            objective = Objective(loss, (labels[rows],))
-            return apgd(victim, images[rows], labels[rows], eps, self.norm, objective, self.steps, generator)
+            x, y = images[rows], labels[rows]
+            return apgd(victim, x, y, eps, self.norm, loss, (y,), self.steps, generator)
 
         return in_turn(victim, images, labels, [search] * self.restarts)

@@ -10,11 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from zoo.attacks._apgd import Objective, apgd
+from zoo.attacks._apgd import apgd
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import likeliest_others, targeted_dlr
 from zoo.attacks._victim import Victim, in_turn
-from zoo.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +28,6 @@ class APGDT(Attack):
     """Searches towards each class."""
     seed: int = 0
     """Seed of the random starts."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1 or self.restarts < 1 or self.targets < 1:
-            raise UserError(f"{self!r}: steps, restarts and targets must be at least 1")
 
     def obstacle(self, classes: int) -> str:
         """The fourth largest logit must exist."""
@@ -50,8 +44,8 @@ class APGDT(Attack):
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
 
         def search(k: int, rows: Tensor) -> Tensor:
-            objective = Objective(targeted_dlr, (labels[rows], others[rows, k]))
-            return apgd(victim, images[rows], labels[rows], eps, self.norm, objective, self.steps, generator)
+            x, y = images[rows], labels[rows]
+            return apgd(victim, x, y, eps, self.norm, targeted_dlr, (y, others[rows, k]), self.steps, generator)
 
         towards_each = [partial(search, k) for k in range(others.shape[1]) for _ in range(self.restarts)]
         return in_turn(victim, images, labels, towards_each)

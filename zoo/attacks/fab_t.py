@@ -15,7 +15,6 @@ from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import likeliest_others, towards
 from zoo.attacks._threat import Norm, column, project
 from zoo.attacks._victim import Victim, in_turn
-from zoo.errors import UserError
 
 OVERSHOOT = 1.05
 """eta: how far past the linearized boundary a step goes."""
@@ -36,11 +35,6 @@ class FABT(Attack):
     """Classes to try, likeliest first; all others where there are fewer."""
     steps: int = 100
     """Linearizations of the boundary with each class."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1 or self.targets < 1:
-            raise UserError(f"{self!r}: steps and targets must be at least 1")
 
     def passes(self, classes: int) -> int:
         """A gradient and a verdict per step, towards each class."""

@@ -38,8 +38,8 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.restarts < 1 or not self.relative_step > 0:
-            raise UserError(f"{self!r}: steps and restarts must be at least 1, relative_step above 0")
+        if not self.relative_step > 0:
+            raise UserError(f"{self!r}: relative_step must be above 0")
         if self.restarts > 1 and not self.random_start:
             raise UserError(f"{self!r}: restarts without a random start would repeat the same search")
 

@@ -14,7 +14,6 @@ from zoo.attacks._losses import margin
 from zoo.attacks._squares import bump, moved_window, side, signed_square, signs, square, stripes, tiles
 from zoo.attacks._threat import column
 from zoo.attacks._victim import Victim, in_turn
-from zoo.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +26,6 @@ class Square(Attack):
     """Searches of each image until one succeeds."""
     seed: int = 0
     """Seed of the squares."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.queries < 1 or self.restarts < 1:
-            raise UserError(f"{self!r}: queries and restarts must be at least 1")
 
     def passes(self, classes: int) -> int:
         """One per query."""

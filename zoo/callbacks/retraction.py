@@ -13,8 +13,6 @@ from zoo.linalg.stiefel import ORTHONORMAL, full_precision, orthonormality_error
 
 MOMENTA = ("momentum_buffer", "exp_avg")
 """Optimizer state that is a direction, and so must be tangent (SGD; Adam and its kin)."""
-TINY = 1e-12
-"""Keeps the scale of the step finite where S vanishes."""
 
 
 class OrthonormalRetraction(StepHook):
@@ -37,7 +35,7 @@ class OrthonormalRetraction(StepHook):
         own = {p: group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         for layer in self.layers:
             with full_precision(layer.S.device):
-                scale = layer.rank / layer.S.square().sum().clamp_min(TINY)
+                scale = layer.flow_scale()
                 for x in (layer.U, layer.V):
                     if x in own:
                         assert x.grad is not None

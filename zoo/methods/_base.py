@@ -19,10 +19,11 @@ Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 """A model, images (B, C, H, W) in [0, 1] and labels (B,) to ``loss``, ``logits`` and further scalars to log."""
 
 
-def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the cross-entropy at the images themselves, and the logits."""
+def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+    """Return the cross-entropy at the images, and the logits."""
     logits = model(images)
-    return {"loss": F.cross_entropy(logits, labels), "logits": logits.detach()}
+    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    return {"loss": loss, "logits": logits.detach()}
 
 
 @dataclass(frozen=True)

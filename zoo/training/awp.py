@@ -59,8 +59,7 @@ class WeightPerturbation:
     def _move(self, layer: Factorized, du: Tensor, ds: Tensor, dv: Tensor) -> None:
         """Move the three factors together; see the class."""
         u, s, v = layer.U.data, layer.S.data, layer.V.data
-        scale = layer.rank / s.square().sum().clamp_min(TINY)  # as in the gradient flow: zoo.callbacks.retraction
-        du, dv = du * scale, dv * scale
+        du, dv = du * layer.flow_scale(), dv * layer.flow_scale()
         left, right = torch.cat([u, du], 1), torch.cat([v, dv], 1)
         gram_left, gram_right = left.T @ left, right.T @ right
         r = layer.rank
