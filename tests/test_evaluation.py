@@ -108,9 +108,13 @@ def test_what_was_judged_is_not_judged_again(problem, tmp_path, monkeypatch):
 
 
 def test_a_damaged_file_of_outcomes_is_named(tmp_path):
-    (tmp_path / "outcomes.npz").write_bytes(b"PK no zip")
-    with pytest.raises(UserError, match=r"outcomes\.npz cannot be read"):
-        Outcomes(tmp_path / "outcomes.npz", "me")
+    path = tmp_path / "outcomes.npz"
+    Outcomes(path, "me").put("clean", torch.ones(500, dtype=torch.bool))
+    truncated = path.read_bytes()[:-40]
+    for content in (b"PK no zip", truncated, b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"outcomes\.npz cannot be read"):
+            Outcomes(path, "me")
 
 
 def test_the_running_accuracy_is_shown_on_a_terminal_only(problem, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Which images withstood which search: kept per image, so that figures can be recomputed and evaluations resumed."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class Outcomes:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} cannot be read ({error}): delete it to evaluate anew") from None
         if str(found.pop(self.OWNER, "")) != self.owner:
             return {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from zoo.adversaries import ADVERSARIES
@@ -19,7 +20,7 @@ from zoo.methods import METHODS
 from zoo.provenance import commit, hardware, versions
 from zoo.run import BEST, CARD, Run, save_weights
 from zoo.surgery import report, weight_layers
-from zoo.training.module import ROBUST_ACCURACY, Classifier
+from zoo.training.module import Classifier
 
 
 def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: float, command: str) -> Run:
@@ -91,11 +92,11 @@ def _layer_rows(
 
 def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[str, Any]:
     """Return what the training itself measured."""
-    metrics = {
-        k: float(v)
-        for k, v in trainer.callback_metrics.items()
-        if k in ("val_accuracy", "val_loss", "loss", ROBUST_ACCURACY)
-    }
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val_accuracy", "val_loss", "loss")}
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            # The saved weights are those of the best epoch; the others are figures of the last one.
+            metrics = {callback.monitor: callback.best_model_score.item()}
     return {
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,

@@ -73,6 +73,11 @@ class Classifier(pl.LightningModule):
         return not isinstance(self.adversary, NoAdversary) and len(self.val_indices) > 0
 
     @property
+    def val_batch_size(self) -> int:
+        """Images per validation batch: nothing is kept for a backward pass."""
+        return 2 * self.config.batch_size
+
+    @property
     def _shard(self) -> tuple[int, int]:
         return self.trainer.global_rank, self.trainer.world_size
 
@@ -90,7 +95,7 @@ class Classifier(pl.LightningModule):
 
     def val_dataloader(self) -> EvalBatches:
         """Return the validation batches, cut from the training split."""
-        return EvalBatches(self.source, self.val_indices, 2 * self.config.batch_size, self._shard)
+        return EvalBatches(self.source, self.val_indices, self.val_batch_size, self._shard)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify uint8 images (B, C, H, W): logits (B, classes)."""
@@ -144,7 +149,7 @@ class Classifier(pl.LightningModule):
         options: dict[str, Any] = {"batch_size": len(labels), "sync_dist": self.trainer.world_size > 1}
         self.log("val_loss", F.cross_entropy(logits, labels), **options)
         self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True, **options)
-        if self.is_robust_training and batch_idx * len(labels) < PROBES:
+        if self.is_robust_training and batch_idx * self.val_batch_size < PROBES:
             robust = PGD(steps=10)(self.model, to_unit(images), labels, [self.config.threat.eps]).robust[0]
             self.log(ROBUST_ACCURACY, robust.float().mean(), prog_bar=True, **options)
 
