@@ -12,6 +12,7 @@ from torch import nn
 from zoo.backbone import create_backbone, with_normalization
 from zoo.data import load_test
 from zoo.errors import UserError
+from zoo.evaluation.folded import folded
 from zoo.evaluation.sweeps import Sweep
 from zoo.export.accuracy import Accuracy, adversarial_accuracy, check_labels, clean_accuracy
 from zoo.export.latency import Latency, measure
@@ -61,12 +62,14 @@ class Target:
         path: the exported file.
         metadata: what the file says of itself.
         model: builds the PyTorch model it was exported from, in eval mode; None if that is not at hand.
+        masking: signs of masked gradients that its card lists, see `zoo.evaluation.sanity`.
     """
 
     name: str
     path: Path
     metadata: Metadata
     model: Callable[[], nn.Module] | None
+    masking: tuple[str, ...] = ()
 
 
 def _dense_key(metadata: Metadata) -> tuple[object, ...]:
@@ -110,7 +113,7 @@ def _accuracies(target: Target, settings: Settings, sweeps: Sequence[Sweep]) -> 
     if target.model is None:
         return (clean,), "no run beside the file: no model to make adversarial examples with"
     on_gpu = onnx_model.device == "cuda" and torch.cuda.is_available()
-    source = target.model().to("cuda" if on_gpu else "cpu")
+    source = folded(target.model(), metadata.image_shape).to("cuda" if on_gpu else "cpu")
     found = [adversarial_accuracy(onnx_model, source, sweep, images, labels) for sweep in sweeps]
     return (clean, *(accuracy for of_sweep in found for accuracy in of_sweep)), ""
 
@@ -169,4 +172,4 @@ def _row(
 ) -> Row:
     ratios = {batch: latency[batch].ratio_to(base[batch]) for batch in latency}
     size = target.path.stat().st_size
-    return Row(target.name, target.path.name, size, target.metadata, latency, ratios, accuracies, note)
+    return Row(target.name, target.path.name, size, target.metadata, latency, ratios, accuracies, note, target.masking)

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one file; ``latency_ratio`` is time over the dense backbone's, by batch size."""
+    """What was measured of one file.
+
+    Attributes:
+        latency_ratio: time over the dense backbone's, by batch size.
+        note: why accuracies are missing, or ``""``.
+        masking: signs of masked gradients on the model's card: accuracies under attack are not to be believed.
+    """
 
     name: str
     file: str
@@ -30,6 +36,7 @@ class Row:
     latency_ratio: dict[int, float]
     accuracies: tuple[Accuracy, ...] = ()
     note: str = ""
+    masking: tuple[str, ...] = ()
 
     @property
     def is_dense(self) -> bool:
@@ -66,6 +73,7 @@ def _plain(row: Row) -> dict[str, Any]:
         **{name: getattr(row.metadata, name) for name in kept},
         "latency": [{**asdict(x), "ratio_to_dense": row.latency_ratio[x.batch]} for x in row.latency.values()],
         "accuracies": [asdict(x) for x in row.accuracies],
+        "gradient_masking": list(row.masking),
         "note": row.note,
     }
 
@@ -90,6 +98,9 @@ def table(rows: list[Row], settings: "Settings") -> Table:
         result.add_row(
             label, *({_name(x): f"{x.accuracy:.2%}" for x in row.accuracies}.get(label, "-") for row in rows)
         )
+    if any(row.masking for row in rows):
+        signs = (", ".join(row.masking).replace("_", " ") or "-" for row in rows)
+        result.add_row("gradient masking", *signs, style="bold red")
     return result
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.attacks import ATTACKS, Attack, Victim, check_eps, format_eps, parse_eps
+from zoo.attacks._losses import cross_entropy
 from zoo.attacks._threat import NORMS, distance, project, random_in_ball, steepest
 from zoo.attacks.apgd import APGD
 from zoo.attacks.fgsm import FGSM
@@ -282,6 +283,36 @@ def test_attacks_run_under_inference_mode_and_autocast_as_without(trained):
     plain = PGD()(model, images, labels, [0.03])
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(PGD()(model, images, labels, [0.03]).adversarial, plain.adversarial)
+
+
+class Coarse(nn.Module):
+    """Two logits that bf16 cannot tell apart: 100 and 100.1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(PIXELS, 2)
+        nn.init.constant_(self.head.weight, 1e-3)
+        self.head.bias.data = torch.tensor([100.0, 100.1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))
+
+
+def test_bf16_gradients_never_decide_what_is_misclassified():
+    model, images, labels = Coarse().eval(), torch.rand(8, *SHAPE), torch.ones(8, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (model(images).argmax(1) != labels).all()
+    for attack in (FGSM(), PGD(steps=3), APGD(steps=5)):
+        assert attack(model, images, labels, [0.1], gradients="bf16").robust.all()
+
+
+def test_bf16_gradients_are_those_of_fp32_up_to_rounding(trained):
+    model, images, labels = trained
+    exact = Victim(model).ascent(images, cross_entropy, labels)[2].flatten(1)
+    rounded = Victim(model, gradients="bf16").ascent(images, cross_entropy, labels)[2].flatten(1)
+    assert rounded.dtype == torch.float32
+    assert (torch.cosine_similarity(exact, rounded) > 0.99).all()
+    assert not torch.equal(exact, rounded)
 
 
 def test_the_model_is_left_as_it_was(trained):

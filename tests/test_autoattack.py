@@ -124,7 +124,7 @@ def test_the_step_size_is_looked_at_when_the_paper_says():
 
 def test_apgd_climbs_higher_than_pgd_of_as_many_steps(bumpy):
     model, images, labels = bumpy
-    found = apgd(Victim(model), images, labels, 0.3, "L2", cross_entropy, (labels,), 100, torch.Generator())
+    found = apgd(Victim(model), images, labels, 0.3, "L2", cross_entropy, None, 100, torch.Generator())
     pgd = PGD(norm="L2", steps=100)(model, images, labels, [0.3]).adversarial[0]
     climbed, other = (cross_entropy(model(x), labels).detach() for x in (found, pgd))
     fell = model(pgd).argmax(1) != labels

@@ -7,6 +7,7 @@ import pytest
 from make_run import make_run
 
 from zoo import cli
+from zoo.card import Sanity
 from zoo.errors import UserError
 from zoo.export.bench import Settings
 from zoo.export.latency import Latency, TimingProcess
@@ -52,6 +53,19 @@ def test_timing_process(runs: tuple[Run, Run]) -> None:
 def test_timing_process_tells_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no ONNX file at"):
         TimingProcess(tmp_path / "model.onnx", "cpu", 1)
+
+
+def test_masked_gradients_are_flagged(
+    runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "masked"
+    shutil.copytree(runs[0].folder, folder)
+    run = Run(folder)
+    sanity = Sanity(failures=("zero_gradients",), zero_gradient_share=1.0, accuracy_at_large_eps=0.9, n=40)
+    run.save_card(run.card.model_copy(update={"sanity": sanity}))
+    cli.run(["bench", str(folder), *QUICK, "--n", "0"])
+    assert "gradient masking" in capsys.readouterr().out
+    assert json.loads((folder / "bench.json").read_text())["rows"][1]["gradient_masking"] == ["zero_gradients"]
 
 
 def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from zoo.attacks.fab_t import FABT
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
 from zoo.attacks.square import Square
-from zoo.backbone import with_normalization
+from zoo.backbone import create_backbone, with_normalization
 from zoo.card import Evaluation
 from zoo.cli import run as zoo
 from zoo.errors import UserError
@@ -29,6 +29,7 @@ from zoo.evaluation import (
     choose_sweeps,
     condition_numbers,
     evaluate,
+    folded,
     identity,
     print_card,
     quick_evaluation,
@@ -145,6 +146,37 @@ def test_attacks_norms_and_radii_combine():
     assert choose_sweeps(["fgsm"], None, [0.03, 0.01]) == [Sweep(FGSM(), (0.01, 0.03))]
     assert choose_sweeps(["pgd"], ["L2"], [1.0], seed=7) == [Sweep(PGD(norm="L2", seed=7), (1.0,))]
     assert [s.name for s in choose_sweeps(["fgsm", "pgd", "fgsm"])] == ["fgsm Linf", "fgsm L2", "pgd Linf", "pgd L2"]
+
+
+def test_a_tier_has_norms_and_radii_of_its_own():
+    (standard,) = choose_sweeps(["standard"], seed=3)
+    assert standard == Sweep(AutoAttack(seed=3), (8 / 255,))
+    assert choose_sweeps(["standard"], ["L2"]) == [Sweep(AutoAttack(norm="L2"), (0.5,))]
+    assert choose_sweeps(["standard"], None, [0.01]) == [Sweep(AutoAttack(), (0.01,))]
+    linf, l2 = choose_sweeps(["full"])
+    assert (linf.attack.norm, l2.attack.norm) == ("Linf", "L2")
+    assert [part.restarts for part in linf.attack.parts(10) if hasattr(part, "restarts")] == [5, 5, 5]
+    with pytest.raises(UserError, match="did you mean standard"):
+        choose_sweeps(["standart"])
+
+
+# The network that is attacked.
+
+
+def test_the_folded_network_computes_the_same_and_has_no_batch_norm():
+    torch.manual_seed(0)
+    model = create_backbone("test_resnet", 10, (3, 32, 32))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    model.eval()
+    images = torch.rand(3, 3, 32, 32)
+    exported = folded(model, (3, 32, 32))
+    torch.testing.assert_close(exported(images), model(images), atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in exported.modules())
+    assert not any(parameter.requires_grad for parameter in exported.parameters())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
 # Condition numbers.

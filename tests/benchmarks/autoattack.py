@@ -1,6 +1,7 @@
 """Compare AutoAttack with the reference implementation: same model, same images, same eps, one process.
 
 Usage: python tests/benchmarks/autoattack.py RUN --reference DIR [--eps 8/255] [--norm Linf] [--n 1000] [--data-dir D]
+       [--gradients fp32 bf16]
 
 DIR is a clone of https://github.com/fra31/auto-attack. Prints robust accuracy by both and the ratio of their times.
 """
@@ -15,7 +16,7 @@ import torch
 from zoo.attacks import fp32, parse_eps
 from zoo.attacks.autoattack import AutoAttack
 from zoo.data import load_test
-from zoo.evaluation import Sweep, evaluate
+from zoo.evaluation import Sweep, evaluate, folded
 from zoo.provenance import hardware
 from zoo.run import Run
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--eps", default="8/255")
     parser.add_argument("--norm", default="Linf")
     parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--gradients", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
     run, eps = Run(options.run), parse_eps(options.eps)
@@ -50,18 +52,25 @@ def main() -> None:
     shape = run.card.image_shape
     images, labels = load_test(run.card.data, data_dir=options.data_dir, download=False, image_shape=shape, n=options.n)
     print(f"{run.name}, {options.norm} {options.eps}, n {len(images)}, {hardware(device)}, torch {torch.__version__}")
-    start = time.perf_counter()
-    clean, ours = evaluate(model, images, labels, [Sweep(AutoAttack(norm=options.norm), (eps,))])
-    seconds = time.perf_counter() - start
-    parts = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in ours.parts.items())
-    print(f"zoo        clean {clean.accuracy:.2%}, robust {ours.accuracy:.2%} ({parts}), {seconds:.0f} s", flush=True)
+    sweep = Sweep(AutoAttack(norm=options.norm), (eps,))
+    figures: dict[str, tuple[float, float]] = {}
+    for gradients in options.gradients:
+        start = time.perf_counter()
+        clean, ours = evaluate(folded(model, shape), images, labels, [sweep], gradients=gradients)
+        seconds = time.perf_counter() - start
+        figures[gradients] = ours.accuracy, seconds
+        parts = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in ours.parts.items())
+        print(f"zoo {gradients}   clean {clean.accuracy:.2%}, robust {ours.accuracy:.2%} ({parts}), {seconds:.0f} s")
+        sys.stdout.flush()
     x, y = images.to(device).float().div(255), labels.to(device)
     start = time.perf_counter()
     with fp32(device):
         theirs = reference_accuracy(options.reference, model, x, y, options.norm, eps)
     reference_seconds = time.perf_counter() - start
     print(f"reference  robust {theirs:.2%}, {reference_seconds:.0f} s")
-    print(f"difference {100 * abs(ours.accuracy - theirs):.2f} points, {reference_seconds / seconds:.2f} times as fast")
+    for gradients, (accuracy, seconds) in figures.items():
+        difference, ratio = 100 * abs(accuracy - theirs), reference_seconds / seconds
+        print(f"zoo {gradients}   {difference:.2f} points apart, {ratio:.2f} times as fast")
 
 
 if __name__ == "__main__":

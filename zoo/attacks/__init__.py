@@ -2,7 +2,7 @@
 
 from zoo.attacks._base import Attack, Outcome
 from zoo.attacks._threat import NORMS, Norm, check_eps, format_eps, parse_eps
-from zoo.attacks._victim import Victim, fp32
+from zoo.attacks._victim import Gradients, Victim, fp32
 from zoo.plugins import Plugins
 
 ATTACKS: Plugins[Attack] = Plugins("attack", "zoo.attacks", Attack)
@@ -11,6 +11,7 @@ __all__ = [
     "ATTACKS",
     "NORMS",
     "Attack",
+    "Gradients",
     "Norm",
     "Outcome",
     "Victim",

@@ -69,7 +69,7 @@ def apgd(
     eps: float,
     norm: Norm,
     loss: Loss,
-    per_image: tuple[Tensor, ...],
+    targets: Tensor | None,
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
@@ -83,28 +83,28 @@ def apgd(
         labels: (B,).
         eps: radius.
         norm: of the ball.
-        loss: what to raise, of the logits and ``per_image``.
-        per_image: what the loss takes besides, one row per image, such as labels and targets.
+        loss: what to raise, of the logits, the labels and the targets if there are any.
+        targets: (B,).
         steps: gradient steps.
         generator: of the random start, on the sphere of radius eps.
     """
     start = project(images + eps * random_on_sphere(images, norm, generator), images, eps, norm)
     found = start.clone()
     rows = torch.arange(len(images), device=images.device)
-    logits, value, gradient = victim.ascent(start, loss, *per_image)
+    per_image = (labels,) if targets is None else (labels, targets)
+    wrong, value, gradient = victim.ascent(start, loss, *per_image)
     state = _Search(
         rows, images, start, start, value, gradient, start, value, gradient,
         torch.full_like(value, 2 * eps), torch.zeros_like(value), value,
         torch.ones_like(value, dtype=torch.bool),
     )  # fmt: skip
-    state.drop(logits.argmax(1) != labels)
+    state.drop(wrong)
     last, looks = 0, set(checkpoints(steps))
     for i in range(1, steps + 1):
         if not len(state.rows):
             break
         state.x, state.before = _step(state, eps, norm, 1.0 if i == 1 else MOMENTUM), state.x
-        logits, value, state.gradient = victim.ascent(state.x, loss, *(t[state.rows] for t in per_image))
-        fallen = logits.argmax(1) != labels[state.rows]
+        fallen, value, state.gradient = victim.ascent(state.x, loss, *(t[state.rows] for t in per_image))
         found[state.rows[fallen]] = state.x[fallen]
         state.rises += value > state.value
         state.value = value

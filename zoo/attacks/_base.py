@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.attacks._threat import NORMS, Norm, check_eps, distance
-from zoo.attacks._victim import Victim, fp32
+from zoo.attacks._victim import Gradients, Victim, fp32
 from zoo.errors import UserError, unknown_name
 
 
@@ -78,6 +78,7 @@ class Attack(ABC):
         *,
         batch_size: int = 250,
         tick: Callable[[int], None] | None = None,
+        gradients: Gradients = "fp32",
     ) -> Outcome:
         """Attack each image at each radius.
 
@@ -88,6 +89,8 @@ class Attack(ABC):
             eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
             batch_size: images that the model gets at once.
             tick: told after each batch how many images the model has seen; see `passes`.
+            gradients: ``bf16`` computes gradients under autocast, faster where the hardware has it; verdicts
+                are taken in fp32 either way.
 
         Raises:
             UserError: images, labels or an eps out of range; a model in training mode, that returns NaN, or
@@ -98,7 +101,7 @@ class Attack(ABC):
             check_eps(e, self.norm, images[0].numel())
         with fp32(images.device):
             images, labels = images.detach().clone(), labels.clone()
-            victim = Victim(model, batch_size, tick)
+            victim = Victim(model, batch_size, tick, gradients)
             vulnerable = victim.right(images, labels)
             if obstacle := self.obstacle(victim.logits(images[:1]).shape[1]):
                 raise UserError(obstacle)

@@ -1,7 +1,8 @@
-"""What an attack asks of the model under attack: verdicts, logits and input gradients, in batches, in fp32."""
+"""What an attack asks of the model under attack: verdicts, logits and input gradients, in batches."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 from zoo.errors import UserError
 
 Loss = Callable[..., Tensor]
-"""Logits (B, K) and further tensors of one row per image, to one number per image (B,) that an attack raises."""
+"""Logits (B, K), labels and further tensors of one row per image, to one number each (B,) that an attack raises."""
+
+Gradients = Literal["fp32", "bf16"]
+"""How gradients are computed: in fp32, or under bf16 autocast."""
 
 
 @contextmanager
@@ -36,15 +40,25 @@ class Victim:
         model: in eval mode; takes images in [0, 1], returns logits.
         batch_size: images that the model gets at once.
         tick: told after each batch how many images the model has seen.
+        gradients: how gradients are computed, fp32 or bf16 autocast. Verdicts are taken in fp32 either way, so
+            bf16 can miss an adversarial image and never invents one.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int = 250, tick: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batch_size: int = 250,
+        tick: Callable[[int], None] | None = None,
+        gradients: Gradients = "fp32",
+    ) -> None:
         self.model = model
         self.batch_size = batch_size
+        self.gradients = gradients
         self._tick = tick or (lambda n: None)
 
-    def _seen(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images).float()
+    def _seen(self, images: Tensor, bf16: bool = False) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            logits: Tensor = self.model(images).float()
         self._tick(len(images))
         return logits
 
@@ -73,32 +87,35 @@ class Victim:
             raise UserError(f"labels are in {low}..{high}, but the model has classes 0..{classes - 1}")
         return logits.argmax(1) == labels
 
-    def ascent(self, images: Tensor, loss: Loss, *per_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits (B, K), the loss of each image (B,) and its gradient in that image (B, C, H, W).
+    def ascent(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Say which images are misclassified (B,); also their losses (B,) and the gradients of these (B, C, H, W).
 
         Only the gradient with respect to the images is computed, not that of the weights.
 
         Args:
             images: B >= 1 of them.
-            loss: of logits and ``per_image``.
-            per_image: what the loss takes besides, one row per image, such as labels.
+            loss: of logits, labels and ``others``.
+            labels: (B,).
+            others: what the loss takes besides, one row per image, such as targets.
 
         Raises:
             UserError: the gradient is NaN.
         """
-        parts = zip(*(t.split(self.batch_size) for t in (images, *per_image)), strict=True)
-        found = [self._ascent(x, loss, *others) for x, *others in parts]
-        logits, values, gradient = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+        parts = zip(*(t.split(self.batch_size) for t in (images, labels, *others)), strict=True)
+        found = [self._ascent(x, loss, *per_image) for x, *per_image in parts]
+        wrong, values, gradient = (torch.cat(tensors) for tensors in zip(*found, strict=True))
         if bool(gradient.isnan().any()):
             raise UserError("the gradient of the model's loss is NaN: it cannot be attacked by gradients")
-        return logits, values, gradient
+        if self.gradients == "bf16" and bool(wrong.any()):
+            wrong[wrong.clone()] = self.logits(images[wrong]).argmax(1) != labels[wrong]
+        return wrong, values, gradient
 
-    def _ascent(self, images: Tensor, loss: Loss, *per_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _ascent(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = images.detach().requires_grad_()
-        logits = self._seen(images)
-        values = loss(logits, *per_image)
+        logits = self._seen(images, bf16=self.gradients == "bf16")
+        values = loss(logits, labels, *others)
         (gradient,) = torch.autograd.grad(values.sum(), images)
-        return logits.detach(), values.detach(), gradient
+        return logits.detach().argmax(1) != labels, values.detach(), gradient
 
 
 def in_turn(victim: Victim, images: Tensor, labels: Tensor, searches: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:

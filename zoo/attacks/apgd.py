@@ -57,6 +57,6 @@ class APGD(Attack):
 
         def search(rows: Tensor) -> Tensor:
             x, y = images[rows], labels[rows]
-            return apgd(victim, x, y, eps, self.norm, loss, (y,), self.steps, generator)
+            return apgd(victim, x, y, eps, self.norm, loss, None, self.steps, generator)
 
         return in_turn(victim, images, labels, [search] * self.restarts)

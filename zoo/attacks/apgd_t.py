@@ -45,7 +45,7 @@ class APGDT(Attack):
 
         def search(k: int, rows: Tensor) -> Tensor:
             x, y = images[rows], labels[rows]
-            return apgd(victim, x, y, eps, self.norm, targeted_dlr, (y, others[rows, k]), self.steps, generator)
+            return apgd(victim, x, y, eps, self.norm, targeted_dlr, others[rows, k], self.steps, generator)
 
         towards_each = [partial(search, k) for k in range(others.shape[1]) for _ in range(self.restarts)]
         return in_turn(victim, images, labels, towards_each)

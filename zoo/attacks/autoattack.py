@@ -25,16 +25,18 @@ class AutoAttack(Attack):
     The steps, queries and targets of the standard version are the defaults of the four attacks.
     """
 
+    restarts: int = 1
+    """Searches of APGD, of targeted APGD towards each class, and of Square; 1 in the standard version."""
     seed: int = 0
     """Seed of the random starts and squares."""
 
     def parts(self, classes: int) -> list[Attack]:
         """Return the attacks that a model of so many classes can be attacked with (fewer than 4: no targeted APGD)."""
         standard: list[Attack] = [
-            APGD(norm=self.norm, loss="ce", seed=self.seed),
-            APGDT(norm=self.norm, seed=self.seed),
+            APGD(norm=self.norm, loss="ce", restarts=self.restarts, seed=self.seed),
+            APGDT(norm=self.norm, restarts=self.restarts, seed=self.seed),
             FABT(norm=self.norm),
-            Square(norm=self.norm, seed=self.seed),
+            Square(norm=self.norm, restarts=self.restarts, seed=self.seed),
         ]
         return [attack for attack in standard if not attack.obstacle(classes)]
 

@@ -67,10 +67,10 @@ class PGD(Attack):
         rows = torch.arange(len(x), device=x.device)
         size = self.relative_step * eps / self.steps
         for _ in range(self.steps):
-            logits, _, gradient = victim.ascent(x, cross_entropy, labels)
-            keep = logits.argmax(1) == labels
-            if not bool(keep.all()):
-                found[rows[~keep]] = x[~keep]
+            fallen, _, gradient = victim.ascent(x, cross_entropy, labels)
+            if bool(fallen.any()):
+                keep = ~fallen
+                found[rows[fallen]] = x[fallen]
                 rows, x, images, labels, gradient = (t[keep] for t in (rows, x, images, labels, gradient))
                 if not len(rows):
                     return found

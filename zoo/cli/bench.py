@@ -10,6 +10,7 @@ from zoo.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from zoo.evaluation.sweeps import Sweep
     from zoo.export.bench import Target
+    from zoo.run import Run
 
 
 def main(parser: Parser, argv: list[str]) -> None:
@@ -83,7 +84,7 @@ def _open(path: Path) -> "Target":
         if (path.parent / CARD).is_file():
             run = Run(path.parent)
             if run.card.weights.sha256 == metadata.weights_sha256:
-                return Target(f"{run.name}/{path.name}", path, metadata, run.model)
+                return Target(f"{run.name}/{path.name}", path, metadata, run.model, _masking(run))
         return Target(path.name, path, metadata, None)
     run = Run(path)
     file = path / ONNX_FILE
@@ -92,4 +93,8 @@ def _open(path: Path) -> "Target":
     metadata = OnnxModel(file, "cpu").metadata
     if metadata.weights_sha256 != run.card.weights.sha256:
         raise UserError(f"{file} has other weights than the run has now: `zoo export {path}` again")
-    return Target(run.name, file, metadata, run.model)
+    return Target(run.name, file, metadata, run.model, _masking(run))
+
+
+def _masking(run: "Run") -> tuple[str, ...]:
+    return run.card.sanity.failures if run.card.sanity else ()

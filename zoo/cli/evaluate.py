@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 CURVE = "robustness.png"
 OUTCOMES = "outcomes.npz"
+ATTACKS_HELP = (
+    "`quick` (FGSM, PGD-20), `standard` (AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and "
+    "L2 0.5), or attacks by name, such as fgsm,apgd."
+)
 
 
 def main(parser: Parser, argv: list[str]) -> None:
@@ -31,7 +35,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from zoo.data import load_test
-    from zoo.evaluation import Outcomes, evaluate, identity, print_card, sanity
+    from zoo.evaluation import Outcomes, evaluate, folded, identity, print_card, sanity
     from zoo.evaluation.curve import draw_curve
     from zoo.run import Run
 
@@ -49,9 +53,19 @@ def main(parser: Parser, argv: list[str]) -> None:
         seed=options.seed,
     )
     outcomes = Outcomes(run.folder / OUTCOMES, identity(run.card.weights.sha256, images, labels))
-    found = evaluate(model, images, labels, sweeps, batch_size=options.batch_size, device=device, outcomes=outcomes)
+    exported = folded(model, run.card.image_shape)
+    found = evaluate(
+        exported,
+        images,
+        labels,
+        sweeps,
+        batch_size=options.batch_size,
+        gradients=options.gradients,
+        device=device,
+        outcomes=outcomes,
+    )
     card, obstacle = _with_structure(run.card, run, model)
-    card = card.model_copy(update={"sanity": sanity(model, images, labels, found)})
+    card = card.model_copy(update={"sanity": sanity(exported, images, labels, found)})
     run.save_card(card.with_evaluations(found))
     draw_curve(found, run.folder / CURVE, f"{card.arch} {card.method}, {card.data}, {len(images):,} test images")
     print_card(card.model_copy(update={"evaluations": tuple(found)}), no_bound_for=obstacle)
@@ -61,7 +75,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="Folder of a finished training.")
-    add("--attacks", type=str, default="quick", help="`quick` (FGSM and PGD-10), or names: fgsm,pgd,autoattack.")
+    add("--attacks", type=str, default="quick", help=ATTACKS_HELP)
     add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
     add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")
     add(
@@ -71,6 +85,12 @@ def _add_arguments(parser: Parser) -> None:
         help="Test images, the same share of each class, or all.",
     )
     add("--batch-size", type=int, default=250, help="Images at a time.")
+    add(
+        "--gradients",
+        type=Literal["fp32", "bf16"],
+        default="fp32",
+        help="Precision of the attacks' gradients; verdicts are always taken in fp32.",
+    )
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute.")
     add("--data-dir", type=Path | None, default=None, help="Where the data set's files are.")
     add("--download", type=bool, default=False, help="Fetch the data set's files if they are missing.")

@@ -1,18 +1,19 @@
 """Measure a trained network: accuracy under attack, condition numbers, a bound on its Lipschitz constant."""
 
 from zoo.evaluation.conditioning import condition_numbers
+from zoo.evaluation.folded import folded
 from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.report import Report, quick_evaluation
 from zoo.evaluation.robustness import Judge, evaluate
 from zoo.evaluation.sanity import sanity
-from zoo.evaluation.sweeps import BUNDLES, EPS, QUICK, Sweep, choose_sweeps
+from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps
 from zoo.evaluation.table import print_card
 
 __all__ = [
-    "BUNDLES",
     "EPS",
     "QUICK",
+    "TIERS",
     "Judge",
     "LipschitzBound",
     "Outcomes",
@@ -21,6 +22,7 @@ __all__ = [
     "choose_sweeps",
     "condition_numbers",
     "evaluate",
+    "folded",
     "identity",
     "lipschitz_bound",
     "print_card",

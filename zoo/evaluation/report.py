@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.card import Evaluation, Sanity
 from zoo.evaluation.conditioning import condition_numbers
+from zoo.evaluation.folded import folded
 from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
@@ -62,10 +63,12 @@ def quick_evaluation(
         sweeps: the attacks.
         batch_size, device, progress: see `zoo.evaluation.evaluate`.
     """
-    found = evaluate(deployed, images, labels, sweeps, batch_size=batch_size, device=device, progress=progress)
+    image_shape = (images.shape[1], images.shape[2], images.shape[3])
+    exported = folded(deployed, image_shape)
+    found = evaluate(exported, images, labels, sweeps, batch_size=batch_size, device=device, progress=progress)
     return Report(
         found,
-        sanity(deployed, images, labels, found),
+        sanity(exported, images, labels, found),
         condition_numbers(trained),
-        lipschitz_bound(deployed, (images.shape[1], images.shape[2], images.shape[3])),
+        lipschitz_bound(deployed, image_shape),
     )

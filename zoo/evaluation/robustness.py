@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Attack, Victim, format_eps, fp32
+from zoo.attacks import ATTACKS, Attack, Gradients, Victim, format_eps, fp32
 from zoo.card import Evaluation
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
@@ -25,6 +25,7 @@ def evaluate(
     sweeps: Sequence[Sweep] = QUICK,
     *,
     batch_size: int = 250,
+    gradients: Gradients = "fp32",
     device: torch.device | str | None = None,
     outcomes: Outcomes | None = None,
     progress: bool = True,
@@ -37,6 +38,7 @@ def evaluate(
         labels: class indices (N,).
         sweeps: what to attack with.
         batch_size: images that the model gets at once.
+        gradients: of the attacks; ``bf16`` is noted in the options of the evaluations.
         device: where to compute; the model is moved there. None: where the model is.
         outcomes: verdicts of this model on these images; what is in it is not computed again.
         progress: show a bar with the running accuracy, if standard error is a terminal.
@@ -50,7 +52,7 @@ def evaluate(
     if device is not None:
         model.to(device)
     with _bar(progress) as bar:
-        judge = Judge(model, images, labels, batch_size, outcomes or Outcomes(), bar)
+        judge = Judge(model, images, labels, batch_size, outcomes or Outcomes(), bar, gradients)
         found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=_share(judge.right), n=len(images))]
         return found + [judge.evaluation(sweep.attack, eps) for sweep in sweeps for eps in sweep.eps]
 
@@ -59,7 +61,7 @@ class Judge:
     """A model and the images it is judged on.
 
     Args:
-        model, images, labels, batch_size, outcomes: see `evaluate`.
+        model, images, labels, batch_size, outcomes, gradients: see `evaluate`.
         bar: to show the running accuracy on.
 
     Attributes:
@@ -68,7 +70,14 @@ class Judge:
     """
 
     def __init__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, batch_size: int, outcomes: Outcomes, bar: Progress
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        outcomes: Outcomes,
+        bar: Progress,
+        gradients: Gradients = "fp32",
     ) -> None:
         if not len(images):
             raise UserError("there are no images to evaluate on")
@@ -76,6 +85,7 @@ class Judge:
             raise UserError("the model is in training mode: call model.eval() before an evaluation")
         self.model, self.images, self.labels = model, images, labels
         self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
+        self.gradients = gradients
         self.device = next(model.parameters(), torch.empty(0)).device
         self.pool = max(1, POOL_BYTES // (4 * images[0].numel()))
         victim = Victim(model, batch_size)
@@ -85,7 +95,7 @@ class Judge:
 
     def evaluation(self, attack: Attack, eps: float) -> Evaluation:
         """Measure the accuracy under one attack at one radius."""
-        settings = asdict(attack)
+        settings = asdict(attack) | ({"gradients": self.gradients} if self.gradients != "fp32" else {})
         standing = self.standing(attack, eps)
         parts = {name: _share(verdicts) for name, verdicts in standing.items()} if len(standing) > 1 else {}
         return Evaluation(
@@ -104,10 +114,18 @@ class Judge:
         for part in attack.parts(self.classes):
 
             def withstands(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
-                return part(self.model, images, labels, [eps], batch_size=self.batch_size, tick=self._tick).robust[0]
+                return part(
+                    self.model,
+                    images,
+                    labels,
+                    [eps],
+                    batch_size=self.batch_size,
+                    tick=self._tick,
+                    gradients=self.gradients,
+                ).robust[0]
 
             whole = "" if part is attack else f"{attack!r}: "
-            name = f"{whole}{part!r} at {eps!r}"
+            name = f"{whole}{part!r} at {eps!r}" + (f" by {self.gradients}" if self.gradients != "fp32" else "")
             verdicts = self._judged(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
             found[ATTACKS.name_of(part)] = verdicts
         return found

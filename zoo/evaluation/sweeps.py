@@ -1,12 +1,14 @@
-"""Which attacks an evaluation runs, at which radii."""
+"""Which attacks an evaluation runs, at which radii: single attacks by name, or a tier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from zoo.attacks import ATTACKS, NORMS, Attack, Norm
+from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
+from zoo.errors import unknown_name
 
 EPS: dict[Norm, tuple[float, ...]] = {"Linf": (0.002, 0.004, 0.006), "L2": (0.1, 0.2, 0.3)}
 """Radii at which models trained without attacks are compared (CondLR, arXiv 2306.01485)."""
@@ -27,16 +29,40 @@ class Sweep:
 
 QUICK: tuple[Sweep, ...] = (
     Sweep(FGSM(norm="Linf"), EPS["Linf"]),
-    Sweep(PGD(norm="Linf", steps=10, random_start=False), EPS["Linf"]),
-    Sweep(PGD(norm="L2", steps=10, random_start=False), EPS["L2"]),
+    Sweep(PGD(norm="Linf", steps=20, random_start=False), EPS["Linf"]),
+    Sweep(PGD(norm="L2", steps=20, random_start=False), EPS["L2"]),
 )
 """What `zoo train` ends with: a first look, which bounds the true robust accuracy from above.
 
-PGD starts at the image: within such small radii ten steps from there break more than from a random point.
+PGD starts at the image: within such small radii twenty steps from there break more than from a random point.
 """
 
-BUNDLES: dict[str, tuple[Sweep, ...]] = {"quick": QUICK}
-"""Sets of attacks that have a name of their own."""
+
+@dataclass(frozen=True)
+class Tier:
+    """A set of sweeps under a name, from a first look to a thorough search.
+
+    Attributes:
+        sweeps: with the radii they have unless others are asked for.
+        norms: those searched unless others are asked for.
+    """
+
+    sweeps: tuple[Sweep, ...]
+    norms: tuple[Norm, ...]
+
+
+def _autoattack(restarts: int) -> tuple[Sweep, ...]:
+    """At the radii of RobustBench (arXiv 2010.09670)."""
+    radii: tuple[tuple[Norm, float], ...] = (("Linf", 8 / 255), ("L2", 0.5))
+    return tuple(Sweep(AutoAttack(norm=norm, restarts=restarts), (eps,)) for norm, eps in radii)
+
+
+TIERS: dict[str, Tier] = {
+    "quick": Tier(QUICK, NORMS),
+    "standard": Tier(_autoattack(restarts=1), ("Linf",)),
+    "full": Tier(_autoattack(restarts=5), NORMS),
+}
+"""Sets of attacks that have a name of their own; only the last two are AutoAttack."""
 
 
 def choose_sweeps(
@@ -48,23 +74,30 @@ def choose_sweeps(
     """Return attacks with their radii.
 
     Args:
-        attacks: names of `BUNDLES` or of `zoo.attacks.ATTACKS`, the latter with their default settings.
-        norms: of the perturbations; None: all, or only Linf if radii are given, which are of one norm.
-        eps: radii; None: `EPS` of each norm.
+        attacks: names of `TIERS` or of `zoo.attacks.ATTACKS`, the latter with their default settings.
+        norms: of the perturbations; None: those of the tier, both for an attack, or only Linf if radii are
+            given, which are of one norm.
+        eps: radii; None: those of the tier, or `EPS` for an attack.
         seed: of attacks with random choices.
 
     Raises:
         UserError: no attack has one of the names.
     """
-    norms = norms or (("Linf",) if eps else NORMS)
-    plain: list[Attack] = []
+    asked = norms or (("Linf",) if eps else None)
+    chosen: list[Sweep] = []
     for name in attacks:
-        if name in BUNDLES:
-            plain += [sweep.attack for sweep in BUNDLES[name] if sweep.attack.norm in norms]
-        else:
-            plain += [ATTACKS.get(name)(norm=norm) for norm in norms]
+        tier = TIERS.get(name) or _tier_of(name)
+        chosen += [sweep for sweep in tier.sweeps if sweep.attack.norm in (asked or tier.norms)]
     radii = tuple(sorted(set(eps))) if eps else None
-    return [Sweep(attack, radii or EPS[attack.norm]) for attack in dict.fromkeys(_seeded(a, seed) for a in plain)]
+    return list(dict.fromkeys(Sweep(_seeded(sweep.attack, seed), radii or sweep.eps) for sweep in chosen))
+
+
+def _tier_of(name: str) -> Tier:
+    """Return one attack with its default settings, in both norms."""
+    if name not in ATTACKS.names():
+        raise unknown_name("attack", name, [*TIERS, *ATTACKS.names()])
+    attack = ATTACKS.get(name)
+    return Tier(tuple(Sweep(attack(norm=norm), EPS[norm]) for norm in NORMS), NORMS)
 
 
 def _seeded(attack: Attack, seed: int) -> Attack:
