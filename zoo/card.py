@@ -39,6 +39,25 @@ class Evaluation(_Record):
     parts: dict[str, float] = {}
 
 
+class Finding(_Record):
+    """One figure of a probe; see `zoo.probes`.
+
+    Attributes:
+        probe: its name.
+        case: what it was measured under.
+        accuracy: share of images classified rightly, in 0..1, or for ``interval`` and ``lipschitz`` proved to be;
+            None: the probe does not apply.
+        n: how many test images.
+        note: why it does not apply, or ``""``.
+    """
+
+    probe: str
+    case: dict[str, str | float]
+    accuracy: float | None = Field(ge=0, le=1)
+    n: int
+    note: str = ""
+
+
 class Sanity(_Record):
     """What was looked at before accuracies under attack were believed; see `zoo.evaluation.sanity`.
 
@@ -110,6 +129,7 @@ class Card(_Record):
     training: dict[str, Any]
     evaluations: tuple[Evaluation, ...] = ()
     sanity: Sanity | None = None
+    findings: tuple[Finding, ...] = ()
     weights: Weights
     provenance: Provenance
 
@@ -138,6 +158,12 @@ class Card(_Record):
                 merged[key(e)] = e
         ordered = sorted(merged.values(), key=lambda e: (e.attack != "clean", e.attack, e.norm or "", e.eps))
         return self.model_copy(update={"evaluations": tuple(ordered)})
+
+    def with_findings(self, new: list[Finding]) -> "Card":
+        """Return the card with a probe's figures; they replace all earlier ones of the same probe."""
+        probes = {finding.probe for finding in new}
+        kept = [finding for finding in self.findings if finding.probe not in probes]
+        return self.model_copy(update={"findings": (*kept, *new)})
 
     def save(self, path: Path) -> None:
         """Write the card as JSON, whole or not at all."""

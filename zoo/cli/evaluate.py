@@ -8,6 +8,7 @@ image after each search: the same command after an interruption goes on from the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from zoo.card import Card
     from zoo.evaluation import Sweep
+    from zoo.probes import Probe
     from zoo.run import Run
 
 CURVE = "robustness.png"
@@ -35,14 +37,16 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from zoo.data import load_test
-    from zoo.evaluation import Outcomes, evaluate, folded, identity, print_card, sanity
+    from zoo.evaluation import Outcomes, evaluate, folded, identity, print_card, print_findings, probe, sanity
     from zoo.evaluation.curve import draw_curve
+    from zoo.probes import Subject
     from zoo.run import Run
 
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
         raise UserError("--batch-size and --n must be at least 1")
     run, device = Run(options.run), _device(options.device)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
+    probes = _probes(options.probes, options.seed)
     model = run.model()
     images, labels = load_test(
         run.card.data,
@@ -66,9 +70,12 @@ def main(parser: Parser, argv: list[str]) -> None:
     )
     card, obstacle = _with_structure(run.card, run, model)
     card = card.model_copy(update={"sanity": sanity(exported, images, labels, found)})
-    run.save_card(card.with_evaluations(found))
+    subject = Subject(exported, images, labels, _probe_eps(sweeps), options.batch_size)
+    findings = probe(subject, probes, outcomes)
+    run.save_card(card.with_evaluations(found).with_findings(findings))
     draw_curve(found, run.folder / CURVE, f"{card.arch} {card.method}, {card.data}, {len(images):,} test images")
     print_card(card.model_copy(update={"evaluations": tuple(found)}), no_bound_for=obstacle)
+    print_findings(findings)
     print(f"\nsaved in {run.folder / 'card.json'}\ncurve in {run.folder / CURVE}")
 
 
@@ -76,6 +83,7 @@ def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="Folder of a finished training.")
     add("--attacks", type=str, default="quick", help=ATTACKS_HELP)
+    add("--probes", type=str | None, default=None, help="More than inputs: all, or names of `zoo list --probes`.")
     add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
     add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")
     add(
@@ -113,6 +121,20 @@ def _sweeps(options: Any, pixels: int) -> list[Sweep]:
         for radius in sweep.eps:
             check_eps(radius, sweep.attack.norm, pixels)
     return sweeps
+
+
+def _probes(text: str | None, seed: int) -> list[Probe]:
+    from zoo.probes import PROBES
+
+    names = _words(text, "probes")
+    return [PROBES.get(name)(seed=seed) for name in (PROBES.names() if names == ["all"] else names)]
+
+
+def _probe_eps(sweeps: Sequence[Sweep]) -> float:
+    """Return the largest Linf radius that was searched: probes make their adversarial images there."""
+    from zoo.evaluation import EPS
+
+    return max((eps for sweep in sweeps if sweep.attack.norm == "Linf" for eps in sweep.eps), default=EPS["Linf"][-1])
 
 
 def _words(text: str | None, flag: str) -> list[str]:

@@ -1,14 +1,24 @@
-"""List methods, architectures, data sets or recipes."""
+"""List methods, adversaries, attacks, probes, data sets, recipes or architectures."""
+
+from typing import Any
 
 from zoo.cli._parser import Parser
+from zoo.plugins import Plugins
+
+KINDS = {
+    "methods": "The methods.",
+    "adversaries": "What can be trained against.",
+    "attacks": "The attacks of an evaluation.",
+    "probes": "What an evaluation can look at besides attacks.",
+    "data": "The data sets.",
+    "recipes": "The configurations that come with zoo.",
+}
 
 
 def main(parser: Parser, argv: list[str]) -> None:
-    """Print what is asked for; without options, the methods, data sets and recipes."""
-    parser.add_argument("--methods", action="store_true", help="The methods.")
-    parser.add_argument("--adversaries", action="store_true", help="What can be trained against.")
-    parser.add_argument("--data", action="store_true", help="The data sets.")
-    parser.add_argument("--recipes", action="store_true", help="The configurations that come with zoo.")
+    """Print what is asked for; without options, all but the architectures."""
+    for kind, text in KINDS.items():
+        parser.add_argument(f"--{kind}", action="store_true", help=text)
     parser.add_argument(
         "--archs", metavar="PATTERN", nargs="?", const="*", help="timm's architectures, such as 'resnet*'."
     )
@@ -17,26 +27,34 @@ def main(parser: Parser, argv: list[str]) -> None:
     from rich.console import Console
 
     console = Console()
-    everything = not (options.methods or options.adversaries or options.data or options.recipes or options.archs)
-    if options.methods or everything:
-        from zoo.methods import METHODS
-
-        console.print(_table("method", METHODS.describe()))
-    if options.adversaries or everything:
-        from zoo.adversaries import ADVERSARIES
-
-        console.print(_table("adversary", ADVERSARIES.describe()))
-    if options.data or everything:
-        from zoo.data import DATA
-
-        console.print(_table("data set", DATA.describe()))
-    if options.recipes or everything:
-        from zoo.recipes import FOLDER, recipe_names
-
-        texts = {name: (FOLDER / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ") for name in recipe_names()}
-        console.print(_table("recipe", texts))
+    chosen = [kind for kind in KINDS if options[kind]] or ([] if options.archs else list(KINDS))
+    for kind in chosen:
+        title, rows = _described(kind)
+        console.print(_table(title, rows))
     if options.archs:
         print("\n".join(_architectures(options.archs)))
+
+
+def _described(kind: str) -> tuple[str, dict[str, str]]:
+    """Return what one thing of a kind is called, and the first line on each, by name."""
+    from zoo.adversaries import ADVERSARIES
+    from zoo.attacks import ATTACKS
+    from zoo.data import DATA
+    from zoo.methods import METHODS
+    from zoo.probes import PROBES
+    from zoo.recipes import FOLDER, recipe_names
+
+    if kind == "recipes":
+        files = {name: FOLDER / f"{name}.yaml" for name in recipe_names()}
+        return "recipe", {name: file.read_text().splitlines()[0].lstrip("# ") for name, file in files.items()}
+    plugins: dict[str, Plugins[Any]] = {
+        "methods": METHODS,
+        "adversaries": ADVERSARIES,
+        "attacks": ATTACKS,
+        "probes": PROBES,
+        "data": DATA,
+    }
+    return plugins[kind].kind, plugins[kind].describe()
 
 
 def _architectures(pattern: str) -> list[str]:

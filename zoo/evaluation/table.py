@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.attacks import format_eps
-from zoo.card import Card, Evaluation
+from zoo.card import Card, Evaluation, Finding
 
 
 def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:
@@ -31,6 +31,37 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     facts.add_row("largest condition number", _worst(card))
     facts.add_row("Lipschitz bound", f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound)
     console.print(facts)
+
+
+def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
+    """Print the figures of probes: a table each, whose columns are the values of the cases' last key."""
+    console = console or Console(highlight=False)
+    for name in dict.fromkeys(finding.probe for finding in findings):
+        own = [finding for finding in findings if finding.probe == name]
+        console.print(f"\n[bold]{name}[/], {own[0].n:,} images")
+        if own[0].accuracy is None:
+            console.print(f"  skipped: {own[0].note}", markup=False)
+        else:
+            console.print(_pivot(own))
+
+
+def _pivot(findings: Sequence[Finding]) -> Table:
+    *shared, last = findings[0].case
+    values = list(dict.fromkeys(finding.case[last] for finding in findings))
+    table = Table(*shared, box=box.SIMPLE_HEAD, header_style="bold")
+    for value in values:
+        table.add_column(f"{last} {_shown(value)}", justify="right")
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for finding in findings:
+        key = tuple(_shown(finding.case[name]) for name in shared)
+        rows.setdefault(key, []).append(f"{finding.accuracy:.2%}")
+    for key, cells in rows.items():
+        table.add_row(*key, *cells)
+    return table
+
+
+def _shown(value: str | float) -> str:
+    return value if isinstance(value, str) else format_eps(value)
 
 
 def _worst(card: Card) -> str:

@@ -1,0 +1,49 @@
+"""Run probes on a network, and keep what they found."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from zoo.card import Finding
+from zoo.evaluation.outcomes import Outcomes
+from zoo.probes import PROBES, Probe, Subject
+
+
+def probe(
+    subject: Subject, probes: Sequence[Probe], outcomes: Outcomes | None = None, *, progress: bool = True
+) -> list[Finding]:
+    """Measure every case of every probe; one that cannot be applied leaves a finding that says why.
+
+    Args:
+        subject: the network and its images.
+        probes: what to measure.
+        outcomes: verdicts of this network on these images; what is in it is not computed again.
+        progress: show a bar, if standard error is a terminal.
+    """
+    outcomes = outcomes or Outcomes()
+    with _bar(progress) as bar:
+        return [finding for each in probes for finding in _findings(subject, each, outcomes, bar)]
+
+
+def _findings(subject: Subject, probe: Probe, outcomes: Outcomes, bar: Progress) -> list[Finding]:
+    name, n = PROBES.name_of(probe), len(subject.labels)
+    if obstacle := probe.obstacle(subject):
+        return [Finding(probe=name, case={}, accuracy=None, n=n, note=obstacle)]
+    found, cases = [], probe.cases(subject)
+    task = bar.add_task(name, total=len(cases))
+    for case in cases:
+        key = f"{probe!r} {case!r}"
+        passed = outcomes.get(key)
+        if passed is None:
+            passed = probe.passed(subject, case)
+            outcomes.put(key, passed)
+        found.append(Finding(probe=name, case=case, accuracy=passed.double().mean().item(), n=n))
+        bar.advance(task)
+    return found
+
+
+def _bar(shown: bool) -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))

@@ -1,0 +1,9 @@
+"""Accuracy under more than an attack on the image: one probe is one file of this package."""
+
+from zoo.plugins import Plugins
+from zoo.probes._base import Case, Probe
+from zoo.probes._subject import Subject
+
+PROBES: Plugins[Probe] = Plugins("probe", "zoo.probes", Probe)
+
+__all__ = ["PROBES", "Case", "Probe", "Subject"]

@@ -1,0 +1,35 @@
+"""The contract of a probe."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zoo.probes._subject import Subject
+
+Case = dict[str, str | float]
+"""What one figure of a probe was measured under, such as ``{"direction": "worst", "radius": 0.02}``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(ABC):
+    """A series of figures, each of which says on which images a network is still right.
+
+    A subclass is a frozen dataclass in a file of its own, whose name is the probe's. Its fields are its
+    settings; everything that tells its figures apart is in their cases.
+    """
+
+    seed: int = 0
+    """Seed of random choices."""
+
+    @abstractmethod
+    def cases(self, subject: Subject) -> list[Case]:
+        """Return what is measured, in order."""
+
+    @abstractmethod
+    def passed(self, subject: Subject, case: Case) -> Tensor:
+        """Say which images are classified rightly in a case: (N,), bool, or the share of random draws in 0..1."""
+
+    def obstacle(self, subject: Subject) -> str:
+        """Return why the probe cannot be applied to a network, or ``""``."""
+        return ""

@@ -1,0 +1,35 @@
+"""Accuracy when images and weights move together.
+
+Tsai, Hsu, Yu, Chen: Non-singular adversarial robustness of neural networks, ICASSP 2021, arXiv 2102.11935.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zoo.probes._base import Case, Probe
+from zoo.probes._subject import Subject
+from zoo.probes._weights import ascend, movable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint(Probe):
+    """Accuracy after PGD on images and weights at once, within eps (Linf) and a relative radius of every layer.
+
+    One movement of the weights serves all images, each image has its own.
+    """
+
+    radii: tuple[float, ...] = (0.0, 0.005, 0.01, 0.02)
+    """Relative radii of the weights, see `zoo.probes.weights`."""
+    steps: int = 10
+    """Gradient steps, each over all images."""
+
+    def cases(self, subject: Subject) -> list[Case]:
+        """Images that stay and images that move, each at all radii."""
+        return [{"eps": eps, "radius": radius} for eps in (0.0, subject.eps) for radius in self.radii]
+
+    def passed(self, subject: Subject, case: Case) -> Tensor:
+        """Classify the moved images with the moved weights: bool (N,)."""
+        eps, radius = float(case["eps"]), float(case["radius"])
+        with movable(subject.model) as weights:
+            return subject.right(ascend(subject, weights, subject.images, radius, eps, self.steps))

@@ -1,0 +1,61 @@
+"""Accuracy when every weight moves by a relative radius, at random or where it hurts most.
+
+Tsai, Hsu, Yu, Chen: Formalizing generalization and adversarial robustness of neural networks to weight
+perturbations, NeurIPS 2021, arXiv 2103.02200; relative to each layer as in Wu, Xia, Wang, NeurIPS 2020,
+arXiv 2004.05884.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.probes._base import Case, Probe
+from zoo.probes._subject import Subject
+from zoo.probes._weights import ascend, movable, move_at_random
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(Probe):
+    """Accuracy on clean and on PGD images after ||dW||_F = radius ||W||_F in every layer that the device holds.
+
+    The network is the deployed one, so both factors of a factorized layer move. The worst direction raises
+    the cross-entropy of the very images that are counted; PGD images are made before the weights move.
+    """
+
+    radii: tuple[float, ...] = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)
+    """Relative radii; 0 is the network itself."""
+    draws: int = 5
+    """Random directions over which accuracy is averaged."""
+    steps: int = 10
+    """Gradient steps towards the worst direction, each over all images."""
+
+    def cases(self, subject: Subject) -> list[Case]:
+        """Both kinds of images, both kinds of direction, each at all radii."""
+        eps: dict[str, Case] = {"clean": {"eps": 0.0}, "pgd": {"eps": subject.eps}}
+        return [
+            {"images": images, **eps[images], "direction": direction, "radius": radius}
+            for images in ("clean", "pgd")
+            for direction in ("random", "worst")
+            for radius in self.radii
+        ]
+
+    def passed(self, subject: Subject, case: Case) -> Tensor:
+        """Classify with moved weights: bool (N,), or the share of draws."""
+        images = subject.images if case["images"] == "clean" else subject.adversarial
+        radius = float(case["radius"])
+        if not radius:
+            return subject.right(images)
+        if case["direction"] == "random":
+            draws = [self._random(subject, images, radius, draw) for draw in range(self.draws)]
+            return torch.stack(draws).float().mean(0)
+        with movable(subject.model) as weights:
+            ascend(subject, weights, images, radius, 0.0, self.steps)
+            return subject.right(images)
+
+    def _random(self, subject: Subject, images: Tensor, radius: float, draw: int) -> Tensor:
+        # The same directions at every radius: the curve is one of lengths, not of luck.
+        generator = torch.Generator().manual_seed(self.seed * self.draws + draw)
+        with movable(subject.model) as weights:
+            move_at_random(weights, radius, generator)
+            return subject.right(images)
