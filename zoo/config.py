@@ -59,6 +59,8 @@ class TrainConfig:
     """Gradient steps in each search for an adversarial image."""
     awp: float = 0.0
     """Adversarial weight perturbation: relative radius at which the loss is taken, such as 0.005 (0: none)."""
+    ema: float = 0.0
+    """Decay of an exponential average of the weights, with which the run ends, such as 0.999 (0: none)."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
     precision: Precision = "auto"
@@ -84,6 +86,10 @@ class TrainConfig:
             raise UserError(f"warmup must be in [0, 1], got {self.warmup}")
         if not 0 <= self.awp < 1:
             raise UserError(f"awp must be in [0, 1), a share of each weight's norm such as 0.005; got {self.awp}")
+        if not 0 <= self.ema < 1:
+            raise UserError(
+                f"ema must be in [0, 1), the decay of the average, such as 0.999; got {self.ema}"
+            )
         _ = self.threat
         if self.weights is not None and self.pretrained:
             raise UserError("give either weights or pretrained, not both")

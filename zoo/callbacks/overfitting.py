@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from zoo.attacks.pgd import PGD
@@ -18,8 +18,8 @@ from zoo.attacks.pgd import PGD
 class OverfittingGuard(Callback):
     """Measure PGD accuracy on the same images after each epoch; where it collapses, take the epoch back.
 
-    The weights, the optimizer's state and the buffers go back to the last checkpoint, which is the epoch
-    before; training goes on from there with the later, smaller learning rates.
+    The weights, their average if there is one, the optimizer's state and the buffers go back to the last
+    checkpoint, which is the epoch before; training goes on from there with the later, smaller learning rates.
 
     Args:
         images: to probe, (B, C, H, W) in [0, 1].
@@ -52,6 +52,9 @@ class OverfittingGuard(Callback):
         if self.best > chance and accuracy < self.share * self.best and self.checkpoint.is_file():
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             pl_module.load_state_dict(saved["state_dict"])
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_load_checkpoint(trainer, pl_module, saved)
             for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):
                 rates = [group["lr"] for group in optimizer.param_groups]
                 optimizer.load_state_dict(state)

@@ -39,6 +39,10 @@ class TensorSource:
         """Return images (B, C, H, W), uint8."""
         return self.images[indices]
 
+    def __deepcopy__(self, memo: object) -> "TensorSource":
+        # Nobody writes to it: a copy of the module that trains (as an average of its weights is) shares it.
+        return self
+
     def to(self, device: torch.device) -> "TensorSource":
         """Return the split on a device."""
         return TensorSource(self.images.to(device), self.labels.to(device))

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.callbacks import ConditioningMonitor, OverfittingGuard
+from zoo.callbacks import ConditioningMonitor, ExponentialAverage, OverfittingGuard
 from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
@@ -150,6 +150,8 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         enable_version_counter=False,
     )
     callbacks = [ConditioningMonitor(), ProgressBar(), last]
+    if module.config.ema:
+        callbacks.append(ExponentialAverage(module.config.ema))
     if module.adversary.can_collapse:
         callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT))
     if module.is_robust_training:
@@ -158,7 +160,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
             filename=Path(BEST).stem,
             monitor=ROBUST_ACCURACY,
             mode="max",
-            save_weights_only=True,
+            save_weights_only=not module.config.ema,  # or Lightning leaves the average out
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )

@@ -1,0 +1,58 @@
+"""Validate, checkpoint and finish with an average of the weights, on the same constraints as the weights."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from zoo.callbacks._step_hook import StepHook
+
+
+class ExponentialAverage(WeightAveraging):
+    """Keep an exponential moving average of the weights and buffers after each step, and end with it.
+
+    The average of orthonormal factors is not orthonormal, so wherever the average takes the place of the
+    weights (validation, checkpoints of the best epoch, the end) the trainer's constraints are restored on it
+    as they are after a step: retracted, it is the same product U S V^T; then its spectrum is clamped.
+
+    Args:
+        decay: share of the average that stays at each step, in (0, 1); in the first steps it is smaller,
+            (1 + t) / (10 + t), so that short runs forget where they started.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay must be in (0, 1), got {decay}")
+        super().__init__(use_buffers=True, multi_avg_fn=partial(_average, decay=decay))
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average in the place of the weights; Lightning puts them back after the validation."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        _constrain(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End with the average."""
+        super().on_train_end(trainer, pl_module)
+        _constrain(trainer)
+
+
+@torch.no_grad()
+def _average(average: Sequence[Tensor], present: Sequence[Tensor], averaged: Tensor | int, decay: float) -> None:
+    """Move the average towards the present values, in place; ``averaged`` steps are in it already."""
+    decay = min(decay, (1 + int(averaged)) / (10 + int(averaged)))
+    for mean, value in zip(average, present, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value.to(mean), 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _constrain(trainer: pl.Trainer) -> None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, StepHook):
+            callback.restore(None)
