@@ -137,6 +137,12 @@ def test_no_images_and_a_model_in_training_mode_are_refused(problem):
     model.eval()
 
 
+def test_a_part_that_cannot_be_run_is_a_named_skip(problem, capsys):
+    _, found = evaluate(*problem, [Sweep(AutoAttack(), (0.01,))], progress=False)
+    assert list(found.parts) == ["apgd", "fab_t", "square"]
+    assert found.skipped == {"apgd_t": "targeted APGD needs 4 classes, the model has 3"}
+
+
 # Which attacks.
 
 

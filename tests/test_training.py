@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,40 @@ def test_resuming_after_an_interruption_gives_the_same_weights(
     zoo(["train", "--resume", str(tmp_path / "killed")])
     assert same(whole.folder, tmp_path / "killed")
     assert losses(whole.folder) == losses(tmp_path / "killed")
+
+
+def test_compiling_makes_one_graph_for_the_search_and_one_for_the_step(
+    train_tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    recipe = {"epochs": 2, "adversary": "pgd", "steps": 2}
+    plain = train_tiny(name="plain", **recipe)
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    compiled = train_tiny(name="compiled", compile=True, **recipe)
+    assert len(graphs) == 2
+    assert same(plain.folder, compiled.folder)
+
+
+def test_compiling_without_a_compiler_is_refused(train_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="there is no no-such-compiler here"):
+        train_tiny(compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_compiled_step_is_that_of_the_model(train_tiny) -> None:
+    recipe = {"adversary": "pgd", "steps": 2, "n": 200, "epochs": 4}
+    plain, compiled = train_tiny(name="plain", **recipe), train_tiny(name="compiled", compile=True, **recipe)
+    first, second = losses(plain.folder)[0], losses(compiled.folder)[0]
+    assert float(first[1]) == pytest.approx(float(second[1]), rel=1e-2)
+    assert plain.card.evaluations[0].accuracy == pytest.approx(compiled.card.evaluations[0].accuracy, abs=0.1)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ class Evaluation(_Record):
         n: how many test images.
         options: the attack's other settings, such as steps and restarts.
         parts: of an ensemble of attacks, the accuracy left after each one.
+        skipped: parts that the model cannot be attacked with, and why.
     """
 
     attack: str
@@ -37,6 +38,7 @@ class Evaluation(_Record):
     n: int
     options: dict[str, Any] = {}
     parts: dict[str, float] = {}
+    skipped: dict[str, str] = {}
 
 
 class Finding(_Record):

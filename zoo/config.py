@@ -63,6 +63,8 @@ class TrainConfig:
     """Decay of an exponential average of the weights, with which the run ends, such as 0.999 (0: none)."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
+    compile: bool = False
+    """Compile the network (torch.compile), once for the search and once for the step: minutes, then faster steps."""
     precision: Precision = "auto"
     """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -87,9 +89,7 @@ class TrainConfig:
         if not 0 <= self.awp < 1:
             raise UserError(f"awp must be in [0, 1), a share of each weight's norm such as 0.005; got {self.awp}")
         if not 0 <= self.ema < 1:
-            raise UserError(
-                f"ema must be in [0, 1), the decay of the average, such as 0.999; got {self.ema}"
-            )
+            raise UserError(f"ema must be in [0, 1), the decay of the average, such as 0.999; got {self.ema}")
         _ = self.threat
         if self.weights is not None and self.pretrained:
             raise UserError("give either weights or pretrained, not both")

@@ -54,6 +54,10 @@ class Attack(ABC):
         """Return the attacks that this one is made of, in order, each for the images that still stand."""
         return [self]
 
+    def skipped(self, classes: int) -> "list[Attack]":
+        """Return the parts that cannot be run on a model of so many classes, and are left out."""
+        return []
+
     @abstractmethod
     def passes(self, classes: int) -> int:
         """Return how often the model sees an image that withstands the whole attack, about."""

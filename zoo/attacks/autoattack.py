@@ -32,13 +32,19 @@ class AutoAttack(Attack):
 
     def parts(self, classes: int) -> list[Attack]:
         """Return the attacks that a model of so many classes can be attacked with (fewer than 4: no targeted APGD)."""
-        standard: list[Attack] = [
+        return [attack for attack in self._standard() if not attack.obstacle(classes)]
+
+    def skipped(self, classes: int) -> list[Attack]:
+        """Return what `parts` leaves out."""
+        return [attack for attack in self._standard() if attack.obstacle(classes)]
+
+    def _standard(self) -> list[Attack]:
+        return [
             APGD(norm=self.norm, loss="ce", restarts=self.restarts, seed=self.seed),
             APGDT(norm=self.norm, restarts=self.restarts, seed=self.seed),
             FABT(norm=self.norm),
             Square(norm=self.norm, restarts=self.restarts, seed=self.seed),
         ]
-        return [attack for attack in standard if not attack.obstacle(classes)]
 
     def passes(self, classes: int) -> int:
         """Those of all parts."""

@@ -18,12 +18,14 @@ from zoo.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.card import Card
+    from zoo.card import Card, Finding
     from zoo.evaluation import Sweep
     from zoo.probes import Probe
     from zoo.run import Run
 
+CARD = "card.json"
 CURVE = "robustness.png"
+WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"
 ATTACKS_HELP = (
     "`quick` (FGSM, PGD-20), `standard` (AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and "
@@ -37,8 +39,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from zoo.data import load_test
-    from zoo.evaluation import Outcomes, evaluate, folded, identity, print_card, print_findings, probe, sanity
-    from zoo.evaluation.curve import draw_curve
+    from zoo.evaluation import Outcomes, evaluate, folded, identity, probe, sanity
     from zoo.probes import Subject
     from zoo.run import Run
 
@@ -73,10 +74,23 @@ def main(parser: Parser, argv: list[str]) -> None:
     subject = Subject(exported, images, labels, _probe_eps(sweeps), options.batch_size)
     findings = probe(subject, probes, outcomes)
     run.save_card(card.with_evaluations(found).with_findings(findings))
-    draw_curve(found, run.folder / CURVE, f"{card.arch} {card.method}, {card.data}, {len(images):,} test images")
-    print_card(card.model_copy(update={"evaluations": tuple(found)}), no_bound_for=obstacle)
+    _show(run, card.model_copy(update={"evaluations": tuple(found)}), findings, obstacle)
+
+
+def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
+    """Print what was measured now, and draw its curves."""
+    from zoo.evaluation import print_card, print_findings
+    from zoo.evaluation.curve import draw_curve, draw_weight_curve
+
+    title = f"{card.arch} {card.method}, {card.data}, {card.evaluations[0].n:,} test images"
+    print_card(card, no_bound_for=obstacle)
     print_findings(findings)
-    print(f"\nsaved in {run.folder / 'card.json'}\ncurve in {run.folder / CURVE}")
+    print(f"\nsaved in {run.folder / CARD}")
+    draw_curve(card.evaluations, run.folder / CURVE, title)
+    print(f"curve in {run.folder / CURVE}")
+    if moved := [finding for finding in findings if finding.probe == "weights"]:
+        draw_weight_curve(moved, run.folder / WEIGHT_CURVE, title)
+        print(f"curve in {run.folder / WEIGHT_CURVE}")
 
 
 def _add_arguments(parser: Parser) -> None:

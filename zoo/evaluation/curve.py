@@ -1,4 +1,4 @@
-"""The robustness curve as a picture."""
+"""Accuracy over the radius of a perturbation, as a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.card import Evaluation
+from zoo.card import Evaluation, Finding
 from zoo.files import atomic
 
 if TYPE_CHECKING:
@@ -26,20 +26,40 @@ def draw_curve(evaluations: Sequence[Evaluation], path: Path, title: str) -> Non
         path: of the PNG, written whole or not at all.
         title: of the picture.
     """
+    panels = {norm: _lines(evaluations, norm) for norm in ("Linf", "L2")}
+    panels = {norm: lines for norm, lines in panels.items() if lines} or {"Linf": {}}
+    _draw_panels({f"eps ({norm}, pixels in [0, 1])": lines for norm, lines in panels.items()}, path, title)
+
+
+def draw_weight_curve(findings: Sequence[Finding], path: Path, title: str) -> None:
+    """Write accuracy over the relative radius of the weights as PNG: a panel per kind of images, a line per direction.
+
+    Args:
+        findings: of the probe ``weights``.
+        path, title: see `draw_curve`.
+    """
+    panels: dict[str, dict[str, Points]] = {}
+    for finding in findings:
+        images, direction, radius = (finding.case[key] for key in ("images", "direction", "radius"))
+        lines = panels.setdefault(f"relative radius of the weights ({images} images)", {})
+        lines.setdefault(f"{direction} direction", []).append((float(radius), finding.accuracy or 0.0))
+    _draw_panels(panels, path, title)
+
+
+def _draw_panels(panels: dict[str, dict[str, Points]], path: Path, title: str) -> None:
+    """Draw lines by name, in panels by the label of their axis; a name has one colour and marker in all of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels: dict[str, dict[str, Points]] = {norm: _lines(evaluations, norm) for norm in ("Linf", "L2")}
-    panels = {norm: lines for norm, lines in panels.items() if lines} or {"Linf": {}}
     names = sorted({name for lines in panels.values() for name in lines})
     figure = Figure(figsize=(4.2 * len(panels) + 0.4, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (norm, lines) in zip(grid, panels.items(), strict=True):
+    for axes, (label, lines) in zip(grid, panels.items(), strict=True):
         for name, points in lines.items():
             _draw(axes, name, points, names.index(name))
-        _decorate(axes, norm)
+        _decorate(axes, label)
     grid[0].set_ylabel("accuracy on test images")
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=160)
@@ -66,10 +86,10 @@ def _draw(axes: Axes, name: str, points: Points, index: int) -> None:
     axes.plot(eps, accuracy, color=color, marker=marker, markersize=5, linewidth=1.8, label=name, clip_on=False)
 
 
-def _decorate(axes: Axes, norm: str) -> None:
+def _decorate(axes: Axes, label: str) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    axes.set(xlabel=f"eps ({norm}, pixels in [0, 1])", ylim=(0, 1), xlim=(0, None))
+    axes.set(xlabel=label, ylim=(0, 1), xlim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(True, color="#dddddd", linewidth=0.7)

@@ -106,6 +106,7 @@ class Judge:
             n=len(self.images),
             options=settings,
             parts=parts,
+            skipped={ATTACKS.name_of(a): a.obstacle(self.classes) for a in attack.skipped(self.classes)},
         )
 
     def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:

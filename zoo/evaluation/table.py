@@ -84,5 +84,7 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
         table.add_row(*names, format_eps(e.eps) if e.norm else "", f"{e.accuracy:.2%}", f"{e.n:,}")
         for part, accuracy in e.parts.items():
             table.add_row(f"  {part}", "", "", f"{accuracy:.2%}", "", style="dim")
+        for reason in e.skipped.values():
+            table.add_row(f"  skipped: {reason}", style="dim")
         before = group
     return table

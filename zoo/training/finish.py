@@ -105,6 +105,7 @@ def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[s
         "train_images": len(module.train_indices),
         "val_images": len(module.val_indices),
         "awp": module.config.awp,
+        "ema": module.config.ema,
         "adversary": ADVERSARIES.name_of(module.adversary),
         "adversary_options": dataclasses.asdict(module.adversary) | dataclasses.asdict(module.config.threat),
         **metrics,

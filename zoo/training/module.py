@@ -1,7 +1,7 @@
 """The one LightningModule: a backbone, a method, and the data they are trained on."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -60,12 +60,19 @@ class Classifier(pl.LightningModule):
         self.method, self.adversary = method, adversary
         self.data, self.config, self.ranks = data, config, ranks
         self.source = source
+        # In a tuple, or its parameters would be registered a second time.
+        self._compiled = (cast(nn.Module, torch.compile(self.model, dynamic=False)),) if config.compile else ()
         self.weight_adversary = WeightPerturbation(self.model, config.awp) if config.awp else None
         self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
         """Put the training images on the device."""
         self.source = self.source.to(self.trainer.strategy.root_device)
+
+    @property
+    def network(self) -> nn.Module:
+        """The model as the steps run it, compiled if asked for; validation has batches of many sizes and is not."""
+        return self._compiled[0] if self._compiled else self.model
 
     @property
     def is_robust_training(self) -> bool:
@@ -109,13 +116,13 @@ class Classifier(pl.LightningModule):
         """Compute the method's loss and log what it returns."""
         images, labels = batch
         images, threat = to_unit(images), self.config.threat
-        adversarial = self.adversary.search(self.model, images, labels, threat)
+        adversarial = self.adversary.search(self.network, images, labels, threat)
 
         def objective(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return self.adversary.loss(model, images, adversarial, labels, threat)
 
         def losses() -> dict[str, Tensor]:
-            return self.method.loss(self.model, images, labels, objective)
+            return self.method.loss(self.network, images, labels, objective)
 
         if self.weight_adversary is not None:
             self.weight_adversary.perturb(lambda: losses()["loss"])

@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+import os
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -127,6 +129,9 @@ def _trainer_options(config: TrainConfig) -> dict[str, Any]:
     if config.device == "cuda" and not cuda:
         raise UserError("device cuda was asked for, but torch sees no CUDA device here: use --device cpu or auto")
     on_cuda = cuda and config.device != "cpu"
+    compiler = os.environ.get("CXX", "g++")
+    if config.compile and not shutil.which(compiler):
+        raise UserError(f"--compile true needs a C++ compiler, and there is no {compiler} here: install one or set CXX")
     fast_bf16 = on_cuda or torch.cpu._is_amx_tile_supported()
     precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
     return {
