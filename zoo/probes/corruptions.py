@@ -1,0 +1,43 @@
+"""Accuracy under common corruptions.
+
+Hendrycks, Dietterich: Benchmarking neural network robustness to common corruptions and perturbations, ICLR 2019,
+arXiv 1903.12261.
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from zoo.corruptions import CORRUPTIONS, SEVERITIES, obstacle
+from zoo.data._loader import mixed_seed
+from zoo.probes._base import Case, Probe
+from zoo.probes._subject import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruptions(Probe):
+    """Accuracy on noisy, blurred, snowed-on, foggy, distorted and compressed images, at five severities each.
+
+    They are the corruptions of `zoo.corruptions`. An image's noise depends on the seed, the case and the image's
+    place alone, so neither the batch size nor the other cases change a figure.
+    """
+
+    def cases(self, subject: Subject) -> list[Case]:
+        """Every corruption at every severity."""
+        return [{"corruption": name, "severity": severity} for name in CORRUPTIONS for severity in SEVERITIES]
+
+    def passed(self, subject: Subject, case: Case) -> Tensor:
+        """Classify the corrupted images: bool (N,)."""
+        name, severity = str(case["corruption"]), int(case["severity"])
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, crc32(name.encode()), severity))
+        corrupted = [
+            CORRUPTIONS[name]((images * 255).round().byte(), severity, generator)
+            for images in subject.images.split(subject.batch_size)
+        ]
+        return subject.right(torch.cat(corrupted).float().div(255))
+
+    def obstacle(self, subject: Subject) -> str:
+        """Images need one or three channels and sides of 8 pixels or more."""
+        return obstacle(subject.images)
