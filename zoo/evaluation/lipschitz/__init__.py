@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.fx.node import map_arg
-from torch.utils import _pytree as pytree
 
+from zoo.evaluation import graph
 from zoo.evaluation.lipschitz.activation import Activation
 from zoo.evaluation.lipschitz.rules import RULES
 
@@ -48,87 +46,27 @@ def lipschitz_bound(model: nn.Module, image_shape: tuple[int, int, int]) -> Lips
         image_shape: (C, H, W).
     """
     try:
-        program = _graph(model, image_shape)
-    except Exception as error:  # torch.export raises many kinds, and all mean the same here
-        return LipschitzBound(None, f"torch.export cannot trace the model: {str(error).partition(chr(10))[0]}")
-    unknown: dict[str, None] = {}
-    result = _walk(program, unknown)
-    if unknown:
-        return LipschitzBound(None, ", ".join(unknown))
-    if not isinstance(result, Activation):
-        return LipschitzBound(None, "the model does not return one tensor that depends on the image")
-    return LipschitzBound(result.bound) if math.isfinite(result.bound) else LipschitzBound(None, "overflow")
-
-
-def _graph(model: nn.Module, image_shape: tuple[int, int, int]) -> ExportedProgram:
-    """Return the model's graph without in-place operations, its layers kept whole."""
-    like = next(model.parameters(), torch.empty(0))
-    example = torch.zeros(1, *image_shape, dtype=like.dtype, device=like.device)
-    program = torch.export.export(model, (example,))
-    # Functional already: spared, because it takes as long as the export.
-    plain = all(_known(node) for node in program.graph.nodes if node.op == "call_function")
-    return program if plain else program.run_decompositions({})
-
-
-def _lifted(program: ExportedProgram) -> dict[str, Any]:
-    """Return the parameters, buffers and constants by the name of their placeholder."""
-    signature = program.graph_signature
-    where = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    return {
-        name: program.state_dict[path] if path in program.state_dict else program.constants[path]
-        for name, path in where.items()
-    }
-
-
-def _walk(program: ExportedProgram, unknown: dict[str, None]) -> Any:
-    """Return the graph's output: an `Activation` if it depends on the image.
-
-    What does not depend on it is computed, so that a weight may be a function of parameters. Operations
-    without a bound are collected in ``unknown``; the walk goes on to find them all.
-    """
-    values: dict[Node, Any] = {}
-    lifted = _lifted(program)
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = lifted[node.name] if node.name in lifted else Activation(_shape(node), 1.0)
-        elif node.op == "output":
-            return map_arg(node.args[0], lambda n: values[n])[0]
-        else:
-            args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
-            inputs = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Activation)]
-            if not inputs:
-                values[node] = node.target(*args, **kwargs)
-                continue
-            result = _apply(node, args, kwargs)
-            if result is None and node.users:
-                unknown[_name(node)] = None
-            values[node] = result if result is not None else Activation(_shape(node), 1.0)
-    return None
+        program = graph.export(model, image_shape, known=RULES)
+    except graph.Untraceable as error:
+        return LipschitzBound(None, str(error))
+    found = graph.walk(program, Activation((1, *image_shape), 1.0), _apply, _stand_in)
+    if found.unknown:
+        return LipschitzBound(None, ", ".join(found.unknown))
+    if not isinstance(found.output, Activation):
+        return LipschitzBound(None, graph.NOT_ONE_TENSOR)
+    bound = found.output.bound
+    return LipschitzBound(bound) if math.isfinite(bound) else LipschitzBound(None, "overflow")
 
 
 def _apply(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation | None:
     if node.target is operator.getitem:
         return Activation(_shape(node), args[0].scale, args[0].rows, args[0].axis)
-    rule = RULES.get(_name(node))
-    if rule is None:
-        return None
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
-    given = {a.name: value for a, value in zip(schema, args, strict=False)}
-    return rule(_shape(node), **{**defaults, **given, **kwargs})
+    rule = RULES.get(graph.name(node))
+    return None if rule is None else rule(_shape(node), **graph.arguments(node, args, kwargs))
 
 
-def _known(node: Node) -> bool:
-    """Whether the rules cover an operation and it changes nothing in place."""
-    return _name(node) in RULES and not node.target._schema.is_mutable  # type: ignore[union-attr]
-
-
-def _name(node: Node) -> str:
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+def _stand_in(node: Node) -> Activation:
+    return Activation(_shape(node), 1.0)
 
 
 def _shape(node: Node) -> tuple[int, ...]:

@@ -1,0 +1,75 @@
+"""Interval bounds.
+
+Gowal, Dvijotham, Stanforth, Bunel, Qin, Uesato, Arandjelovic, Mann, Kohli: On the effectiveness of interval bound
+propagation for training verifiably robust models, arXiv 1810.12715.
+"""
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from zoo.attacks import fp32
+from zoo.errors import UserError
+from zoo.evaluation.interval import IntervalNetwork
+from zoo.probes._base import Case, Probe
+from zoo.probes._subject import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalBounds(Probe):
+    """Certified Linf accuracy: images that provably keep their class within eps, by interval bound propagation.
+
+    A lower bound of the accuracy under any attack; see `zoo.evaluation.interval` for what the proof holds of.
+    """
+
+    eps: tuple[float, ...] = (1e-4, 5e-4, 0.001, 0.002, 0.004)
+    """Linf radii in pixel units of [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= e <= 1 for e in self.eps):
+            raise UserError(f"{self!r}: an Linf eps is in 0..1")
+
+    def cases(self, subject: Subject) -> list[Case]:
+        """One case per radius, the smallest first."""
+        return [{"norm": "Linf", "eps": e} for e in sorted(self.eps)]
+
+    def passed(self, subject: Subject, case: Case) -> Tensor:
+        """Say which images are classified rightly and certified within the case's radius: bool (N,)."""
+        with fp32(subject.device):
+            return _proofs(subject).certified(subject, float(case["eps"]))
+
+    def obstacle(self, subject: Subject) -> str:
+        """Name the operations without a rule."""
+        with fp32(subject.device):
+            return _proofs(subject).network.obstacle
+
+
+class _Proofs:
+    """What has been proved of one subject: what is not certified at a radius is not at a larger one."""
+
+    def __init__(self, subject: Subject) -> None:
+        _, channels, height, width = subject.images.shape
+        self.network = IntervalNetwork(subject.model, (channels, height, width))
+        self._known: dict[float, Tensor] = {}
+
+    def certified(self, subject: Subject, eps: float) -> Tensor:
+        if eps not in self._known:
+            smaller = max((e for e in self._known if e < eps), default=None)
+            found = subject.right(subject.images) if smaller is None else self._known[smaller].clone()
+            # Two ends in float64 take four times the memory that the model's own pass does.
+            batch_size = max(1, subject.batch_size // 4)
+            images, labels = subject.images[found], subject.labels[found]
+            found[found.clone()] = self.network.certified(images, labels, eps, batch_size)
+            self._known[eps] = found
+        return self._known[eps].clone()
+
+
+_PROOFS: WeakKeyDictionary[Subject, _Proofs] = WeakKeyDictionary()
+
+
+def _proofs(subject: Subject) -> _Proofs:
+    """Return the proofs about a subject, made once: the graph takes seconds to trace."""
+    if subject not in _PROOFS:
+        _PROOFS[subject] = _Proofs(subject)
+    return _PROOFS[subject]
