@@ -178,8 +178,7 @@ def test_the_command_writes_findings_beside_evaluations(tmp_path, capsys):
     card = Card.load(run.folder / CARD)
     assert [f.case["eps"] for f in card.findings] == [0.0] * 4 + [0.1] * 4
     assert all(f.probe == "joint" and f.n == 20 for f in card.findings)
-    assert "joint, 20 images" in printed
-    assert "radius 0.02" in printed
+    assert "joint by radius, 20 images" in printed
     zoo(argv)
     assert Card.load(run.folder / CARD) == card
     with pytest.raises(UserError, match="unknown probe 'joins': did you mean joint"):

@@ -97,7 +97,7 @@ def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="Folder of a finished training.")
     add("--attacks", type=str, default="quick", help=ATTACKS_HELP)
-    add("--probes", type=str | None, default=None, help="More than inputs: all, or names of `zoo list --probes`.")
+    add("--probes", type=str | None, default=None, help="More than attacks: all, or names from `zoo list --probes`.")
     add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
     add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")
     add(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from zoo.attacks import format_eps
@@ -38,23 +39,25 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
     console = console or Console(highlight=False)
     for name in dict.fromkeys(finding.probe for finding in findings):
         own = [finding for finding in findings if finding.probe == name]
-        console.print(f"\n[bold]{name}[/], {own[0].n:,} images")
         if own[0].accuracy is None:
-            console.print(f"  skipped: {own[0].note}", markup=False)
+            console.print(f"\n[bold]{name}[/] skipped: {escape(own[0].note)}")
         else:
+            console.print(f"\n[bold]{name}[/] by {[*own[0].case][-1]}, {own[0].n:,} images")
             console.print(_pivot(own))
 
 
 def _pivot(findings: Sequence[Finding]) -> Table:
     *shared, last = findings[0].case
     values = list(dict.fromkeys(finding.case[last] for finding in findings))
-    table = Table(*shared, box=box.SIMPLE_HEAD, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for name in shared:
+        table.add_column(name, min_width=max(len(_shown(finding.case[name])) for finding in findings))
     for value in values:
-        table.add_column(f"{last} {_shown(value)}", justify="right")
+        table.add_column(_shown(value), justify="right")
     rows: dict[tuple[str, ...], list[str]] = {}
     for finding in findings:
         key = tuple(_shown(finding.case[name]) for name in shared)
-        rows.setdefault(key, []).append(f"{finding.accuracy:.2%}")
+        rows.setdefault(key, []).append(f"{finding.accuracy:.1%}")
     for key, cells in rows.items():
         table.add_row(*key, *cells)
     return table
