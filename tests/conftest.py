@@ -1,6 +1,7 @@
 """Shared fixtures: small models, finished runs, and real data where it is at hand."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,25 @@ def train_tiny(tmp_path: Path):
         return train(config, METHODS.get(method)(), ADVERSARIES.get(adversary)(), overwrite=overwrite)
 
     return run
+
+
+@pytest.fixture
+def dying_at(monkeypatch: pytest.MonkeyPatch):
+    """Return a context in which a training must die at a step."""
+    from zoo.training.module import Classifier
+
+    original = Classifier.training_step
+
+    @contextmanager
+    def context(step: int):
+        def dies(self: Classifier, batch: tuple, batch_idx: int) -> torch.Tensor:
+            if self.trainer.global_step == step:
+                raise ConnectionError("the machine went away")
+            return original(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "training_step", dies)
+            with pytest.raises(ConnectionError):
+                yield
+
+    return context

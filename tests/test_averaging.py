@@ -13,7 +13,6 @@ from zoo.errors import UserError
 from zoo.layers import factorized_layers
 from zoo.linalg.stiefel import orthonormality_error
 from zoo.training import trainer as training
-from zoo.training.module import Classifier
 
 
 class Recorder(Callback):
@@ -71,20 +70,11 @@ def test_the_average_keeps_the_constraints(train_tiny, recorder, adversary) -> N
     assert run.card.max_condition_number <= 1.1 * (1 + 1e-4)
 
 
-def test_a_killed_run_resumes_with_its_average(train_tiny, tmp_path, monkeypatch) -> None:
+def test_a_killed_run_resumes_with_its_average(train_tiny, dying_at, tmp_path) -> None:
     recipe = {"method": "robust_lowrank", "epochs": 3, "ema": 0.9}
     whole = train_tiny(name="whole", **recipe).trained_model().state_dict()
-    original = Classifier.training_step
-
-    def dies(self: Classifier, batch: tuple, batch_idx: int) -> torch.Tensor:
-        if self.trainer.global_step == 17:
-            raise ConnectionError("the machine went away")
-        return original(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", dies)
-        with pytest.raises(ConnectionError):
-            train_tiny(name="killed", **recipe)
+    with dying_at(17):
+        train_tiny(name="killed", **recipe)
     zoo(["train", "--resume", str(tmp_path / "killed")])
     resumed = training.Run(tmp_path / "killed").trained_model().state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -22,7 +22,6 @@ from zoo.data import open_data
 from zoo.errors import UserError
 from zoo.run import Run
 from zoo.training.build import dense_backbone
-from zoo.training.module import Classifier
 from zoo.training.schedule import learning_rate_factor
 
 
@@ -51,21 +50,12 @@ def test_equal_seeds_give_equal_bits(train_tiny) -> None:
 @pytest.mark.parametrize("method", ["lowrank", "robust_lowrank"])
 @pytest.mark.parametrize("kill_at", random.Random(0).sample(range(1, 40), 2))
 def test_resuming_after_an_interruption_gives_the_same_weights(
-    train_tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, kill_at: int
+    train_tiny, dying_at, tmp_path: Path, method: str, kill_at: int
 ) -> None:
     recipe = {"method": method, "epochs": 4, "arch": "test_efficientnet"}  # it has dropout and drop path
     whole = train_tiny(name="whole", **recipe)
-    original = Classifier.training_step
-
-    def dies(self: Classifier, batch: tuple, batch_idx: int) -> torch.Tensor:
-        if self.trainer.global_step == kill_at:
-            raise ConnectionError("the machine went away")
-        return original(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", dies)
-        with pytest.raises(ConnectionError):
-            train_tiny(name="killed", **recipe)
+    with dying_at(kill_at):
+        train_tiny(name="killed", **recipe)
     with pytest.raises(UserError, match="--resume"):
         Run(tmp_path / "killed")
     zoo(["train", "--resume", str(tmp_path / "killed")])

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from zoo.probes import Probe
     from zoo.run import Run
 
-CARD = "card.json"
 CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"
@@ -81,6 +80,7 @@ def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
     """Print what was measured now, and draw its curves."""
     from zoo.evaluation import print_card, print_findings
     from zoo.evaluation.curve import draw_curve, draw_weight_curve
+    from zoo.run import CARD
 
     title = f"{card.arch} {card.method}, {card.data}, {card.evaluations[0].n:,} test images"
     print_card(card, no_bound_for=obstacle)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.attacks import Victim, fp32
+from zoo.attacks._losses import margin
 from zoo.errors import UserError
 from zoo.evaluation import LipschitzBound, lipschitz_bound
 from zoo.probes._base import Case, Probe
@@ -49,9 +50,7 @@ class LipschitzRadius(Probe):
             raise ValueError(bound.obstacle)
         with fp32(subject.device), torch.no_grad():
             logits = Victim(subject.model, subject.batch_size).logits(subject.images)
-        label = subject.labels[:, None]
-        margin = logits.gather(1, label)[:, 0] - logits.scatter(1, label, -torch.inf).amax(1)
-        return margin > math.sqrt(2) * bound.value * float(case["eps"])
+        return -margin(logits, subject.labels) > math.sqrt(2) * bound.value * float(case["eps"])
 
     def obstacle(self, subject: Subject) -> str:
         """Say why the network has no Lipschitz bound."""
