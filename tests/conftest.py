@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from zoo.methods import Method
+
 # The same examples every time, however slow the machine; `--hypothesis-profile default` draws others.
 settings.register_profile("zoo", deadline=None, derandomize=True)
 settings.load_profile("zoo")
@@ -39,11 +41,16 @@ def train_tiny(tmp_path: Path):
     from zoo.training.trainer import train
 
     def run(
-        method: str = "robust_lowrank", name: str = "run", overwrite: bool = False, adversary: str = "none", **changes
+        method: str | Method = "robust_lowrank",
+        name: str = "run",
+        overwrite: bool = False,
+        adversary: str = "none",
+        **changes,
     ):
         options = {"arch": "test_resnet", "epochs": 1, "n": 60, "device": "cpu", "precision": "32-true"}
         config = TrainConfig(**(options | {"out": tmp_path / name} | changes))
-        return train(config, METHODS.get(method)(), ADVERSARIES.get(adversary)(), overwrite=overwrite)
+        method = METHODS.get(method)() if isinstance(method, str) else method
+        return train(config, method, ADVERSARIES.get(adversary)(), overwrite=overwrite)
 
     return run
 

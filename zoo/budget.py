@@ -49,8 +49,8 @@ def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) ->
     }
 
 
-def _levels(layer: Layer, block: int) -> list[int]:
-    """Return the ranks a layer may take: multiples of the block that pay, and powers of two below it."""
+def fast_ranks(layer: Layer, block: int) -> list[int]:
+    """Return the ranks a layer may take: multiples of the block that pay, and powers of two below it; ascending."""
     small = [2**i for i in range(10) if 2**i < block]
     ranks = small + list(range(block, layer.full_rank + 1, block))
     size = MERGE_ABOVE * layer.n * layer.m
@@ -61,7 +61,7 @@ def _uniform(layers: list[Layer], share: float, block: int) -> Ranks:
     """Give each layer the largest allowed rank that keeps at most ``share`` of its weights (or the smallest)."""
     ranks = {}
     for layer in layers:
-        levels = _levels(layer, block)
+        levels = fast_ranks(layer, block)
         fitting = [r for r in levels if layer.factorized_size(r) <= share * layer.n * layer.m]
         ranks[layer.name] = fitting[-1] if fitting else levels[0]
     return ranks
@@ -72,7 +72,7 @@ def compressible(layers: list[Layer], keep: set[str]) -> list[Layer]:
     return [
         layer
         for layer in layers
-        if not layer.obstacle and layer.name not in keep and layer.full_rank >= NARROWEST and _levels(layer, 16)
+        if not layer.obstacle and layer.name not in keep and layer.full_rank >= NARROWEST and fast_ranks(layer, 16)
     ]
 
 
@@ -124,7 +124,7 @@ def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int) -> None:
         steps = []
         for layer in layers:
             rank = ranks[layer.name]
-            above = [r for r in _levels(layer, block) if r > rank]
+            above = [r for r in fast_ranks(layer, block) if r > rank]
             cost = layer.factorized_size(above[0]) - layer.factorized_size(rank) if above else math.inf
             if cost <= left:
                 steps.append((layer.factorized_size(rank) / (layer.n * layer.m), layer.name, above[0], cost))

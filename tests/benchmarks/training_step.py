@@ -38,7 +38,7 @@ class Trainee:
         self.model.to(memory_format=self.format)
         self.method, self.bf16 = method, bf16
         self.optimizer = torch.optim.SGD(method.parameter_groups(self.model, 5e-4), lr=0.01, momentum=0.9)
-        self.hooks = [c for c in method.callbacks() if isinstance(c, StepHook)]
+        self.hooks = [c for c in method.callbacks(None) if isinstance(c, StepHook)]
         self.spent = 0.0
         for hook in self.hooks:
             hook.restore = self._timed(hook.restore)  # type: ignore[method-assign]

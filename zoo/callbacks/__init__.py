@@ -1,9 +1,19 @@
-"""Lightning callbacks; the two constraints work in any LightningModule that holds factorized layers."""
+"""Lightning callbacks; the constraints and rank pruning work in any LightningModule that holds factorized layers."""
 
 from zoo.callbacks.averaging import ExponentialAverage
+from zoo.callbacks.best import BestCheckpoint
 from zoo.callbacks.conditioning import ConditioningMonitor
 from zoo.callbacks.overfitting import OverfittingGuard
+from zoo.callbacks.rank_pruning import RankPruning
 from zoo.callbacks.retraction import OrthonormalRetraction
 from zoo.callbacks.spectrum import SpectrumClamp
 
-__all__ = ["ConditioningMonitor", "ExponentialAverage", "OrthonormalRetraction", "OverfittingGuard", "SpectrumClamp"]
+__all__ = [
+    "BestCheckpoint",
+    "ConditioningMonitor",
+    "ExponentialAverage",
+    "OrthonormalRetraction",
+    "OverfittingGuard",
+    "RankPruning",
+    "SpectrumClamp",
+]

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+from zoo.callbacks._peers import peers
 from zoo.callbacks._step_hook import StepHook
 
 
@@ -52,7 +52,5 @@ def _average(average: Sequence[Tensor], present: Sequence[Tensor], averaged: Ten
 
 
 def _constrain(trainer: pl.Trainer) -> None:
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
-        if isinstance(callback, StepHook):
-            callback.restore(None)
+    for constraint in peers(trainer, StepHook):
+        constraint.restore(None)

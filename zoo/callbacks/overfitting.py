@@ -13,6 +13,9 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from zoo.attacks.pgd import PGD
+from zoo.callbacks._peers import peers
+from zoo.callbacks.rank_pruning import RankPruning, renew
+from zoo.rank_change import fit_ranks_
 
 
 class OverfittingGuard(Callback):
@@ -51,10 +54,7 @@ class OverfittingGuard(Callback):
         chance = 1 / (int(self.labels.max()) + 1)
         if self.best > chance and accuracy < self.share * self.best and self.checkpoint.is_file():
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            pl_module.load_state_dict(saved["state_dict"])
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):
-                    callback.on_load_checkpoint(trainer, pl_module, saved)
+            self._load(trainer, pl_module, saved)
             for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):
                 rates = [group["lr"] for group in optimizer.param_groups]
                 optimizer.load_state_dict(state)
@@ -66,6 +66,19 @@ class OverfittingGuard(Callback):
             )
             pl_module.log("rolled_back", 1.0)
         self.best = max(self.best, accuracy)
+
+    @staticmethod
+    def _load(trainer: pl.Trainer, pl_module: pl.LightningModule, saved: dict[str, Any]) -> None:
+        """Load weights, their average and their ranks, which later cuts may have lowered: those are made again."""
+        fit_ranks_(pl_module, saved["state_dict"])
+        pl_module.load_state_dict(saved["state_dict"])
+        for averaging in peers(trainer, WeightAveraging):
+            assert averaging._average_model is not None
+            fit_ranks_(averaging._average_model.module, saved["state_dict"])
+            averaging.on_load_checkpoint(trainer, pl_module, saved)
+        for pruning in peers(trainer, RankPruning):
+            pruning.load_state_dict(saved["callbacks"][pruning.state_key])
+            renew(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best accuracy, for resuming."""

@@ -74,8 +74,8 @@ class Method(ABC):
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
 
-    def callbacks(self) -> "list[Callback]":
-        """Return the Lightning callbacks that the method needs during training."""
+    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+        """Return the Lightning callbacks that the method needs during training, for a budget as given to `plan`."""
         return []
 
     @abstractmethod

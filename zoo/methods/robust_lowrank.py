@@ -5,7 +5,7 @@ constraints, NeurIPS 2023, arXiv 2306.01485.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -20,6 +20,10 @@ from zoo.surgery import Ranks, factorize, fold, weight_layers
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
+
+
+LEAST_COMPRESSION = 0.1
+"""Of the start of adaptive ranks: below it, factors no longer pay."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,22 @@ class RobustLowrank(Method):
     """Condition numbers stay at most 1 + tau; 0 makes all singular values of a layer equal."""
     init: Init = "weights"
     """Start the factors from the backbone's weights (truncated SVD) or at random (same norm)."""
+    rank_budget: Literal["fixed", "adaptive"] = "fixed"
+    """Fixed: every layer keeps the same share. Adaptive: start larger, then cut where the loss depends on it least."""
+    saliency: Literal["second_order", "gradient", "spectrum"] = "second_order"
+    """Of adaptive ranks: how much the loss depends on a singular component."""
+    start: float = 2.0
+    """Of adaptive ranks: how many times the final parameters training starts with."""
 
     def __post_init__(self) -> None:
         if not self.tau >= 0:
             raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs tau >= 0")
+        if not self.start > 1:
+            raise UserError(f"start {self.start} is impossible: adaptive ranks start with more than they end with")
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose ranks for the budget (default: 80 % of the parameters removed), full rank where none is saved."""
-        budget = budget or DEFAULT_BUDGET
+        budget = self._first(budget or DEFAULT_BUDGET)
         layers = weight_layers(model)
         first, last = ends(model)
         if budget.compression is None:
@@ -74,11 +86,23 @@ class RobustLowrank(Method):
             {"params": [p for p in groups[0]["params"] if id(p) in factors], "weight_decay": 0.0},
         ]
 
-    def callbacks(self) -> "list[Callback]":
-        """Return the retraction of U and V, then the clamp of S."""
-        from zoo.callbacks import OrthonormalRetraction, SpectrumClamp  # a finished model needs no Lightning
+    def _first(self, budget: Budget) -> Budget:
+        """Return the budget that training starts with."""
+        if self.rank_budget == "fixed":
+            return budget
+        if budget.compression is None:
+            raise UserError("rank_budget adaptive needs a compression: a rank fraction fixes every rank")
+        return Budget(compression=max(1 - self.start * (1 - budget.compression), LEAST_COMPRESSION))
 
-        return [OrthonormalRetraction(), SpectrumClamp(self.tau)]
+    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+        """Return the retraction of U and V, then the clamp of S; before them, if ranks adapt, their pruning."""
+        from zoo.callbacks import OrthonormalRetraction, RankPruning, SpectrumClamp  # a finished model needs none
+
+        constraints = [OrthonormalRetraction(), SpectrumClamp(self.tau)]
+        if self.rank_budget == "fixed":
+            return [*constraints]
+        # First, since it gathers the gradients that the retraction then rescales.
+        return [RankPruning((budget or DEFAULT_BUDGET).compression, saliency=self.saliency), *constraints]
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Merge S into U, and multiply out the factors that do not pay."""

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from zoo.adversaries import ADVERSARIES
 from zoo.attacks.pgd import PGD
 from zoo.backbone import create_backbone
+from zoo.callbacks import RankPruning
+from zoo.callbacks._peers import peers
 from zoo.card import Card, LayerRow, Provenance
 from zoo.cost import count_macs, count_params
 from zoo.data import load_test
@@ -36,8 +37,7 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
     config, data, method = module.config, module.data, module.method
     device = hardware(trainer.strategy.root_device)
     if (folder / BEST).is_file():
-        best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
-        module.load_state_dict(best["state_dict"])
+        module.load_checkpoint(folder / BEST)
     trained = module.model.cpu().eval()
     deployed = method.finish(trained).eval()
     images, labels = load_test(
@@ -109,4 +109,12 @@ def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[s
         "adversary": ADVERSARIES.name_of(module.adversary),
         "adversary_options": dataclasses.asdict(module.adversary) | dataclasses.asdict(module.config.threat),
         **metrics,
+        "cuts": [cut for pruning in peers(trainer, RankPruning) for cut in _named_as_ranks(pruning.history)],
     }
+
+
+def _named_as_ranks(cuts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        cut | {"ranks": {name.removeprefix("model.backbone."): rank for name, rank in cut["ranks"].items()}}
+        for cut in cuts
+    ]

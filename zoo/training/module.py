@@ -1,6 +1,7 @@
 """The one LightningModule: a backbone, a method, and the data they are trained on."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -19,9 +20,12 @@ from zoo.data._base import Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
 from zoo.data._split import train_val
 from zoo.errors import UserError
+from zoo.layers import factorized_layers
 from zoo.methods import Method
+from zoo.rank_change import fit_ranks_
 from zoo.surgery import Ranks
 from zoo.training.awp import WeightPerturbation
+from zoo.training.build import budget
 from zoo.training.schedule import learning_rate_factor
 
 PROBES = 512
@@ -42,7 +46,6 @@ class Classifier(pl.LightningModule):
         data: the data set.
         source: its training split.
         config: the recipe.
-        ranks: of the converted model; saved with each checkpoint.
     """
 
     def __init__(
@@ -53,12 +56,11 @@ class Classifier(pl.LightningModule):
         data: DataSet,
         source: Source,
         config: TrainConfig,
-        ranks: Ranks,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.method, self.adversary = method, adversary
-        self.data, self.config, self.ranks = data, config, ranks
+        self.data, self.config = data, config
         self.source = source
         # In a tuple, or its parameters would be registered a second time.
         self._compiled = (cast(nn.Module, torch.compile(self.model, dynamic=False)),) if config.compile else ()
@@ -73,6 +75,17 @@ class Classifier(pl.LightningModule):
     def network(self) -> nn.Module:
         """The model as the steps run it, compiled if asked for; validation has batches of many sizes and is not."""
         return self._compiled[0] if self._compiled else self.model
+
+    @property
+    def ranks(self) -> Ranks:
+        """The present rank of each factorized layer, by its name in the backbone."""
+        return {name.removeprefix("backbone."): layer.rank for name, layer in factorized_layers(self.model)}
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Take the weights of a checkpoint of this training, whose ranks may be others."""
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        fit_ranks_(self, state)
+        self.load_state_dict(state)
 
     @property
     def is_robust_training(self) -> bool:
@@ -177,7 +190,7 @@ class Classifier(pl.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the method's callbacks."""
-        return self.method.callbacks()
+        return self.method.callbacks(budget(self.config))
 
     def probe(self) -> tuple[Tensor, Tensor]:
         """Return a few training images, in [0, 1], and their labels: the same ones whenever asked."""

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger
 from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.callbacks import ConditioningMonitor, ExponentialAverage, OverfittingGuard
+from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverage, OverfittingGuard
 from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
@@ -77,7 +77,7 @@ def _fit(config: TrainConfig, method: Method, adversary: Adversary, folder: Path
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
     ranks = saved["ranks"] if saved else method.plan(model, budget(config))
     model = with_normalization(method.convert(model, ranks), data.mean, data.std)
-    module = Classifier(model, method, adversary, data, source, config, ranks)
+    module = Classifier(model, method, adversary, data, source, config)
     trainer_options = _trainer_options(config)
     if not resume:
         _prepare(folder, config, method, adversary)
@@ -160,7 +160,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
     if module.adversary.can_collapse:
         callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT))
     if module.is_robust_training:
-        best = ModelCheckpoint(
+        best = BestCheckpoint(
             dirpath=folder,
             filename=Path(BEST).stem,
             monitor=ROBUST_ACCURACY,

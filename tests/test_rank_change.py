@@ -1,0 +1,144 @@
+"""A change of basis leaves the weight and the training as they are; a cut is a truncation."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from zoo.layers import FactorizedLinear
+from zoo.linalg.basis import BasisChange, singular_basis, slicing
+from zoo.rank_change import change_basis_, diagonalize_, fit_ranks_
+
+SIZES = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12), st.integers(0, 999))
+
+
+def factors(n: int, m: int, r: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    r = min(n, m, r)
+    return tuple(torch.randn(shape, generator=g, dtype=torch.float64) for shape in ((n, r), (r, r), (m, r)))
+
+
+@given(SIZES)
+def test_the_singular_basis_is_an_svd_of_the_product(sizes: tuple[int, int, int, int]) -> None:
+    u, s, v = factors(*sizes)
+    change = singular_basis(u, s, v)
+    new_u, new_s, new_v = (change.factor(role, x) for role, x in (("U", u), ("S", s), ("V", v)))
+    torch.testing.assert_close(new_u @ new_s @ new_v.T, u @ s @ v.T, atol=1e-6, rtol=1e-6)
+    for x in (new_u, new_v):
+        torch.testing.assert_close(x.T @ x, torch.eye(x.shape[1], dtype=x.dtype), atol=1e-8, rtol=0)
+    values = torch.linalg.svdvals(u @ s @ v.T)[: s.shape[0]]
+    torch.testing.assert_close(new_s, torch.diag(values), atol=1e-6, rtol=1e-6)
+
+
+@given(SIZES)
+def test_gradients_follow_by_the_chain_rule(sizes: tuple[int, int, int, int]) -> None:
+    u, s, v = factors(*sizes)
+    change, target = singular_basis(u, s, v), torch.randn(len(u), len(v), dtype=torch.float64)
+
+    def gradients(*x: Tensor) -> tuple[Tensor, ...]:
+        x = tuple(y.clone().requires_grad_() for y in x)
+        return torch.autograd.grad((x[0] @ x[1] @ x[2].T * target).sum(), x)
+
+    roles = ("U", "S", "V")
+    new = gradients(*(change.factor(role, x) for role, x in zip(roles, (u, s, v), strict=True)))
+    for role, before, after in zip(roles, gradients(u, s, v), new, strict=True):
+        torch.testing.assert_close(change.gradient(role, before), after, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("role", ["U", "S", "V"])
+def test_second_moments_are_those_of_uncorrelated_entries(role: str) -> None:
+    u, s, v = factors(6, 5, 3)
+    change, spread = singular_basis(u, s, v), torch.rand({"U": u, "S": s, "V": v}[role].shape, dtype=torch.float64)
+    # Entries +-spread with all combinations of signs, so that the mean of squares is exact: one entry at a time.
+    expected = torch.zeros_like(change.gradient(role, spread))
+    for index in range(spread.numel()):
+        one = torch.zeros_like(spread).flatten()
+        one[index] = spread.flatten()[index]
+        expected += change.gradient(role, one.reshape(spread.shape)).square()
+    torch.testing.assert_close(change.second_moment(role, spread.square()), expected)
+
+
+def layer_and_optimizer(kind: str) -> tuple[FactorizedLinear, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    layer = FactorizedLinear(nn.Linear(9, 8), 4).double()
+    with torch.no_grad():
+        for x in (layer.U, layer.V):
+            x.copy_(torch.linalg.qr(x)[0])
+        layer.S.copy_(torch.randn(4, 4))
+    if kind == "sgd":
+        return layer, torch.optim.SGD(layer.parameters(), lr=0.001, momentum=0.9, weight_decay=0.1)
+    return layer, torch.optim.Adam(layer.parameters(), lr=0.01)
+
+
+def step(layer: FactorizedLinear, optimizer: torch.optim.Optimizer) -> None:
+    x = torch.linspace(-1, 1, 45, dtype=torch.float64).reshape(5, 9)
+    optimizer.zero_grad()
+    layer(x).square().sum().backward()
+    optimizer.step()
+
+
+def test_training_by_momentum_does_not_notice_a_rotation() -> None:
+    """The steps of SGD are equivariant under rotations of the columns, if the momenta turn along."""
+    layer, optimizer = layer_and_optimizer("sgd")
+    u, v = (torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0] for _ in range(2))
+    rotation = BasisChange(u, u.T, v, v.T)
+    plain, plain_optimizer = layer_and_optimizer("sgd")
+    for _ in range(3):
+        step(layer, optimizer)
+        step(plain, plain_optimizer)
+    change_basis_(layer, rotation, [optimizer])
+    assert not torch.allclose(layer.U, plain.U)
+    for _ in range(3):
+        step(layer, optimizer)
+        step(plain, plain_optimizer)
+    torch.testing.assert_close(layer.weight, plain.weight)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_a_cut_slices_the_state_and_keeps_the_parameters(kind: str) -> None:
+    layer, optimizer = layer_and_optimizer(kind)
+    step(layer, optimizer)
+    diagonalize_(layer, [optimizer])
+    parameters = [layer.U, layer.S, layer.V]
+    before = {p: {k: x.clone() for k, x in optimizer.state[p].items()} for p in parameters}
+    weight, kept = layer.weight.detach().clone(), torch.tensor([0, 2])
+    values = layer.S.detach().diagonal().clone()
+    change_basis_(layer, slicing(layer.S, kept), [optimizer])
+    assert all(a is b for a, b in zip(parameters, (layer.U, layer.S, layer.V), strict=True))
+    assert layer.rank == 2
+    slices = {
+        layer.U: (slice(None), kept),
+        layer.S: torch.meshgrid(kept, kept, indexing="ij"),
+        layer.V: (slice(None), kept),
+    }
+    for p, index in slices.items():
+        for key, value in before[p].items():
+            expected = value if value.ndim == 0 else value[index]
+            assert torch.equal(optimizer.state[p][key], expected)
+    lost = torch.linalg.matrix_norm(weight - layer.weight)
+    torch.testing.assert_close(lost, values[[1, 3]].square().sum().sqrt())
+    step(layer, optimizer)
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in layer.parameters())
+
+
+def test_an_average_follows() -> None:
+    layer, optimizer = layer_and_optimizer("sgd")
+    average, _ = layer_and_optimizer("sgd")
+    step(layer, optimizer)
+    before = average.weight.detach().clone()
+    diagonalize_(layer, [optimizer], [average])
+    torch.testing.assert_close(average.weight, before)
+    change_basis_(layer, slicing(layer.S, torch.tensor([0, 1])), [optimizer], [average])
+    assert average.rank == 2
+
+
+def test_layers_take_the_ranks_of_saved_weights() -> None:
+    model = nn.Sequential(FactorizedLinear(nn.Linear(9, 8), 4))
+    saved = nn.Sequential(FactorizedLinear(nn.Linear(9, 8), 6)).state_dict()
+    parameter = model[0].U
+    fit_ranks_(model, saved)
+    model.load_state_dict(saved)
+    assert model[0].U is parameter
+    assert torch.equal(model[0].weight, model[0].U @ model[0].S @ model[0].V.T)
+    assert model[0].rank == 6

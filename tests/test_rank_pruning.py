@@ -1,0 +1,215 @@
+"""Rank pruning in a LightningModule that knows nothing else of zoo, and in the runs of zoo."""
+
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from ddp_rank_pruning import Digits, loader
+from safetensors.torch import load_file
+
+from zoo.budget import Budget
+from zoo.callbacks import ExponentialAverage, OrthonormalRetraction, OverfittingGuard, RankPruning, SpectrumClamp
+from zoo.callbacks.rank_pruning import deployed_size
+from zoo.cli import run as zoo
+from zoo.errors import UserError
+from zoo.layers import factorized_layers
+from zoo.linalg import orthonormality_error
+from zoo.methods.robust_lowrank import RobustLowrank
+from zoo.run import Run
+from zoo.surgery import fold
+
+
+class Watch(pl.Callback):
+    """Keeps the ranks, the parameters' shapes and those of their momenta after each batch."""
+
+    def __init__(self) -> None:
+        self.ranks: list[dict[str, int]] = []
+        self.orthonormality: list[float] = []
+        self.condition: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        layers = dict(factorized_layers(pl_module))
+        self.ranks.append({name: layer.rank for name, layer in layers.items()})
+        for optimizer in trainer.optimizers:
+            for p, state in optimizer.state.items():
+                assert all(x.shape == p.shape for x in state.values() if torch.is_tensor(x) and x.ndim)
+        for layer in layers.values():
+            self.orthonormality += [float(orthonormality_error(x.detach())) for x in (layer.U, layer.V)]
+            self.condition.append(float(torch.linalg.cond(layer.S.detach().double())))
+
+
+def fit(module: pl.LightningModule, callbacks: list[pl.Callback], **options) -> pl.Trainer:
+    options = {"max_epochs": 2, "enable_checkpointing": False} | options
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
+        **options,
+    )  # fmt: skip
+    trainer.fit(module, loader())
+    return trainer
+
+
+@pytest.mark.parametrize("saliency", ["spectrum", "gradient", "second_order"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_ranks_only_fall_and_meet_the_target_under_the_constraints(saliency: str, optimizer: str) -> None:
+    module, watch = Digits(optimizer), Watch()
+    pruning = RankPruning(0.6, saliency=saliency, cuts=4, window=3)
+    parameters = set(map(id, module.parameters()))
+    dense = deployed_size(module).dense
+    fit(module, [pruning, OrthonormalRetraction(), SpectrumClamp(0.1), watch])
+    assert set(map(id, module.parameters())) == parameters
+    assert all(b[name] <= a[name] for a, b in pairwise(watch.ranks) for name in a)
+    assert pruning.done
+    assert len(pruning.history) == 4
+    left = sum(p.numel() for p in fold(module).parameters())
+    assert 0.6 <= 1 - left / dense <= 0.62
+    assert max(watch.orthonormality) <= 1e-5
+    assert max(watch.condition) <= 1.1
+
+
+def test_every_parameter_still_learns_after_the_last_cut() -> None:
+    module = Digits()
+    found: dict[str, torch.Tensor] = {}
+
+    class Remember(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                assert pruning.done
+                found.update({k: v.clone() for k, v in pl_module.named_parameters()})
+
+    pruning = RankPruning(0.5, cuts=2, begin=0.1, end=0.4)
+    fit(module, [pruning, Remember()])
+    assert all(p.shape == found[k].shape and not torch.equal(p, found[k]) for k, p in module.named_parameters())
+
+
+def test_parameters_fall_along_a_cubic_and_steps_with_them() -> None:
+    module, pruning = Digits(), RankPruning(0.6, cuts=4, begin=0.0, end=0.8, saliency="spectrum")
+    start = deployed_size(module)
+    fit(module, [pruning])
+    target = 0.4 * start.dense - start.rest
+    shapes = {name: layer.weight_shape for name, layer in factorized_layers(module)}
+    for k, cut in enumerate(pruning.history[:-1], 1):
+        held = sum(r * (shapes[x][0] + shapes[x].numel() // shapes[x][0]) for x, r in cut["ranks"].items())
+        wanted = target + (start.factors - target) * (1 - k / 4) ** 3
+        assert wanted <= held <= wanted + 16 * (576 + 64)  # steps of 16 ranks; at most one of the largest is missing
+    assert [cut["step"] for cut in pruning.history] == [6, 13, 19, 26]
+
+
+def test_a_tolerance_cuts_what_the_weight_does_not_need() -> None:
+    module = Digits()
+    before: dict[str, torch.Tensor] = {}
+    errors: list[float] = []
+
+    class Compare(RankPruning):
+        def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
+            before.update({k: x.weight.detach().clone() for k, x in factorized_layers(pl_module)})
+            super()._cut(trainer, pl_module, cuts)
+            errors.extend(
+                float((x.weight.detach() - before[k]).norm() / before[k].norm())
+                for k, x in factorized_layers(pl_module)
+            )
+
+    pruning = Compare(tolerance=0.5, saliency="spectrum", cuts=1, end=0.5)
+    fit(module, [pruning])
+    assert max(errors) <= 0.5
+    assert max(errors) > 0.1
+
+
+def test_the_constraints_hold_right_after_a_cut() -> None:
+    seen: list[float] = []
+
+    class Check(RankPruning):
+        def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
+            super()._cut(trainer, pl_module, cuts)
+            for _, layer in factorized_layers(pl_module):
+                seen.extend(float(orthonormality_error(x.detach())) for x in (layer.U, layer.V))
+                assert torch.linalg.cond(layer.S.detach()) <= 1.1
+
+    fit(Digits(), [Check(0.6, cuts=3), OrthonormalRetraction(), SpectrumClamp(0.1)])
+    assert max(seen) <= 1e-5
+
+
+def test_under_accumulation_cuts_fall_between_steps() -> None:
+    pruning = RankPruning(0.6, cuts=3, window=2)
+    trainer = fit(Digits(), [pruning, OrthonormalRetraction()], accumulate_grad_batches=3)
+    assert pruning.done
+    assert trainer.global_step == 12
+
+
+def test_the_average_of_the_weights_is_cut_along() -> None:
+    module, average = Digits(), ExponentialAverage(0.9)
+    fit(module, [RankPruning(0.6, cuts=3), OrthonormalRetraction(), SpectrumClamp(0.1), average])
+    left = sum(p.numel() for p in fold(module).parameters())
+    assert left / deployed_size(module).dense <= 0.4
+    assert all(orthonormality_error(x.U.detach()) <= 1e-5 for _, x in factorized_layers(module))
+
+
+def test_two_processes_end_with_equal_ranks_and_weights(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("ddp_rank_pruning.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True, timeout=300)
+    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert one["cuts"] == two["cuts"] == 3
+    assert one["ranks"] == two["ranks"]
+    assert all(torch.equal(value, two["weights"][name]) for name, value in one["weights"].items())
+
+
+ADAPTIVE = RobustLowrank(rank_budget="adaptive")
+
+
+@pytest.mark.parametrize("adversary", ["none", "pgd"])
+def test_a_run_with_adaptive_ranks_keeps_its_promise_and_can_be_rebuilt(train_tiny, adversary: str) -> None:
+    run: Run = train_tiny(ADAPTIVE, epochs=4, compression=0.6, adversary=adversary, steps=1)
+    card = run.card
+    assert 0.6 <= 1 - card.params / card.dense_params <= 0.62
+    assert card.params == sum(p.numel() for p in run.model().parameters())
+    assert card.max_condition_number <= 1.1 + 1e-4
+    assert card.ranks == {k.removeprefix("backbone."): x.rank for k, x in factorized_layers(run.trained_model())}
+    start = ADAPTIVE.plan(run.dense_model().get_submodule("backbone"), Budget(compression=0.6))
+    assert all(rank <= start[name] for name, rank in card.ranks.items())
+    assert card.training["cuts"][-1]["ranks"].items() <= card.ranks.items()
+
+
+@pytest.mark.parametrize("kill_at", [8, 12, 30])
+def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(train_tiny, dying_at, tmp_path: Path, kill_at) -> None:
+    """The cuts are at steps 6, 9, 11, ..., 24 and an epoch has ten: the first checkpoints hold half a window."""
+    recipe = {"method": ADAPTIVE, "epochs": 4, "compression": 0.6, "ema": 0.9}
+    whole = train_tiny(name="whole", **recipe)
+    with dying_at(kill_at):
+        train_tiny(name="killed", **recipe)
+    zoo(["train", "--resume", str(tmp_path / "killed")])
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert Run(tmp_path / "killed").card.training["cuts"] == whole.card.training["cuts"]
+
+
+def test_an_epoch_that_is_taken_back_takes_its_cuts_along(train_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([0.9, 0.1, 0.9, 0.9])
+    monkeypatch.setattr(OverfittingGuard, "probe", lambda *_: next(found))
+    run = train_tiny(ADAPTIVE, epochs=4, compression=0.6, adversary="fgsm_rs", ema=0.9)
+    assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
+
+
+def test_adaptive_ranks_need_a_compression(train_tiny, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rank fraction"):
+        train_tiny(ADAPTIVE, rank_fraction=0.5)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="start"):
+        RobustLowrank(start=0.5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": 0.5, "tolerance": 0.1}, {"compression": 1.5}, {"compression": 0.5, "begin": 0.7, "end": 0.6},
+     {"compression": 0.5, "saliency": "spectrm"}, {"compression": 0.5, "cuts": 0}],
+)  # fmt: skip
+def test_impossible_options_are_refused(options: dict) -> None:
+    with pytest.raises(UserError):
+        RankPruning(**options)
+
+
+def test_a_budget_below_the_smallest_ranks_is_refused_before_the_first_step() -> None:
+    with pytest.raises(UserError, match="smaller compression"):
+        fit(Digits(), [RankPruning(0.999)])

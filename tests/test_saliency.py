@@ -1,0 +1,176 @@
+"""Scores are what the loss loses; ranks go where the parameters are."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo.allocation import cut_to_size, cut_to_tolerance, cut_towards
+from zoo.errors import UserError
+from zoo.layers import FactorizedLinear
+from zoo.linalg.basis import slicing
+from zoo.rank_change import change_basis_, diagonalize_
+from zoo.saliency import SALIENCIES
+from zoo.surgery import Layer
+
+
+def layer_of(n: int = 10, m: int = 12, r: int = 5) -> FactorizedLinear:
+    layer = FactorizedLinear(nn.Linear(m, n, bias=False), r).double()
+    with torch.no_grad():
+        layer.S.add_(0.1 * torch.randn(r, r))
+    diagonalize_(layer)
+    return layer
+
+
+def gathered(name: str, layer: FactorizedLinear, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    sums = {"steps": torch.zeros((), dtype=torch.float64)}
+    for x, y in zip(inputs.split(4), targets.split(4), strict=True):
+        layer.zero_grad()
+        (layer(x) - y).square().sum().backward()
+        for key, value in ({"steps": torch.ones(())} | SALIENCIES[name].observe(layer)).items():
+            sums[key] = sums.get(key, 0) + value
+    return sums
+
+
+def without(layer: FactorizedLinear, j: int) -> FactorizedLinear:
+    other = FactorizedLinear(nn.Linear(12, 10, bias=False), layer.rank).double()
+    other.load_state_dict(layer.state_dict())
+    change_basis_(other, slicing(layer.S, torch.tensor([i for i in range(layer.rank) if i != j])))
+    return other
+
+
+def test_the_spectrum_is_the_share_of_the_squared_norm() -> None:
+    layer = layer_of()
+    scores = SALIENCIES["spectrum"].scores(layer, {})
+    norm = layer.weight.square().sum()
+    for j in range(5):
+        lost = (layer.weight - without(layer, j).weight).square().sum() / norm
+        torch.testing.assert_close(scores[j], lost)
+
+
+def test_the_gradient_score_is_the_squared_change_of_a_linear_loss() -> None:
+    layer, direction = layer_of(), torch.randn(10, 12, dtype=torch.float64)
+    (layer.weight * direction).sum().backward()
+    saliency = SALIENCIES["gradient"]
+    scores = saliency.scores(layer, {"steps": torch.ones(())} | saliency.observe(layer))
+    for j in range(5):
+        change = ((layer.weight - without(layer, j).weight) * direction).sum()
+        torch.testing.assert_close(scores[j], change.square())
+
+
+@pytest.mark.parametrize("side", ["U", "V"])
+def test_the_second_order_cost_and_recovery_are_the_optimum_of_the_quadratic_model(side: str) -> None:
+    """Least squares: min 1/2 tr(D H D^T) with D[:, M] = -X[:, M], found by another way than the formula."""
+    torch.manual_seed(1)
+    layer = layer_of()
+    inputs, targets = torch.randn(64, 12, dtype=torch.float64), torch.randn(64, 10, dtype=torch.float64)
+    saliency, sums = SALIENCIES["second_order"], gathered("second_order", layer, inputs, targets)
+    key = {"U": "left", "V": "right"}[side]
+    x = getattr(layer, side).detach().clone()
+    curvature = sums[key] / sums["steps"]
+    curvature = curvature + 1e-3 * curvature.diagonal().mean() * torch.eye(5)
+    root = torch.linalg.cholesky(curvature).T  # tr(D H D^T) = ||D root^T||^2
+
+    def best(cut: list[int]) -> tuple[Tensor, Tensor]:
+        kept = [j for j in range(5) if j not in cut]
+        moved = torch.linalg.lstsq(root[:, kept], root[:, cut] @ x[:, cut].T).solution.T
+        residual = moved @ root[:, kept].T - x[:, cut] @ root[:, cut].T
+        return moved, residual.square().sum() / 2
+
+    other = {"left": "right", "right": "left"}[key]
+    only = sums | {other: torch.full((5, 5), 0.0, dtype=torch.float64) + torch.eye(5) * 1e-30}
+    scores = saliency.scores(layer, only)
+    torch.testing.assert_close(scores, torch.stack([best([j])[1] for j in range(5)]).float(), rtol=1e-4, atol=1e-12)
+    saliency.recover_(layer, sums, torch.tensor([0, 2, 4]))
+    moved = getattr(layer, side).detach()[:, [0, 2, 4]] - x[:, [0, 2, 4]]
+    torch.testing.assert_close(2 * moved, best([1, 3])[0], rtol=1e-5, atol=1e-9)
+
+
+def test_the_recovery_lowers_the_loss_of_a_trained_layer() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(512, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
+    targets = inputs @ torch.randn(12, 10, dtype=torch.float64) + 0.1 * torch.randn(512, 10, dtype=torch.float64)
+    layer = layer_of(r=8)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
+    for _ in range(500):
+        optimizer.zero_grad()
+        (layer(inputs) - targets).square().mean().backward()
+        optimizer.step()
+    diagonalize_(layer)
+    sums = gathered("second_order", layer, inputs, targets)
+    saliency = SALIENCIES["second_order"]
+    kept = torch.topk(saliency.scores(layer, sums), 5).indices.sort().values
+    losses = {}
+    for recover in (False, True):
+        cut = FactorizedLinear(nn.Linear(12, 10, bias=False), 8).double()
+        cut.load_state_dict(layer.state_dict())
+        if recover:
+            saliency.recover_(cut, sums, kept)
+        change_basis_(cut, slicing(cut.S, kept))
+        losses[recover] = (cut(inputs) - targets).square().mean().item()
+    assert losses[True] < losses[False]
+
+
+LAYERS = [
+    Layer("a", "Linear", (64, 64), ""),
+    Layer("b", "Conv2d", (128, 32, 3, 3), ""),
+    Layer("c", "Linear", (96, 80), ""),
+]
+RANKS = {"a": 24, "b": 80, "c": 32}
+
+
+def held(ranks: dict[str, int]) -> int:
+    return sum(layer.factorized_size(ranks[layer.name]) for layer in LAYERS)
+
+
+def scores_of(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(rank, generator=generator) ** 3 for name, rank in RANKS.items()}
+
+
+@pytest.mark.parametrize("share", [0.95, 0.7, 0.4, 0.1])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_budget_is_met_and_not_undershot(share: float, seed: int) -> None:
+    size, total = share * held(RANKS), 3 * held(RANKS)
+    ranks = cut_to_size(LAYERS, RANKS, scores_of(seed), size, total)
+    assert size - 0.015 * total <= held(ranks) <= size
+    assert all(1 <= ranks[name] <= RANKS[name] for name in RANKS)
+    above = cut_towards(LAYERS, RANKS, scores_of(seed), size)
+    assert held(above) >= size
+    assert all(rank == RANKS[name] or rank % 16 == 0 or rank in (1, 2, 4, 8) for name, rank in above.items())
+
+
+def test_what_is_cut_is_the_least_salient_per_parameter() -> None:
+    """Against all choices: no other one that is as small loses less (equal steps, so greedy is optimal)."""
+    layers = [Layer(name, "Linear", (64, 64), "") for name in "abc"]
+    ranks, generator = dict.fromkeys("abc", 28), torch.Generator().manual_seed(0)
+    scores = {name: torch.rand(28, generator=generator, dtype=torch.float64) * 3**k for k, name in enumerate("abc")}
+    size = 128 * 48.0
+
+    def lost(chosen: dict[str, int]) -> float:
+        return sum(scores[name].sort().values[: 28 - rank].sum().item() for name, rank in chosen.items())
+
+    found = cut_towards(layers, ranks, scores, size, block=1)
+    every = itertools.product(range(1, 29), repeat=3)
+    fits = [dict(zip("abc", choice, strict=True)) for choice in every if 128 * sum(choice) <= size]
+    assert lost(found) == pytest.approx(min(lost(choice) for choice in fits))
+
+
+def test_an_impossible_budget_is_refused() -> None:
+    with pytest.raises(UserError, match="smaller compression"):
+        cut_to_size(LAYERS, RANKS, scores_of(0), 100, 10**6)
+
+
+def test_a_tolerance_bounds_the_error_of_each_layer() -> None:
+    layer = FactorizedLinear(nn.Linear(200, 300, bias=False), 100).double()
+    diagonalize_(layer)
+    shape = Layer("x", "Linear", (300, 200), "")
+    scores = SALIENCIES["spectrum"].scores(layer, {})
+    rank = cut_to_tolerance(shape, 100, scores, 0.6)
+    assert rank < 100
+    assert rank % 16 == 0
+    weight = layer.weight.detach().clone()
+    change_basis_(layer, slicing(layer.S, torch.arange(rank)))
+    assert torch.linalg.matrix_norm(weight - layer.weight) <= 0.6 * torch.linalg.matrix_norm(weight)
+    assert cut_to_tolerance(shape, 100, scores, 1e-3) == 100

@@ -1,0 +1,106 @@
+"""Which layers give up how many singular components, from the saliency of each."""
+
+import heapq
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.budget import BLOCKS, OVERSHOOT, fast_ranks
+from zoo.errors import UserError
+from zoo.surgery import Layer, Ranks
+
+
+def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, total: int) -> Ranks:
+    """Lower ranks until the factors hold at most ``size`` parameters, the least saliency per parameter first.
+
+    Ranks go down to multiples of 16 (powers of two below), and in finer steps only if the size would be
+    undershot by more than `zoo.budget.OVERSHOOT` of the dense model.
+
+    Args:
+        layers: whose ranks may fall.
+        ranks: as they are.
+        scores: of each layer's components, shape (r,), >= 0.
+        size: wanted sum of r (n + m).
+        total: parameters of the whole dense model.
+
+    Raises:
+        UserError: not even rank 1 in every layer is small enough.
+    """
+    least = sum(layer.factorized_size(1) for layer in layers)
+    if least > size:
+        raise UserError(
+            f"the budget leaves {math.floor(size)} parameters for {len(layers)} factorized layers, and rank 1 "
+            f"in all of them takes {least}: give a smaller compression"
+        )
+    for block in BLOCKS:
+        chosen = _one_below(layers, cut_towards(layers, ranks, scores, size, block), scores, size, block)
+        if size - sum(layer.factorized_size(chosen[layer.name]) for layer in layers) <= OVERSHOOT * total:
+            break
+    return chosen
+
+
+def cut_towards(
+    layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, block: int = BLOCKS[0]
+) -> Ranks:
+    """Do the same as far as steps of ``block`` allow without going below the size."""
+    by_name = {layer.name: layer for layer in layers}
+    chosen = {name: ranks[name] for name in by_name}
+    left = sum(layer.factorized_size(chosen[layer.name]) for layer in layers) - size
+    heap = [step for x in layers if (step := _step_down(x, chosen[x.name], scores[x.name], block))]
+    heapq.heapify(heap)
+    while heap:
+        step = heapq.heappop(heap)
+        if step.saved <= left:
+            left -= step.saved
+            chosen[step.name] = step.rank
+            if after := _step_down(by_name[step.name], step.rank, scores[step.name], block):
+                heapq.heappush(heap, after)
+    return chosen
+
+
+def _one_below(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, block: int) -> Ranks:
+    """Go below the size by the cheapest step that is large enough, or by several if none is."""
+    ranks = dict(ranks)
+    while (left := sum(layer.factorized_size(ranks[layer.name]) for layer in layers) - size) > 0:
+        steps = [step for x in layers if (step := _step_down(x, ranks[x.name], scores[x.name], block))]
+        if not steps:
+            break
+        step = min([step for step in steps if step.saved >= left] or steps)
+        ranks[step.name] = step.rank
+    return ranks
+
+
+class _Step(NamedTuple):
+    """One layer's next rank down: the saliency it costs per parameter, and the parameters it saves."""
+
+    price: float
+    name: str
+    rank: int
+    saved: int
+
+
+def _step_down(layer: Layer, rank: int, scores: Tensor, block: int) -> _Step | None:
+    lower = lower_rank(layer, rank, block)
+    if lower is None:
+        return None
+    saved = layer.factorized_size(rank - lower)
+    lost = torch.sort(scores.double(), descending=True)[0][lower:rank].sum().item()
+    return _Step(lost / saved, layer.name, lower, saved)
+
+
+def lower_rank(layer: Layer, rank: int, block: int) -> int | None:
+    """Return the next rank below that runs fast, or None."""
+    below = [level for level in fast_ranks(layer, block) if level < rank]
+    return below[-1] if below else None
+
+
+def cut_to_tolerance(layer: Layer, rank: int, scores: Tensor, tolerance: float) -> int:
+    """Return the lowest rank that runs fast and gives up at most tolerance^2 of the sum of the scores.
+
+    With the scores of `zoo.saliency.Spectrum` the relative Frobenius error of the weight is at most the tolerance.
+    """
+    shares = torch.sort(scores.double())[0].cumsum(0) / scores.double().sum()
+    needed = rank - int((shares <= tolerance**2).sum())
+    return min((level for level in fast_ranks(layer, BLOCKS[0]) if needed <= level <= rank), default=rank)

@@ -1,0 +1,213 @@
+"""Lower the ranks of factorized layers while they train, by what the loss says of their singular components."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.allocation import cut_to_size, cut_to_tolerance, cut_towards
+from zoo.callbacks._peers import peers
+from zoo.callbacks._step_hook import StepHook
+from zoo.errors import UserError, unknown_name
+from zoo.layers import Factorized, factorized_layers
+from zoo.linalg.basis import slicing
+from zoo.rank_change import change_basis_, diagonalize_
+from zoo.saliency import SALIENCIES, Statistics
+from zoo.surgery import Layer, Ranks
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a network in its deployed form: dense, the factors that may be cut, and all the rest."""
+
+    dense: int
+    factors: int
+    rest: int
+
+
+def deployed_size(model: nn.Module) -> Size:
+    """Count a network's parameters as they are deployed: S merged into U, factors that do not pay multiplied out."""
+    layers = [layer for _, layer in factorized_layers(model)]
+    own = {id(p) for layer in layers for p in (layer.U, layer.S, layer.V)}
+    plain = sum(p.numel() for p in model.parameters() if id(p) not in own)
+    full = {layer: layer.weight_shape.numel() for layer in layers}
+    factors = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in layers if layer.pays)
+    merged = sum(size for layer, size in full.items() if not layer.pays)
+    return Size(plain + sum(full.values()), factors, plain + merged)
+
+
+class RankPruning(Callback):
+    """Cut the least salient singular components of the factorized layers at a few points of the training.
+
+    Between ``begin`` and ``end`` the parameters fall from what the model starts with to the target along a cubic
+    (fast first, as in AdaLoRA, arXiv 2303.10512, equation 13), each cut where it costs least per parameter over all
+    layers, at ranks that run fast. Tensors really shrink: the parameters stay the same objects, and the
+    optimizer's state, an exponential average of the weights and DistributedDataParallel follow. What was cut
+    stays cut. A layer whose factors do not pay yet (full rank) is left alone.
+
+    Works in any LightningModule that holds `zoo.layers.Factorized` layers. A module that is resumed must build its
+    layers with the ranks of the checkpoint: Lightning loads weights before callbacks.
+
+    Args:
+        compression: share of the dense network's parameters to remove, in (0, 1).
+        tolerance: instead: each cut of a layer gives up at most this relative Frobenius error (of the saliency,
+            the root of its share).
+        saliency: ``spectrum``, ``gradient`` or ``second_order``, see `zoo.saliency`.
+        begin, end: when to cut, as shares of the training's steps.
+        cuts: how often.
+        window: steps before each cut over which gradients are gathered.
+
+    Attributes:
+        history: of each cut, the step and the ranks after it.
+
+    Raises:
+        UserError: a value is out of range, or the budget is below the smallest possible ranks.
+    """
+
+    def __init__(
+        self,
+        compression: float | None = None,
+        tolerance: float | None = None,
+        saliency: str = "second_order",
+        begin: float = 0.1,
+        end: float = 0.6,
+        cuts: int = 8,
+        window: int = 16,
+    ) -> None:
+        if (compression is None) == (tolerance is None):
+            raise UserError("rank pruning needs a compression or a tolerance, not both or neither")
+        for name, value in (("compression", compression), ("tolerance", tolerance)):
+            if value is not None and not 0 < value < 1:
+                raise UserError(f"{name} {value} is impossible: give a share between 0 and 1")
+        if not 0 <= begin < end < 1 or cuts < 1 or window < 1:
+            raise UserError("rank pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
+        if saliency not in SALIENCIES:
+            raise unknown_name("saliency", saliency, SALIENCIES)
+        self.compression, self.tolerance = compression, tolerance
+        self.saliency = SALIENCIES[saliency]
+        self.begin, self.end, self.cuts, self.window = begin, end, cuts, window
+        self.start: int | None = None
+        self.gathered: dict[str, Statistics] = {}
+        self.history: list[dict[str, Any]] = []
+        self.made = 0
+        self._steps: list[int] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the ranks are final."""
+        return self.made == self.cuts
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lay out the cuts over the training's steps, and check that the target can be met."""
+        total = trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise UserError("rank pruning needs to know how long the training is: set max_epochs or max_steps")
+        shares = (self.begin + (self.end - self.begin) * (k + 1) / self.cuts for k in range(self.cuts))
+        self._steps = [min(max(1, round(total * share)), int(total) - 1) for share in shares]
+        if self.start is None:
+            self.start = deployed_size(pl_module).factors
+        if self.compression is not None and not self.done:
+            layers = self._prunable(pl_module)
+            unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
+            self._choose(pl_module, layers, unknown, self.cuts)
+
+    def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
+        return {name: layer for name, layer in factorized_layers(model) if layer.pays}
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin to gather, or cut, if it is time: right after an optimizer's step and before the next backward."""
+        due = sum(step <= trainer.global_step for step in self._steps)
+        if due > self.made:
+            self._cut(trainer, pl_module, due)
+        if not self.done and not self.gathered and trainer.global_step >= self._steps[self.made] - self.window:
+            for name, layer in self._prunable(pl_module).items():
+                diagonalize_(layer, trainer.optimizers, self._averages(trainer, name))
+                self.gathered[name] = {"steps": torch.zeros((), device=layer.S.device)}
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Gather what the saliency needs of the gradients: those of the loss that is trained, whatever it is."""
+        layers = dict(factorized_layers(pl_module)) if self.gathered else {}
+        for name, sums in self.gathered.items():
+            layer = layers[name]
+            if all(p.grad is not None for p in (layer.U, layer.S, layer.V)):
+                for key, value in ({"steps": torch.ones_like(sums["steps"])} | self.saliency.observe(layer)).items():
+                    sums[key] = sums[key] + value if key in sums else value
+
+    def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
+        layers = self._prunable(pl_module)
+        for name, layer in layers.items():
+            if name not in self.gathered:
+                diagonalize_(layer, trainer.optimizers, self._averages(trainer, name))
+        scores = {name: self.saliency.scores(layer, self.gathered.get(name, {})) for name, layer in layers.items()}
+        ranks = self._choose(pl_module, layers, scores, cuts)
+        ranks = trainer.strategy.broadcast(ranks)
+        before = {name: layer.rank for name, layer in layers.items()}
+        for name, layer in layers.items():
+            if ranks[name] < layer.rank:
+                kept = torch.sort(torch.topk(scores[name], ranks[name]).indices)[0]
+                self.saliency.recover_(layer, self.gathered.get(name, {}), kept)
+                change = slicing(layer.S, kept)
+                change_basis_(layer, change, trainer.optimizers, self._averages(trainer, name))
+        self._settle(trainer)
+        self.gathered, self.made = {}, cuts
+        self.history.append({"step": trainer.global_step, "ranks": ranks})
+        self._report(pl_module, before, ranks)
+
+    def _choose(self, model: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
+        """Return the ranks after so many cuts."""
+        shapes = [Layer(name, type(layer).__name__, tuple(layer.weight_shape), "") for name, layer in layers.items()]
+        ranks = {name: layer.rank for name, layer in layers.items()}
+        if self.tolerance is not None:
+            return {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
+        assert self.compression is not None
+        assert self.start is not None
+        size = deployed_size(model)
+        target = (1 - self.compression) * size.dense - size.rest
+        if cuts == self.cuts:
+            return cut_to_size(shapes, ranks, scores, target, size.dense)
+        return cut_towards(shapes, ranks, scores, target + (self.start - target) * (1 - cuts / self.cuts) ** 3)
+
+    def _averages(self, trainer: pl.Trainer, name: str) -> list[Factorized]:
+        """Return a layer's copies in the callbacks that average weights."""
+        models = [averaging._average_model for averaging in peers(trainer, WeightAveraging)]
+        found = [model.module.get_submodule(name) for model in models if model is not None]
+        return [layer for layer in found if isinstance(layer, Factorized)]
+
+    def _settle(self, trainer: pl.Trainer) -> None:
+        """Restore the constraints on what is left."""
+        for constraint in peers(trainer, StepHook):
+            constraint.restore(trainer.optimizers[0])
+        renew(trainer)
+
+    def _report(self, pl_module: pl.LightningModule, before: Ranks, after: Ranks) -> None:
+        size = deployed_size(pl_module)
+        kept = size.factors + size.rest
+        changed = ", ".join(f"{name} {before[name]}→{after[name]}" for name in before if after[name] < before[name])
+        pl_module.print(f"ranks cut to {kept:,} parameters ({1 - kept / size.dense:.1%} fewer): {changed or 'none'}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to make the same cuts."""
+        return {"start": self.start, "made": self.made, "gathered": self.gathered, "history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.start, self.made = state_dict["start"], state_dict["made"]
+        self.gathered, self.history = state_dict["gathered"], state_dict["history"]
+
+
+def renew(trainer: pl.Trainer) -> None:
+    """Make what holds on to the shapes of parameters look at them again: the reducer of DDP, compiled graphs."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy):
+        strategy.model = strategy.lightning_module
+        strategy.configure_ddp()
+    torch.compiler.reset()

@@ -1,0 +1,63 @@
+"""Give a factorized layer a new basis or a new rank while it trains, and whatever follows its factors with it."""
+
+from collections.abc import Iterable
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.layers import Factorized, factorized_layers
+from zoo.linalg.basis import BasisChange, Role, singular_basis
+
+SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
+"""Optimizer state that holds squares or magnitudes of gradients (Adam and its kin, RMSprop, Adagrad, Adadelta);
+other state of a parameter's shape is taken for a gradient."""
+
+
+@torch.no_grad()
+def change_basis_(
+    layer: Factorized, change: BasisChange, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()
+) -> None:
+    """Change the basis, or with fewer columns the rank, of a layer in place.
+
+    The parameters stay the same objects, so optimizers keep training them; gradients are dropped.
+
+    Args:
+        layer: to change.
+        change: of its U, S and V.
+        optimizers: their state of these parameters changes along: momenta as gradients do, second moments as
+            variances do.
+        averages: copies of the layer that hold averages of its factors, to be changed likewise.
+    """
+    optimizers = list(optimizers)
+    for role in get_args(Role):
+        parameter = getattr(layer, role)
+        for optimizer in optimizers:
+            state = optimizer.state.get(parameter, {})
+            follows = {key: x for key, x in state.items() if isinstance(x, Tensor) and x.shape == parameter.shape}
+            state |= {key: _moved(key, x, role, change) for key, x in follows.items()}
+        for same in (layer, *averages):
+            factor = getattr(same, role)
+            factor.data = change.factor(role, factor.data).contiguous()
+            factor.grad = None
+
+
+def _moved(key: str, value: Tensor, role: Role, change: BasisChange) -> Tensor:
+    follow = change.second_moment if key in SECOND_MOMENTS else change.gradient
+    return follow(role, value).contiguous()
+
+
+def diagonalize_(layer: Factorized, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()) -> None:
+    """Bring a layer into the basis of its singular vectors: S diagonal, descending; the product stays."""
+    change_basis_(layer, singular_basis(layer.U.data, layer.S.data, layer.V.data), optimizers, averages)
+
+
+def fit_ranks_(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a model's factorized layers the ranks of a state dict that is loaded into it next."""
+    for name, layer in factorized_layers(model):
+        for role in get_args(Role):
+            factor, saved = getattr(layer, role), state[f"{name}.{role}"]
+            if factor.shape != saved.shape:
+                factor.data = factor.data.new_empty(saved.shape)
+                factor.grad = None
