@@ -2,14 +2,59 @@
 
 import heapq
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.budget import BLOCKS, OVERSHOOT, fast_ranks
 from zoo.errors import UserError
+from zoo.layers import factorized_layers
 from zoo.surgery import Layer, Ranks
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a network in its deployed form: dense, the factors that may be cut, and all the rest."""
+
+    dense: int
+    factors: int
+    rest: int
+
+
+def deployed_size(model: nn.Module) -> Size:
+    """Count a network's parameters as they are deployed: S merged into U, factors that do not pay multiplied out."""
+    layers = [layer for _, layer in factorized_layers(model)]
+    own = {id(p) for layer in layers for p in (layer.U, layer.S, layer.V)}
+    plain = sum(p.numel() for p in model.parameters() if id(p) not in own)
+    full = {layer: layer.weight_shape.numel() for layer in layers}
+    factors = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in layers if layer.pays)
+    merged = sum(size for layer, size in full.items() if not layer.pays)
+    return Size(plain + sum(full.values()), factors, plain + merged)
+
+
+def cut_on_schedule(
+    layers: list[Layer],
+    ranks: Ranks,
+    scores: dict[str, Tensor],
+    start: float,
+    target: float,
+    progress: float,
+    total: int,
+) -> Ranks:
+    """Lower ranks to where a cubic schedule is: fast first, `cut_to_size` at its end.
+
+    The size is target + (start - target) (1 - progress)^3, as in AdaLoRA (arXiv 2303.10512, equation 13).
+
+    Args:
+        layers, ranks, scores, total: see `cut_to_size`.
+        start, target: sums of r (n + m) at progress 0 and 1.
+        progress: 0 to 1.
+    """
+    if progress >= 1:
+        return cut_to_size(layers, ranks, scores, target, total)
+    return cut_towards(layers, ranks, scores, target + (start - target) * (1 - progress) ** 3)
 
 
 def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, total: int) -> Ranks:

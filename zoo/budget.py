@@ -11,6 +11,8 @@ OVERSHOOT = 0.015
 """Share of the parameters by which the target may be overshot before ranks are rounded more finely."""
 BLOCKS = (16, 8, 4, 2, 1)
 """Steps between ranks, fastest first: blocked CPU kernels and tensor cores want multiples of 16 or of 8."""
+LEAST_COMPRESSION = 0.1
+"""Of the start of a training whose ranks fall: below it, factors no longer pay."""
 NARROWEST = 16
 """Layers of a smaller full rank stay as they are: too few weights to save, and every direction is needed."""
 
@@ -38,6 +40,21 @@ class Budget:
             raise UserError(f"compression {self.compression} is impossible: give a share between 0 and 1, such as 0.8")
         if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
             raise UserError(f"rank fraction {self.rank_fraction} is impossible: give a value in (0, 1], such as 0.2")
+
+
+def larger_start(budget: Budget, times: float) -> Budget:
+    """Return the budget of a training that starts with more parameters, and cuts them while it goes on.
+
+    Args:
+        budget: what it ends with.
+        times: how many times its parameters the start has, as far as factors pay.
+
+    Raises:
+        UserError: the budget is a rank fraction, which fixes every rank.
+    """
+    if budget.compression is None:
+        raise UserError("ranks that adapt need a compression: a rank fraction fixes every rank")
+    return Budget(compression=max(1 - times * (1 - budget.compression), LEAST_COMPRESSION))
 
 
 def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) -> Ranks:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.layers import Factorized, factorized_layers
-from zoo.linalg.basis import BasisChange, Role, singular_basis
+from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis
+from zoo.linalg.stiefel import complement, full_precision
 
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
 """Optimizer state that holds squares or magnitudes of gradients (Adam and its kin, RMSprop, Adagrad, Adadelta);
@@ -51,6 +52,35 @@ def _moved(key: str, value: Tensor, role: Role, change: BasisChange) -> Tensor:
 def diagonalize_(layer: Factorized, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()) -> None:
     """Bring a layer into the basis of its singular vectors: S diagonal, descending; the product stays."""
     change_basis_(layer, singular_basis(layer.U.data, layer.S.data, layer.V.data), optimizers, averages)
+
+
+@torch.no_grad()
+def augment_(
+    layer: Factorized,
+    gradient_u: Tensor,
+    gradient_v: Tensor,
+    optimizers: Iterable[Optimizer] = (),
+    averages: Iterable[Factorized] = (),
+) -> None:
+    """Give a layer with orthonormal U and V up to r more columns, spanned by gradients; the product stays.
+
+    U becomes an orthonormal basis of [U | gradient], V likewise, and S gets zero rows and columns: the basis
+    augmentation of dynamical low-rank training (RobustDLRT, arXiv 2505.08022, section 3).
+
+    Args:
+        layer: to augment; at most to its full rank.
+        gradient_u: of the loss in U, (n, r).
+        gradient_v: of the loss in V, (m, r).
+        optimizers, averages: see `change_basis_`; what they hold for the new columns is zero.
+    """
+    u, v, r = layer.U.data, layer.V.data, layer.rank
+    more = min(r, len(u) - r, len(v) - r)
+    with full_precision(u.device):
+        new_u, new_v = complement(u, gradient_u, more), complement(v, gradient_v, more)
+    averages = list(averages)
+    change_basis_(layer, embedding(layer.S.data, more), optimizers, averages)
+    for same in (layer, *averages):
+        same.U.data[:, r:], same.V.data[:, r:] = new_u, new_v
 
 
 def fit_ranks_(model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from zoo.callbacks.averaging import ExponentialAverage
 from zoo.callbacks.best import BestCheckpoint
 from zoo.callbacks.conditioning import ConditioningMonitor
+from zoo.callbacks.dynamical_lowrank import DynamicalLowRank
 from zoo.callbacks.overfitting import OverfittingGuard
 from zoo.callbacks.rank_pruning import RankPruning
 from zoo.callbacks.retraction import OrthonormalRetraction
@@ -11,6 +12,7 @@ from zoo.callbacks.spectrum import SpectrumClamp
 __all__ = [
     "BestCheckpoint",
     "ConditioningMonitor",
+    "DynamicalLowRank",
     "ExponentialAverage",
     "OrthonormalRetraction",
     "OverfittingGuard",

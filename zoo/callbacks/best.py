@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from zoo.callbacks._peers import peers
-from zoo.callbacks.rank_pruning import RankPruning
+from zoo.callbacks._rank_schedule import RankSchedule
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -12,5 +12,5 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if this is the best epoch so far, once rank pruning is done."""
-        if all(pruning.done for pruning in peers(trainer, RankPruning)):
+        if all(schedule.done for schedule in peers(trainer, RankSchedule)):
             super().on_validation_end(trainer, pl_module)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.attacks.pgd import PGD
 from zoo.callbacks._peers import peers
-from zoo.callbacks.rank_pruning import RankPruning, renew
+from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.rank_change import fit_ranks_
 
 
@@ -76,9 +76,8 @@ class OverfittingGuard(Callback):
             assert averaging._average_model is not None
             fit_ranks_(averaging._average_model.module, saved["state_dict"])
             averaging.on_load_checkpoint(trainer, pl_module, saved)
-        for pruning in peers(trainer, RankPruning):
-            pruning.load_state_dict(saved["callbacks"][pruning.state_key])
-            renew(trainer)
+        for schedule in peers(trainer, RankSchedule):
+            schedule.go_back(trainer, saved["callbacks"][schedule.state_key])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best accuracy, for resuming."""

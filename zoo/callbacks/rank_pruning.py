@@ -1,18 +1,15 @@
 """Lower the ranks of factorized layers while they train, by what the loss says of their singular components."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.allocation import cut_to_size, cut_to_tolerance, cut_towards
-from zoo.callbacks._peers import peers
-from zoo.callbacks._step_hook import StepHook
+from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
+from zoo.callbacks._followers import averages_of, renew, restore_constraints
+from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.errors import UserError, unknown_name
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
@@ -21,27 +18,7 @@ from zoo.saliency import SALIENCIES, Statistics
 from zoo.surgery import Layer, Ranks
 
 
-@dataclass(frozen=True)
-class Size:
-    """Parameters of a network in its deployed form: dense, the factors that may be cut, and all the rest."""
-
-    dense: int
-    factors: int
-    rest: int
-
-
-def deployed_size(model: nn.Module) -> Size:
-    """Count a network's parameters as they are deployed: S merged into U, factors that do not pay multiplied out."""
-    layers = [layer for _, layer in factorized_layers(model)]
-    own = {id(p) for layer in layers for p in (layer.U, layer.S, layer.V)}
-    plain = sum(p.numel() for p in model.parameters() if id(p) not in own)
-    full = {layer: layer.weight_shape.numel() for layer in layers}
-    factors = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in layers if layer.pays)
-    merged = sum(size for layer, size in full.items() if not layer.pays)
-    return Size(plain + sum(full.values()), factors, plain + merged)
-
-
-class RankPruning(Callback):
+class RankPruning(RankSchedule):
     """Cut the least salient singular components of the factorized layers at a few points of the training.
 
     Between ``begin`` and ``end`` the parameters fall from what the model starts with to the target along a cubic
@@ -128,7 +105,7 @@ class RankPruning(Callback):
             self._cut(trainer, pl_module, due)
         if not self.done and not self.gathered and trainer.global_step >= self._steps[self.made] - self.window:
             for name, layer in self._prunable(pl_module).items():
-                diagonalize_(layer, trainer.optimizers, self._averages(trainer, name))
+                diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
                 self.gathered[name] = {"steps": torch.zeros((), device=layer.S.device)}
 
     def on_before_optimizer_step(
@@ -146,7 +123,7 @@ class RankPruning(Callback):
         layers = self._prunable(pl_module)
         for name, layer in layers.items():
             if name not in self.gathered:
-                diagonalize_(layer, trainer.optimizers, self._averages(trainer, name))
+                diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
         scores = {name: self.saliency.scores(layer, self.gathered.get(name, {})) for name, layer in layers.items()}
         ranks = self._choose(pl_module, layers, scores, cuts)
         ranks = trainer.strategy.broadcast(ranks)
@@ -156,8 +133,9 @@ class RankPruning(Callback):
                 kept = torch.sort(torch.topk(scores[name], ranks[name]).indices)[0]
                 self.saliency.recover_(layer, self.gathered.get(name, {}), kept)
                 change = slicing(layer.S, kept)
-                change_basis_(layer, change, trainer.optimizers, self._averages(trainer, name))
-        self._settle(trainer)
+                change_basis_(layer, change, trainer.optimizers, averages_of(trainer, name))
+        restore_constraints(trainer)
+        renew(trainer)
         self.gathered, self.made = {}, cuts
         self.history.append({"step": trainer.global_step, "ranks": ranks})
         self._report(pl_module, before, ranks)
@@ -172,21 +150,7 @@ class RankPruning(Callback):
         assert self.start is not None
         size = deployed_size(model)
         target = (1 - self.compression) * size.dense - size.rest
-        if cuts == self.cuts:
-            return cut_to_size(shapes, ranks, scores, target, size.dense)
-        return cut_towards(shapes, ranks, scores, target + (self.start - target) * (1 - cuts / self.cuts) ** 3)
-
-    def _averages(self, trainer: pl.Trainer, name: str) -> list[Factorized]:
-        """Return a layer's copies in the callbacks that average weights."""
-        models = [averaging._average_model for averaging in peers(trainer, WeightAveraging)]
-        found = [model.module.get_submodule(name) for model in models if model is not None]
-        return [layer for layer in found if isinstance(layer, Factorized)]
-
-    def _settle(self, trainer: pl.Trainer) -> None:
-        """Restore the constraints on what is left."""
-        for constraint in peers(trainer, StepHook):
-            constraint.restore(trainer.optimizers[0])
-        renew(trainer)
+        return cut_on_schedule(shapes, ranks, scores, self.start, target, cuts / self.cuts, size.dense)
 
     def _report(self, pl_module: pl.LightningModule, before: Ranks, after: Ranks) -> None:
         size = deployed_size(pl_module)
@@ -202,12 +166,3 @@ class RankPruning(Callback):
         """Take it back."""
         self.start, self.made = state_dict["start"], state_dict["made"]
         self.gathered, self.history = state_dict["gathered"], state_dict["history"]
-
-
-def renew(trainer: pl.Trainer) -> None:
-    """Make what holds on to the shapes of parameters look at them again: the reducer of DDP, compiled graphs."""
-    strategy = trainer.strategy
-    if isinstance(strategy, DDPStrategy):
-        strategy.model = strategy.lightning_module
-        strategy.configure_ddp()
-    torch.compiler.reset()

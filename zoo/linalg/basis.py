@@ -71,6 +71,12 @@ def singular_basis(u: Tensor, s: Tensor, v: Tensor) -> BasisChange:
     return BasisChange(left.to(u), (p.T @ ru).to(u), right.to(v), (qh @ rv).to(v))
 
 
+def embedding(s: Tensor, more: int) -> BasisChange:
+    """Return the change to r + more columns of which the new ones are zero, on S's device and in its type."""
+    wide = torch.eye(len(s), len(s) + more, dtype=s.dtype, device=s.device)
+    return BasisChange(wide, wide.T, wide, wide.T)
+
+
 def slicing(s: Tensor, kept: Tensor) -> BasisChange:
     """Return the change that keeps some of the r columns as they are, on S's device and in its type."""
     eye = torch.eye(len(s), dtype=s.dtype, device=s.device)

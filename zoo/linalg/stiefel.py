@@ -94,6 +94,22 @@ def tangent_(x: Tensor, d: Tensor) -> Tensor:
     return d.addmm_(x, x.T @ d, alpha=-1)
 
 
+def complement(x: Tensor, d: Tensor, k: int) -> Tensor:
+    """Return k orthonormal directions orthogonal to X's columns that hold the most of D.
+
+    They are the leading left singular vectors of (I - X X^T) D; if its rank is below k, arbitrary ones follow.
+
+    Args:
+        x: orthonormal columns, shape (n, r).
+        d: shape (n, c), c >= k.
+        k: at most n - r.
+    """
+    normal = tangent(x, tangent(x, d))
+    leading = torch.linalg.eigh(normal.T @ normal)[1].flip(-1)[:, :k]
+    # The columns of X come first and so stay what they are; a second projection would not fix a vanishing D.
+    return householder_qr(torch.cat([x, normal @ leading], 1))[0][:, x.shape[1] :]
+
+
 def random_stiefel(
     n: int, r: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:

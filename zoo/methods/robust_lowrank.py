@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from zoo.backbone import ends
-from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks
+from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks, larger_start
 from zoo.cost import count_params
 from zoo.errors import UserError
 from zoo.layers import Init, factorized_layers
@@ -20,10 +20,6 @@ from zoo.surgery import Ranks, factorize, fold, weight_layers
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
-
-
-LEAST_COMPRESSION = 0.1
-"""Of the start of adaptive ranks: below it, factors no longer pay."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,9 @@ class RobustLowrank(Method):
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose ranks for the budget (default: 80 % of the parameters removed), full rank where none is saved."""
-        budget = self._first(budget or DEFAULT_BUDGET)
+        budget = budget or DEFAULT_BUDGET
+        if self.rank_budget == "adaptive":
+            budget = larger_start(budget, self.start)
         layers = weight_layers(model)
         first, last = ends(model)
         if budget.compression is None:
@@ -85,14 +83,6 @@ class RobustLowrank(Method):
             {"params": groups[1]["params"], "weight_decay": 0.0},
             {"params": [p for p in groups[0]["params"] if id(p) in factors], "weight_decay": 0.0},
         ]
-
-    def _first(self, budget: Budget) -> Budget:
-        """Return the budget that training starts with."""
-        if self.rank_budget == "fixed":
-            return budget
-        if budget.compression is None:
-            raise UserError("rank_budget adaptive needs a compression: a rank fraction fixes every rank")
-        return Budget(compression=max(1 - self.start * (1 - budget.compression), LEAST_COMPRESSION))
 
     def callbacks(self, budget: Budget | None) -> "list[Callback]":
         """Return the retraction of U and V, then the clamp of S; before them, if ranks adapt, their pruning."""

@@ -20,7 +20,7 @@ class WeightPerturbation:
     """Moves every weight of a model up its loss by a relative radius, and back.
 
     A plain weight W moves by gamma ||W||_F along its gradient (equation 8 of the paper). A factorized weight
-    moves along the gradient flow of its factors, so far that the product U S V^T moves by exactly
+    moves along the gradient flow of its factors (those that train), so far that the product U S V^T moves by exactly
     gamma ||U S V^T||_F. Biases and normalisation stay.
 
     Args:
@@ -40,7 +40,8 @@ class WeightPerturbation:
         factorized = [layer for _, layer in factorized_layers(self.model)]
         own = {id(p) for layer in factorized for p in (layer.U, layer.S, layer.V)}
         plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1 and id(p) not in own]
-        moved = [*plain, *(p for layer in factorized for p in (layer.U, layer.S, layer.V))]
+        factors = [p for layer in factorized for p in (layer.U, layer.S, layer.V) if p.requires_grad]
+        moved = [*plain, *factors]
         buffers = {buffer: buffer.clone() for buffer in self.model.buffers()}
         found = torch.autograd.grad(loss(), moved, allow_unused=True)
         gradients = {p: g for p, g in zip(moved, found, strict=True) if g is not None}
@@ -52,8 +53,9 @@ class WeightPerturbation:
                 if p in gradients:
                     p.add_(gradients[p] * (self.gamma * p.norm() / gradients[p].norm().clamp_min(TINY)))
             for layer in factorized:
-                if all(p in gradients for p in (layer.U, layer.S, layer.V)):
-                    self._move(layer, gradients[layer.U], gradients[layer.S], gradients[layer.V])
+                if layer.S in gradients:
+                    du, ds, dv = (gradients.get(p, torch.zeros_like(p)) for p in (layer.U, layer.S, layer.V))
+                    self._move(layer, du, ds, dv)
         torch.clear_autocast_cache()  # it holds the weights as they were
 
     def _move(self, layer: Factorized, du: Tensor, ds: Tensor, dv: Tensor) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from zoo.adversaries import ADVERSARIES
 from zoo.attacks.pgd import PGD
 from zoo.backbone import create_backbone
-from zoo.callbacks import RankPruning
 from zoo.callbacks._peers import peers
+from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.card import Card, LayerRow, Provenance
 from zoo.cost import count_macs, count_params
 from zoo.data import load_test
@@ -109,7 +109,7 @@ def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[s
         "adversary": ADVERSARIES.name_of(module.adversary),
         "adversary_options": dataclasses.asdict(module.adversary) | dataclasses.asdict(module.config.threat),
         **metrics,
-        "cuts": [cut for pruning in peers(trainer, RankPruning) for cut in _named_as_ranks(pruning.history)],
+        "cuts": [cut for schedule in peers(trainer, RankSchedule) for cut in _named_as_ranks(schedule.history)],
     }
 
 

@@ -1,4 +1,7 @@
-"""Two processes train one module whose ranks fall, and save what each ends with: python ddp_rank_pruning.py FOLDER."""
+"""A small module whose ranks change while it trains.
+
+``python rank_training.py FOLDER pruning|dynamical`` trains it in two processes, each of which saves what it ends with.
+"""
 
 import sys
 from pathlib import Path
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from zoo.callbacks import OrthonormalRetraction, RankPruning, SpectrumClamp
+from zoo.callbacks import DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
 from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 
 
@@ -48,22 +51,31 @@ def loader(seed: int = 0) -> DataLoader:
     return DataLoader(TensorDataset(images, torch.randint(0, 10, (128,), generator=generator)), batch_size=8)
 
 
-def main(folder: Path) -> None:
-    """Train, and save."""
-    pl.seed_everything(0, verbose=False)
-    module = Digits()
-    callbacks = [RankPruning(0.6, cuts=3, window=2), OrthonormalRetraction(), SpectrumClamp(0.1)]
+def fit(module: pl.LightningModule, callbacks: list[pl.Callback], **options) -> pl.Trainer:
+    """Train for two epochs of 16 steps on the CPU."""
+    options = {"max_epochs": 2, "accelerator": "cpu"} | options
     trainer = pl.Trainer(
-        max_epochs=3, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=callbacks, **options,
     )  # fmt: skip
     trainer.fit(module, loader())
-    ranks = {name: layer.rank for name, layer in factorized_layers(module)}
-    torch.save(
-        {"weights": module.state_dict(), "ranks": ranks, "cuts": callbacks[0].made},
-        folder / f"{trainer.global_rank}.pt",
-    )
+    return trainer
+
+
+def main(folder: Path, kind: str) -> None:
+    """Train in two processes, and save."""
+    pl.seed_everything(0, verbose=False)
+    module = Digits()
+    schedule = RankPruning(0.6, cuts=3, window=2) if kind == "pruning" else DynamicalLowRank(0.6, local_steps=2)
+    constraints = [OrthonormalRetraction(), SpectrumClamp(0.1)] if kind == "pruning" else []
+    trainer = fit(module, [schedule, *constraints], devices=2, strategy="ddp")
+    ended = {
+        "weights": module.state_dict(),
+        "ranks": {name: layer.rank for name, layer in factorized_layers(module)},
+        "history": schedule.history,
+    }
+    torch.save(ended, folder / f"{trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,138 @@
+"""Bases turn towards the gradient without moving the weight; truncations keep what they promise."""
+
+from itertools import pairwise
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rank_training import Digits, fit
+from torch import Tensor, nn
+
+from zoo.allocation import deployed_size
+from zoo.callbacks import DynamicalLowRank
+from zoo.errors import UserError
+from zoo.layers import FactorizedLinear, factorized_layers
+from zoo.linalg import orthonormality_error
+from zoo.linalg.stiefel import complement, random_stiefel
+from zoo.methods.rank_adaptive import RankAdaptive
+from zoo.methods.robust_rank_adaptive import RobustRankAdaptive, spread
+from zoo.rank_change import augment_
+from zoo.surgery import fold
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 99))
+def test_the_complement_holds_the_most_of_a_direction(r: int, k: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, d = random_stiefel(14, r), torch.randn(14, 6)
+    k = min(k, 14 - r)
+    q = complement(x, d, k)
+    assert q.shape == (14, k)
+    both = torch.cat([x, q], 1)
+    assert torch.linalg.matrix_norm(both.T @ both - torch.eye(r + k)) <= 1e-5
+    normal = d - x @ (x.T @ d)
+    kept = (q.T @ normal).square().sum()
+    torch.testing.assert_close(kept, torch.linalg.svdvals(normal)[:k].square().sum(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_direction_that_vanishes_still_gives_a_basis() -> None:
+    x = random_stiefel(9, 3)
+    both = torch.cat([x, complement(x, torch.zeros(9, 3), 3)], 1)
+    assert torch.linalg.matrix_norm(both.T @ both - torch.eye(6)) <= 1e-5
+
+
+def test_augmentation_keeps_the_weight_and_holds_the_gradient() -> None:
+    layer = FactorizedLinear(nn.Linear(20, 16), 4)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01, momentum=0.9)
+    layer(torch.randn(8, 20)).square().sum().backward()
+    gradient_u, gradient_v = layer.U.grad.clone(), layer.V.grad.clone()
+    optimizer.step()
+    with torch.no_grad():
+        layer.U.copy_(torch.linalg.qr(layer.U)[0])
+        layer.V.copy_(torch.linalg.qr(layer.V)[0])
+    weight, momentum = layer.weight.detach().clone(), optimizer.state[layer.S]["momentum_buffer"].clone()
+    augment_(layer, gradient_u, gradient_v, [optimizer])
+    assert layer.rank == 8
+    torch.testing.assert_close(layer.weight, weight, atol=1e-6, rtol=1e-5)
+    for basis, gradient in ((layer.U.detach(), gradient_u), (layer.V.detach(), gradient_v)):
+        assert orthonormality_error(basis) <= 1e-5
+        torch.testing.assert_close(basis @ (basis.T @ gradient), gradient, atol=1e-5, rtol=1e-4)
+    followed = optimizer.state[layer.S]["momentum_buffer"]
+    assert torch.equal(followed[:4, :4], momentum)
+    assert followed[4:].abs().max() == followed[:, 4:].abs().max() == 0
+
+
+def test_augmentation_stops_at_the_full_rank() -> None:
+    layer = FactorizedLinear(nn.Linear(20, 6), 4)
+    augment_(layer, torch.randn(6, 4), torch.randn(20, 4))
+    assert layer.rank == 6
+
+
+class Watch(pl.Callback):
+    """Keeps what each step leaves: ranks, and whether a weight moved."""
+
+    def __init__(self) -> None:
+        self.ranks: list[dict[str, int]] = []
+        self.weights: list[dict[str, Tensor]] = []
+        self.orthonormality: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        layers = dict(factorized_layers(pl_module))
+        self.ranks.append({name: layer.rank for name, layer in layers.items()})
+        self.weights.append({name: layer.weight.detach().clone() for name, layer in layers.items()})
+        self.orthonormality += [float(orthonormality_error(x.detach())) for y in layers.values() for x in (y.U, y.V)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_cycle_widens_trains_and_truncates_to_the_budget(optimizer: str) -> None:
+    module, watch, cycle = Digits(optimizer), Watch(), DynamicalLowRank(0.6, local_steps=3)
+    dense = deployed_size(module).dense
+    start = {name: layer.weight.detach().clone() for name, layer in factorized_layers(module)}
+    fit(module, [cycle, watch])
+    assert max(watch.orthonormality) <= 1e-5
+    assert cycle.done
+    assert 0.6 <= 1 - sum(p.numel() for p in fold(module).parameters()) / dense <= 0.62
+    # The first cycle: a step that only looks, then three on S, in bases of twice the rank.
+    first, *on_s = watch.ranks[:4]
+    full = {name: min(len(layer.U), len(layer.V)) for name, layer in factorized_layers(module)}
+    assert on_s == [{name: min(2 * rank, full[name]) for name, rank in first.items()}] * 3
+    assert all(torch.equal(value, watch.weights[0][name]) for name, value in start.items())
+    assert not any(torch.equal(a[name], b[name]) for a, b in pairwise(watch.weights[:4]) for name in a)
+
+
+def test_a_tolerance_bounds_every_truncation() -> None:
+    errors: list[float] = []
+
+    class Compare(DynamicalLowRank):
+        def _truncate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            before = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
+            super()._truncate(trainer, pl_module)
+            for name, layer in self.layers.items():
+                errors.append(float((layer.weight.detach() - before[name]).norm() / before[name].norm()))
+
+    fit(Digits(), [Compare(tolerance=0.3, local_steps=3)])
+    assert len(errors) >= 3
+    assert max(errors) <= 0.3
+    assert max(errors) > 1e-3
+
+
+@given(st.integers(1, 8), st.integers(0, 99))
+def test_the_spread_is_the_variance_of_the_squares_and_bounds_the_condition_number(r: int, seed: int) -> None:
+    s = torch.randn(r, r, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    values = torch.linalg.svdvals(s)
+    found = spread(s)
+    torch.testing.assert_close(found**2 / r, values.square().var(unbiased=False), rtol=1e-6, atol=1e-9)
+    assert values[0] / values[-1] <= torch.exp(found / (2**0.5 * values[-1] ** 2)) * (1 + 1e-9)
+
+
+def test_the_penalty_draws_singular_values_together(train_tiny) -> None:
+    plain = train_tiny(RankAdaptive(), "plain", epochs=3, compression=0.6)
+    robust = train_tiny(RobustRankAdaptive(beta=0.2), "robust", epochs=3, compression=0.6)
+    assert robust.card.max_condition_number < plain.card.max_condition_number
+
+
+@pytest.mark.parametrize("options", [{"tolerance": 1.5}, {"local_steps": 0}, {"start": 0.5}, {"beta": -1.0}])
+def test_impossible_options_are_refused(options: dict) -> None:
+    with pytest.raises(UserError):
+        RobustRankAdaptive(**options)

@@ -1,0 +1,35 @@
+"""What follows the shapes of parameters during a training: averages, constraints, DDP's reducer, compiled graphs."""
+
+import sys
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import DDPStrategy
+
+from zoo.callbacks._peers import peers
+from zoo.callbacks._step_hook import StepHook
+from zoo.layers import Factorized
+
+
+def averages_of(trainer: pl.Trainer, name: str) -> list[Factorized]:
+    """Return a layer's copies in the callbacks that average weights."""
+    models = [averaging._average_model for averaging in peers(trainer, WeightAveraging)]
+    found = [model.module.get_submodule(name) for model in models if model is not None]
+    return [layer for layer in found if isinstance(layer, Factorized)]
+
+
+def restore_constraints(trainer: pl.Trainer) -> None:
+    """Bring the factorized layers back onto the constraints of the training."""
+    for constraint in peers(trainer, StepHook):
+        constraint.restore(trainer.optimizers[0])
+
+
+def renew(trainer: pl.Trainer) -> None:
+    """Make DDP and compiled graphs look at the parameters again, whose shapes have changed or which are frozen now."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy):
+        strategy.model = strategy.lightning_module
+        strategy.configure_ddp()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()

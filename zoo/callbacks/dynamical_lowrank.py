@@ -1,0 +1,146 @@
+"""Dynamical low-rank training: bases that turn towards the gradient, ranks that follow a truncation."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
+from zoo.budget import BLOCKS, fast_ranks
+from zoo.callbacks._followers import averages_of, renew
+from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.layers import Factorized, factorized_layers
+from zoo.linalg.basis import slicing
+from zoo.rank_change import augment_, change_basis_, diagonalize_
+from zoo.saliency import SALIENCIES
+from zoo.surgery import Layer, Ranks
+
+
+class DynamicalLowRank(RankSchedule):
+    """Augment the bases U and V by their gradients, train S in them for some steps, truncate; again and again.
+
+    One cycle takes 1 + ``local_steps`` steps of the optimizer. In the first, no weight moves: the gradients of U and V
+    widen the bases to twice the rank (`zoo.rank_change.augment_`). In the others S and everything that is not
+    factorized trains, and the bases are frozen. Then the SVD of S is truncated. The gradient flow of the
+    factors, with the inverse of S in it, is never integrated, so small singular values do no harm.
+
+    Source: RobustDLRT (Schotthoefer, Yang, Schnake, arXiv 2505.08022), section 3 and its released code, whose last
+    epoch keeps the ranks fixed too; DLRT (arXiv 2205.13571). This project's own: the truncation that meets a budget,
+    ranks that run fast, and second moments that follow as variances (see `zoo.linalg.basis`).
+
+    Args:
+        compression: share of the dense network's parameters to remove; truncations follow a cubic schedule there.
+        tolerance: instead: relative Frobenius error that each truncation may make in each layer.
+        local_steps: steps on S in each cycle (10 in the paper's CIFAR-10 runs).
+        end: share of the training's steps after which a budget is met.
+        fixed: share of the training's steps after which bases and ranks stay.
+
+    Attributes:
+        history: the step and the ranks after each truncation that changed one.
+    """
+
+    def __init__(
+        self,
+        compression: float | None = None,
+        tolerance: float | None = None,
+        local_steps: int = 10,
+        end: float = 0.6,
+        fixed: float = 0.9,
+    ) -> None:
+        self.compression, self.tolerance, self.local_steps = compression, tolerance, local_steps
+        self.end, self.fixed = end, fixed
+        self.start: int | None = None
+        self.taken = 0
+        self.settled = False
+        self.gradients: dict[str, tuple[Tensor, Tensor]] = {}
+        self.history: list[dict[str, Any]] = []
+        self.layers: dict[str, Factorized] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether bases and ranks are final."""
+        return self.settled
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the layers, and freeze what is frozen in this step of the cycle."""
+        self.layers = dict(factorized_layers(pl_module))
+        if self.start is None:
+            self.start = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in self.layers.values())
+        self._freeze(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Augment or truncate, if the step before this one was the last of its kind."""
+        late = trainer.global_step >= self.fixed * trainer.estimated_stepping_batches
+        if not self.settled and (late or self.taken > self.local_steps):
+            self._truncate(trainer, pl_module)
+        elif self.gradients:
+            for name, (u, v) in self.gradients.items():
+                augment_(self.layers[name], u, v, trainer.optimizers, averages_of(trainer, name))
+            self.gradients = {}
+            self._freeze(trainer)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Keep the gradients of U and V and move nothing, in the first step of a cycle."""
+        if self.settled:
+            return
+        if not self.taken:
+            found = {name: (layer.U.grad, layer.V.grad) for name, layer in self.layers.items()}
+            self.gradients = {name: (u, v) for name, (u, v) in found.items() if u is not None and v is not None}
+            optimizer.zero_grad(set_to_none=True)
+        self.taken += 1
+
+    def _truncate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Cut every layer to the singular values that the tolerance or the budget leaves, and begin a new cycle."""
+        for name, layer in self.layers.items():
+            diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
+        progress = trainer.global_step / trainer.estimated_stepping_batches
+        ranks = trainer.strategy.broadcast(self._choose(pl_module, progress / self.end))
+        for name, layer in self.layers.items():
+            change = slicing(layer.S.data, torch.arange(ranks[name], device=layer.S.device))
+            change_basis_(layer, change, trainer.optimizers, averages_of(trainer, name))
+        self.taken, self.gradients, self.settled = 0, {}, progress >= self.fixed
+        self._freeze(trainer)
+        if not self.history or ranks != self.history[-1]["ranks"]:
+            self.history.append({"step": trainer.global_step, "ranks": ranks})
+
+    def _choose(self, pl_module: pl.LightningModule, progress: float) -> Ranks:
+        shapes = [Layer(name, type(x).__name__, tuple(x.weight_shape), "") for name, x in self.layers.items()]
+        ranks = {name: layer.rank for name, layer in self.layers.items()}
+        scores = {name: SALIENCIES["spectrum"].scores(layer, {}) for name, layer in self.layers.items()}
+        if self.tolerance is not None:
+            needed = {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
+            return {x.name: min(needed[x.name], fast_ranks(x, BLOCKS[0])[-1]) for x in shapes}
+        assert self.compression is not None
+        assert self.start is not None
+        dense = deployed_size(pl_module).dense
+        target = sum(x.n * x.m for x in shapes) - self.compression * dense
+        return cut_on_schedule(shapes, ranks, scores, self.start, target, progress, dense)
+
+    def _freeze(self, trainer: pl.Trainer) -> None:
+        """Let the bases take gradients in the first step of a cycle only."""
+        frozen = self.settled or self.taken > 0
+        for layer in self.layers.values():
+            for basis in (layer.U, layer.V):
+                basis.requires_grad_(not frozen)
+                basis.grad = None
+        renew(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in a cycle the training is."""
+        return {name: getattr(self, name) for name in ("start", "taken", "settled", "gradients", "history")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
+        """Take an earlier state, and freeze what was frozen then."""
+        super().go_back(trainer, state)
+        self._freeze(trainer)
