@@ -152,9 +152,7 @@ def test_two_processes_end_with_equal_ranks_and_weights(tmp_path: Path, kind: st
 ADAPTIVE = RobustLowrank(rank_budget="adaptive")
 
 
-@pytest.mark.parametrize(
-    ("method", "adversary"), [(ADAPTIVE, "none"), (ADAPTIVE, "pgd"), (RobustRankAdaptive(), "pgd")]
-)
+@pytest.mark.parametrize(("method", "adversary"), [(ADAPTIVE, "pgd"), (RobustRankAdaptive(), "none")])
 def test_a_run_with_adaptive_ranks_keeps_its_promise_and_can_be_rebuilt(train_tiny, method, adversary: str) -> None:
     run: Run = train_tiny(method, epochs=4, compression=0.6, adversary=adversary, steps=1)
     card = run.card
@@ -164,9 +162,7 @@ def test_a_run_with_adaptive_ranks_keeps_its_promise_and_can_be_rebuilt(train_ti
     assert card.training["cuts"][-1]["ranks"].items() <= card.ranks.items()
 
 
-@pytest.mark.parametrize(
-    ("method", "kill_at"), [(ADAPTIVE, 12), (ADAPTIVE, 30), (RankAdaptive(), 13), (RankAdaptive(), 34)]
-)
+@pytest.mark.parametrize(("method", "kill_at"), [(ADAPTIVE, 12), (RankAdaptive(), 13)])
 def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(
     train_tiny, dying_at, tmp_path: Path, method, kill_at: int
 ) -> None:

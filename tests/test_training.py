@@ -1,6 +1,7 @@
 """Equal seeds give equal bits, and a killed run resumes to the weights of one that was not."""
 
 import csv
+import dataclasses
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from zoo.cli import run as zoo
 from zoo.config import TrainConfig
 from zoo.data import open_data
 from zoo.errors import UserError
+from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.run import Run
 from zoo.training.build import dense_backbone
 from zoo.training.schedule import learning_rate_factor
@@ -169,7 +171,7 @@ def test_starting_from_a_dense_run(train_tiny) -> None:
 
 def test_the_configuration_is_saved_whole(train_tiny) -> None:
     saved = yaml.safe_load((train_tiny(trainer={"gradient_clip_val": 1.0}).folder / "config.yaml").read_text())
-    assert saved["method"] == {"name": "robust_lowrank", "tau": 0.1, "init": "weights"}
+    assert saved["method"] == {"name": "robust_lowrank", **dataclasses.asdict(RobustLowrank())}
     assert saved["trainer"] == {"gradient_clip_val": 1.0}
 
 
