@@ -1,6 +1,7 @@
 """Time a training step of each method against the dense one, interleaved in one process.
 
-Usage: python tests/benchmarks/training_step.py [--archs vgg16_bn,resnet18] [--rounds 9] [--precision bf16|fp32]
+Usage: python tests/benchmarks/training_step.py [--archs vgg16_bn,resnet18] [--methods lowrank,robust_lowrank]
+       [--rounds 9] [--precision bf16|fp32]
 
 Prints ratios to the dense step, and the share of the step that retraction and clamp take. fp32 runs each network in
 the memory format that is faster for it, so that dense is not slowed by channels_last.
@@ -70,10 +71,10 @@ class Trainee:
         return seconds, self.spent / seconds
 
 
-def compare(arch: str, bf16: bool, rounds: int) -> None:
+def compare(arch: str, methods: list[str], bf16: bool, rounds: int) -> None:
     """Print the ratios for one architecture."""
     formats = [True] if bf16 else [True, False]
-    trainees = {(m, f): Trainee(arch, m, bf16, f) for m in METHODS.names() for f in formats}
+    trainees = {(m, f): Trainee(arch, m, bf16, f) for m in methods for f in formats}
     images, labels = torch.rand(BATCH, *IMAGE), torch.randint(0, 10, (BATCH,))
     times: dict[tuple[str, bool], list[tuple[float, float]]] = {key: [] for key in trainees}
     for i in range(rounds + 2):
@@ -82,7 +83,7 @@ def compare(arch: str, bf16: bool, rounds: int) -> None:
             if i >= 2:
                 times[key].append(measured)
     median = {key: statistics.median(t for t, _ in values) for key, values in times.items()}
-    best = {m: min((median[m, f], f) for f in formats) for m in METHODS.names()}
+    best = {m: min((median[m, f], f) for f in formats) for m in methods}
     for name, (seconds, form) in best.items():
         share = statistics.median(s for _, s in times[name, form])
         ratio = seconds / best["dense"][0]
@@ -93,12 +94,13 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archs", default="vgg16_bn,resnet18")
+    parser.add_argument("--methods", default="lowrank,robust_lowrank")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     options = parser.parse_args()
     print(f"batch {BATCH}, 32 x 32, {options.precision}, {hardware(torch.device('cpu'))}, torch {torch.__version__}")
     for arch in options.archs.split(","):
-        compare(arch, options.precision == "bf16", options.rounds)
+        compare(arch, ["dense", *options.methods.split(",")], options.precision == "bf16", options.rounds)
 
 
 if __name__ == "__main__":

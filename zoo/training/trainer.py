@@ -29,6 +29,7 @@ from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, METRICS, WEIGHTS, Run
 from zoo.training.build import budget, dense_backbone, open_config_data
 from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
+from zoo.training.memory import keep_freed_memory
 from zoo.training.module import ROBUST_ACCURACY, Classifier
 from zoo.training.progress import ProgressBar
 
@@ -87,6 +88,8 @@ def _fit(config: TrainConfig, method: Method, adversary: Adversary, folder: Path
         logger=_loggers(config, folder, saved.get("global_step", 0)),
         default_root_dir=folder,
     )
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     started = time.monotonic()
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
