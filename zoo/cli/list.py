@@ -1,4 +1,4 @@
-"""List methods, adversaries, attacks, probes, data sets, recipes or architectures."""
+"""List methods, adversaries, regularizers, attacks, probes, data sets, recipes or architectures."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from zoo.plugins import Plugins
 KINDS = {
     "methods": "The methods.",
     "adversaries": "What can be trained against.",
+    "regularizers": "What can be added to the loss.",
     "attacks": "The attacks of an evaluation.",
     "probes": "What an evaluation can look at besides attacks.",
     "data": "The data sets.",
@@ -43,6 +44,7 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
     from zoo.methods import METHODS
     from zoo.probes import PROBES
     from zoo.recipes import FOLDER, recipe_names
+    from zoo.regularizers import REGULARIZERS
 
     if kind == "recipes":
         files = {name: FOLDER / f"{name}.yaml" for name in recipe_names()}
@@ -50,6 +52,7 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
     plugins: dict[str, Plugins[Any]] = {
         "methods": METHODS,
         "adversaries": ADVERSARIES,
+        "regularizers": REGULARIZERS,
         "attacks": ATTACKS,
         "probes": PROBES,
         "data": DATA,

@@ -3,14 +3,18 @@
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from zoo.cli._parser import Parser
 from zoo.errors import UserError
 
-DEFAULTS = {"method": "robust_lowrank", "adversary": "none"}
+if TYPE_CHECKING:
+    from zoo.plugins import Plugins
+
+DEFAULTS = {"method": "robust_lowrank", "adversary": "none", "regularize": "none"}
+"""What is plugged in by a flag of its own, and by default."""
 OWN_TRAINER_OPTIONS = {
     "max_epochs", "precision", "logger", "callbacks", "default_root_dir", "accelerator", "use_distributed_sampler",
     "enable_model_summary", "fast_dev_run", "barebones", "plugins",
@@ -27,24 +31,18 @@ def main(parser: Parser, argv: list[str]) -> None:
         if not (folder / "config.yaml").is_file():
             raise UserError(f"{folder} is not a run: it has no config.yaml")
         argv = ["--config", str(folder / "config.yaml")]
-    argv = _with_config_paths([re.sub(r"^--(method|adversary)(?=$|=)", r"--\1.name", word) for word in argv])
+    argv = _with_config_paths([re.sub(rf"^--({'|'.join(DEFAULTS)})(?=$|=)", r"--\1.name", word) for word in argv])
     names = plugin_names(argv)
     add_arguments(parser, names)
     options = parser.parse_args(argv).as_dict()
 
-    from zoo.adversaries import ADVERSARIES
     from zoo.config import TrainConfig
-    from zoo.methods import METHODS
     from zoo.training.trainer import resume, train
 
     config = TrainConfig(**{f.name: options[f.name] for f in fields(TrainConfig)})
     config.trainer = _changed_trainer_options(parser, options["trainer"])
-    method = METHODS.get(names["method"])(**_without_name(options["method"]))
-    adversary = ADVERSARIES.get(names["adversary"])(**_without_name(options["adversary"]))
-    if folder:
-        run = resume(folder, config, method, adversary)
-    else:
-        run = train(config, method, adversary, overwrite=options["overwrite"])
+    plugged = [kind.get(names[flag])(**_without_name(options[flag])) for flag, kind in plugin_kinds().items()]
+    run = resume(folder, config, *plugged) if folder else train(config, *plugged, overwrite=options["overwrite"])
 
     from zoo.evaluation import print_card
 
@@ -68,8 +66,17 @@ def _without_name(options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key != "name"}
 
 
+def plugin_kinds() -> dict[str, "Plugins[Any]"]:
+    """Return the kinds of plugins of a training, by their flag, in the order in which `train` takes them."""
+    from zoo.adversaries import ADVERSARIES
+    from zoo.methods import METHODS
+    from zoo.regularizers import REGULARIZERS
+
+    return {"method": METHODS, "adversary": ADVERSARIES, "regularize": REGULARIZERS}
+
+
 def plugin_names(argv: list[str]) -> dict[str, str]:
-    """Find the method's and the adversary's name before parsing, since they decide which flags there are."""
+    """Find the plugins' names before parsing, since they decide which flags there are."""
     return {kind: _plugin_name(argv, kind, default) for kind, default in DEFAULTS.items()}
 
 
@@ -112,22 +119,18 @@ def _with_config_paths(argv: list[str]) -> list[str]:
 
 
 def add_arguments(parser: Parser, names: dict[str, str]) -> None:
-    """Add every flag of the command, those of the named method and adversary among them."""
+    """Add every flag of the command, those of the named plugins among them."""
     from lightning.pytorch import Trainer
 
-    from zoo.adversaries import ADVERSARIES
     from zoo.config import TrainConfig
-    from zoo.methods import METHODS
-    from zoo.plugins import Plugins
 
     parser.add_argument("--config", action="config", help="YAML file of any of these values, or a recipe's name.")
     parser.add_argument("--resume", type=str, metavar="RUN", help="Continue an interrupted run; takes no other option.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is already there.")
-    plugins: tuple[Plugins[Any], ...] = (METHODS, ADVERSARIES)
-    for kind in plugins:
-        name, listed = names[kind.kind], ", ".join(kind.names())
-        parser.add_argument(f"--{kind.kind}.name", metavar=kind.kind.upper(), default=name, help=f"One of {listed}.")
-        parser.add_class_arguments(kind.get(name), kind.kind)
+    for flag, kind in plugin_kinds().items():
+        listed = ", ".join(kind.names())
+        parser.add_argument(f"--{flag}.name", metavar=kind.kind.upper(), default=names[flag], help=f"One of {listed}.")
+        parser.add_class_arguments(kind.get(names[flag]), flag)
     parser.add_fields(TrainConfig, skip=("trainer",))
     parser.add_class_arguments(Trainer, "trainer", skip=OWN_TRAINER_OPTIONS)
 

@@ -108,6 +108,7 @@ def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[s
         "ema": module.config.ema,
         "adversary": ADVERSARIES.name_of(module.adversary),
         "adversary_options": dataclasses.asdict(module.adversary) | dataclasses.asdict(module.config.threat),
+        "regularize": module.parts.named()["regularize"],
         **metrics,
         "cuts": [cut for schedule in peers(trainer, RankSchedule) for cut in _named_as_ranks(schedule.history)],
     }

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.attacks.pgd import PGD
 from zoo.callbacks.conditioning import log_interval
@@ -21,11 +20,11 @@ from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
 from zoo.data._split import train_val
 from zoo.errors import UserError
 from zoo.layers import factorized_layers
-from zoo.methods import Method
 from zoo.rank_change import fit_ranks_
 from zoo.surgery import Ranks
 from zoo.training.awp import WeightPerturbation
 from zoo.training.build import budget
+from zoo.training.parts import Parts
 from zoo.training.schedule import learning_rate_factor
 
 PROBES = 512
@@ -34,15 +33,14 @@ ROBUST_ACCURACY = "val_pgd_accuracy"
 
 
 class Classifier(pl.LightningModule):
-    """Drives a method: its loss, its parameter groups and its callbacks, on one data set.
+    """Drives a method: its loss, its parameter groups and its callbacks, with an adversary, on one data set.
 
     Every random choice of a step is a function of (seed, epoch, batch), so a run that was killed repeats
     the steps since its last checkpoint exactly.
 
     Args:
         model: takes images in [0, 1]; already converted by the method.
-        method: what to train it with.
-        adversary: where its loss is taken.
+        parts: what to train it with: the method, where its loss is taken, what is added to it.
         data: the data set.
         source: its training split.
         config: the recipe.
@@ -51,15 +49,14 @@ class Classifier(pl.LightningModule):
     def __init__(
         self,
         model: nn.Module,
-        method: Method,
-        adversary: Adversary,
+        parts: Parts,
         data: DataSet,
         source: Source,
         config: TrainConfig,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
-        self.method, self.adversary = method, adversary
+        self.parts, self.method, self.adversary = parts, parts.method, parts.adversary
         self.data, self.config = data, config
         self.source = source
         # In a tuple, or its parameters would be registered a second time.
@@ -135,7 +132,9 @@ class Classifier(pl.LightningModule):
             return self.adversary.loss(model, images, adversarial, labels, threat)
 
         def losses() -> dict[str, Tensor]:
-            return self.method.loss(self.network, images, labels, objective)
+            result = self.method.loss(self.network, images, labels, objective)
+            added = self.parts.regularizer.penalty(self.model, images, labels)
+            return result | added | {"loss": result["loss"] + added.get("penalty", 0.0)}
 
         if self.weight_adversary is not None:
             self.weight_adversary.perturb(lambda: losses()["loss"])

@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
-from zoo.adversaries import ADVERSARIES, Adversary
+from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
 from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverage, OverfittingGuard
@@ -25,22 +25,33 @@ from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.methods import METHODS, Method
+from zoo.regularizers import Regularizer
+from zoo.regularizers.none import NoRegularizer
 from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, METRICS, WEIGHTS, Run
 from zoo.training.build import budget, dense_backbone, open_config_data
 from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.memory import keep_freed_memory
 from zoo.training.module import ROBUST_ACCURACY, Classifier
+from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
 
 
-def train(config: TrainConfig, method: Method, adversary: Adversary | None = None, *, overwrite: bool = False) -> Run:
+def train(
+    config: TrainConfig,
+    method: Method,
+    adversary: Adversary | None = None,
+    regularizer: Regularizer | None = None,
+    *,
+    overwrite: bool = False,
+) -> Run:
     """Train a model and return its finished run.
 
     Args:
         config: the recipe.
         method: how the network is compressed and trained.
         adversary: what it is trained against; None: nothing.
+        regularizer: what is added to the loss; None: nothing.
         overwrite: replace a run that is already in the folder.
 
     Raises:
@@ -53,22 +64,23 @@ def train(config: TrainConfig, method: Method, adversary: Adversary | None = Non
             f"{folder} is not empty: continue it with --resume {folder}, replace it with --overwrite true, "
             "or choose another --out"
         )
-    return _fit(config, method, adversary or NoAdversary(), folder, resume=False)
+    parts = Parts(method, adversary or NoAdversary(), regularizer or NoRegularizer())
+    return _fit(config, parts, folder, resume=False)
 
 
-def resume(folder: Path, config: TrainConfig, method: Method, adversary: Adversary) -> Run:
+def resume(folder: Path, config: TrainConfig, method: Method, adversary: Adversary, regularizer: Regularizer) -> Run:
     """Continue an interrupted run from its last checkpoint (from the start, if it has none) and return it finished.
 
     Args:
         folder: the run's folder.
-        config, method, adversary: as read from the folder's ``config.yaml``.
+        config, method, adversary, regularizer: as read from the folder's ``config.yaml``.
     """
     if (folder / CARD).is_file():
         raise UserError(f"{folder} is finished: there is nothing to resume")
-    return _fit(config, method, adversary, folder, resume=True)
+    return _fit(config, Parts(method, adversary, regularizer), folder, resume=True)
 
 
-def _fit(config: TrainConfig, method: Method, adversary: Adversary, folder: Path, resume: bool) -> Run:
+def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     _quieten()
     pl.seed_everything(config.seed, verbose=False)
     data = open_config_data(config)
@@ -76,12 +88,12 @@ def _fit(config: TrainConfig, method: Method, adversary: Adversary, folder: Path
     model = dense_backbone(config, data)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
-    ranks = saved["ranks"] if saved else method.plan(model, budget(config))
-    model = with_normalization(method.convert(model, ranks), data.mean, data.std)
-    module = Classifier(model, method, adversary, data, source, config)
+    ranks = saved["ranks"] if saved else parts.method.plan(model, budget(config))
+    model = with_normalization(parts.method.convert(model, ranks), data.mean, data.std)
+    module = Classifier(model, parts, data, source, config)
     trainer_options = _trainer_options(config)
     if not resume:
-        _prepare(folder, config, method, adversary)
+        _prepare(folder, config, parts)
     trainer = pl.Trainer(
         **trainer_options,
         callbacks=_callbacks(folder, module),
@@ -114,14 +126,13 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): delete it to start over") from None
 
 
-def _prepare(folder: Path, config: TrainConfig, method: Method, adversary: Adversary) -> None:
+def _prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
     """Create the folder, take away an older run's files, and write the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS):
         (folder / name).unlink(missing_ok=True)
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-    plain["method"] = {"name": METHODS.name_of(method), **dataclasses.asdict(method)}
-    plain["adversary"] = {"name": ADVERSARIES.name_of(adversary), **dataclasses.asdict(adversary)}
+    plain |= parts.named()
     with atomic(folder / CONFIG) as temporary:
         temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
 

@@ -1,0 +1,219 @@
+"""How far each activation of a running network moves when its weights move."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from zoo.errors import UserError
+
+STILL = {"dropout", "relu", "relu_", "relu6", "leaky_relu", "hardtanh", "clamp", "contiguous", "to", "float", "clone"}
+"""Operations after which nothing has moved further: of Lipschitz constant 1 in each entry."""
+POOLING = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
+"""Each entry of their result moves no further than the entries of the same channel."""
+STEEP = {"gelu": 1.13, "silu": 1.1, "silu_": 1.1, "hardswish": 1.5, "mish": 1.1, "elu": 1.0, "tanh": 1.0}
+"""Largest slopes of other activations."""
+SIZE = {"size", "dim", "__get__", "stride", "is_contiguous", "numel", "__len__"}
+"""What only asks for a shape or a type."""
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A bound on how far the channels of an activation move, as a share of exp(scale).
+
+    Attributes:
+        carried: what earlier layers' weights did, (B, C), >= 0.
+        fresh: what this layer's own weights add, (B, C); a BatchNorm after the layer is folded into its weights, so
+            it does not stretch this part.
+        scale: logarithm, (B, 1).
+        weight: of the layer that made it, if it was a linear one, with what its input moved, (B, m).
+    """
+
+    carried: Tensor
+    fresh: Tensor
+    scale: Tensor
+    weight: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """Both parts together."""
+        return self.carried + self.fresh
+
+    def merged(self) -> "Movement":
+        """Return the same with nothing fresh, scaled to a largest entry of 1 (gradients flow through the scale)."""
+        total = self.total
+        largest = total.amax(1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
+        return Movement(total / largest, torch.zeros_like(total), self.scale + largest.log())
+
+
+class Movements(TorchFunctionMode):
+    """While active, follows every activation that depends on a layer with weights.
+
+    Args:
+        eps: largest movement of each weight of linear and convolution layers.
+
+    Attributes:
+        norms: sum over the layers met so far of the largest row sum and column sum of |W|.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.norms = torch.zeros(())
+        self._found: dict[int, tuple[Tensor, Movement]] = {}  # the tensor is kept, or its id could be another's
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and bound how far its result moves."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        if name not in SIZE and (moved := self._follow(name, result, args, kwargs)):
+            self._found[id(result)] = (result, moved)
+        return result
+
+    def _of(self, x: Any) -> Movement | None:
+        found = self._found.get(id(x))
+        return found[1] if found else None
+
+    def _follow(self, name: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Movement | None:
+        if name == "conv2d":
+            return self._convolution(result, *args, **kwargs)
+        if name == "linear":
+            return self._linear(result, *args, **kwargs)
+        operands = [*args, *kwargs.values()]
+        operands = [y for x in operands for y in (x if isinstance(x, list | tuple) else [x])]
+        moving = [found for x in operands if (found := self._of(x))]
+        if not moving:
+            return None
+        if name == "batch_norm":
+            return self._batch_norm(moving[0], args, kwargs)
+        rule = RULES.get(name)
+        if rule is None or not isinstance(result, Tensor):
+            raise UserError(f"weight_robust has no bound for {name}, which this architecture uses: choose a plain CNN")
+        return rule(result, moving, operands)
+
+    def _convolution(
+        self, result: Tensor, x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, groups: int = 1,
+    ) -> Movement:  # fmt: skip
+        absolute = weight.abs()
+        self._count(absolute.flatten(1).sum(1), absolute.sum((0, 2, 3)))
+        grouped = x.abs().unflatten(1, (groups, -1)).sum(2)
+        ones = torch.ones(groups, 1, *weight.shape[2:], device=x.device, dtype=x.dtype)
+        patches = F.conv2d(grouped, ones, None, stride, padding, dilation, groups).amax((2, 3))
+        fresh = self.eps * patches.repeat_interleave(len(weight) // groups, 1)
+        taps = absolute.sum((2, 3)).unflatten(0, (groups, -1))  # groups, out, in
+
+        def apply(b: Tensor) -> Tensor:
+            return torch.einsum("bgi,goi->bgo", b.unflatten(1, (groups, -1)), taps).flatten(1)
+
+        return self._through(x, fresh, apply)
+
+    def _linear(self, result: Tensor, x: Tensor, weight: Tensor, bias: Any = None) -> Movement:
+        absolute = weight.abs()
+        self._count(absolute.sum(1), absolute.sum(0))
+        sums = x.abs().sum(-1)
+        sums = sums.flatten(1).amax(1, keepdim=True) if sums.ndim > 1 else sums[:, None]
+        moved = self._through(x, self.eps * sums.expand(-1, len(weight)), lambda b: b @ absolute.T)
+        before = self._of(x)
+        arrived = torch.zeros_like(x.flatten(1)[:, :1]).expand(-1, weight.shape[1])
+        if before is not None:
+            arrived = before.total * (before.scale - moved.scale).exp()
+        return Movement(moved.carried, moved.fresh, moved.scale, (weight, arrived))
+
+    def _through(self, x: Tensor, fresh: Tensor, apply: Callable[[Tensor], Tensor]) -> Movement:
+        before = self._of(x)
+        if before is None:
+            return Movement(torch.zeros_like(fresh), fresh, torch.zeros_like(fresh[:, :1]))
+        before = before.merged()
+        return Movement(apply(before.total), fresh * (-before.scale).exp(), before.scale)
+
+    def _batch_norm(self, x: Movement, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Movement:
+        names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+        given = dict(zip(names, args, strict=False)) | kwargs
+        stretch = (given["running_var"] + given.get("eps", 1e-5)).rsqrt()
+        if given.get("weight") is not None:
+            stretch = stretch * given["weight"].abs()
+        return Movement(x.carried * stretch, x.fresh, x.scale)
+
+    def _count(self, rows: Tensor, columns: Tensor) -> None:
+        self.norms = self.norms.to(rows) + rows.max() + columns.max()
+
+    def worst_margin(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the logarithm of the largest movement of a margin f_y - f_j over all j != y, (B,).
+
+        Args:
+            logits: (B, classes), the network's output while this was active.
+            labels: (B,).
+        """
+        moved = self._of(logits)
+        if moved is None:
+            raise UserError("weight_robust: the logits depend on no linear or convolution layer")
+        if moved.weight is None:
+            pairs = moved.total + moved.total.gather(1, labels[:, None])
+        else:
+            weight, arrived = moved.weight
+            apart = (weight[labels][:, None] - weight[None]).abs()
+            pairs = torch.einsum("bcm,bm->bc", apart, arrived) + 2 * moved.fresh
+        own = F.one_hot(labels, pairs.shape[1]).bool()
+        return pairs.masked_fill(own, 0.0).amax(1).log() + moved.scale[:, 0]
+
+
+def _still(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+    return moving[0].merged()
+
+
+def _sum(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+    """Add up what the summands move: residual branches."""
+    parts = [part.merged() for part in moving]
+    scale = torch.stack([part.scale for part in parts]).amax(0).detach()
+    total = sum((part.carried * (part.scale - scale).exp() for part in parts), torch.zeros_like(parts[0].carried))
+    return Movement(total, torch.zeros_like(total), scale)
+
+
+def _joined(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+    parts = [part.merged() for part in moving]
+    scale = torch.stack([part.scale for part in parts]).amax(0).detach()
+    total = torch.cat([part.carried * (part.scale - scale).exp() for part in parts], 1)
+    return Movement(total, torch.zeros_like(total), scale)
+
+
+def _flattened(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+    x = moving[0].merged()
+    if result.ndim > 2:
+        return x
+    carried = x.carried.repeat_interleave(result.shape[1] // x.carried.shape[1], 1)
+    return Movement(carried, torch.zeros_like(carried), x.scale)
+
+
+def _scaled(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+    factor = next((x for x in operands if isinstance(x, int | float)), None)
+    if factor is None:
+        raise UserError("weight_robust has no bound for mul of two activations, which this architecture uses")
+    x = moving[0].merged()
+    return Movement(x.carried * abs(factor), x.fresh, x.scale)
+
+
+Rule = Callable[[Tensor, list[Movement], list[Any]], Movement]
+
+
+def _steep(slope: float) -> Rule:
+    def rule(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+        x = moving[0].merged()
+        return Movement(x.carried * slope, x.fresh, x.scale)
+
+    return rule
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(STILL | POOLING | {"mean"}, _still),
+    **{name: _steep(slope) for name, slope in STEEP.items()},
+    **dict.fromkeys(("add", "add_", "__add__", "__iadd__", "__radd__", "sub", "__sub__"), _sum),
+    **dict.fromkeys(("cat", "concat"), _joined),
+    **dict.fromkeys(("flatten", "reshape", "view"), _flattened),
+    **dict.fromkeys(("mul", "__mul__", "__rmul__"), _scaled),
+}
