@@ -42,7 +42,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     settings = Settings(**options)
     sweeps = _sweeps(words, settings.seed)
     with Console(stderr=True).status("opening") as status:
-        targets = [_open(path) for path in paths]
+        targets = [open_target(path) for path in paths]
         rows = bench(targets, settings, sweeps, status.update)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
@@ -71,7 +71,7 @@ def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":
     return choose_sweeps(attacks, chosen or None, [parse_eps(word) for word in radii] or None, seed)
 
 
-def _open(path: Path) -> "Target":
+def open_target(path: Path) -> "Target":
     """Find the file and the model of a target; a run without a file is exported first."""
     from zoo.export.bench import Target
     from zoo.export.exporter import ONNX_FILE, export_model

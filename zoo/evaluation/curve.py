@@ -28,7 +28,7 @@ def draw_curve(evaluations: Sequence[Evaluation], path: Path, title: str) -> Non
     """
     panels = {norm: _lines(evaluations, norm) for norm in ("Linf", "L2")}
     panels = {norm: lines for norm, lines in panels.items() if lines} or {"Linf": {}}
-    _draw_panels({f"eps ({norm}, pixels in [0, 1])": lines for norm, lines in panels.items()}, path, title)
+    draw_panels({f"eps ({norm}, pixels in [0, 1])": lines for norm, lines in panels.items()}, path, title)
 
 
 def draw_weight_curve(findings: Sequence[Finding], path: Path, title: str) -> None:
@@ -43,10 +43,10 @@ def draw_weight_curve(findings: Sequence[Finding], path: Path, title: str) -> No
         images, direction, radius = (finding.case[key] for key in ("images", "direction", "radius"))
         lines = panels.setdefault(f"relative radius of the weights ({images} images)", {})
         lines.setdefault(f"{direction} direction", []).append((float(radius), finding.accuracy or 0.0))
-    _draw_panels(panels, path, title)
+    draw_panels(panels, path, title)
 
 
-def _draw_panels(panels: dict[str, dict[str, Points]], path: Path, title: str) -> None:
+def draw_panels(panels: dict[str, dict[str, Points]], path: Path, title: str) -> None:
     """Draw lines by name, in panels by the label of their axis; a name has one colour and marker in all of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,0 +1,98 @@
+"""Several methods under one recipe: trained once, told apart, summed up rightly."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from zoo.cli import run as zoo
+from zoo.comparison import Contender, Figures, summarise
+from zoo.comparison import plan as plan_module
+from zoo.errors import UserError
+
+SHARED = ["--", "--arch", "test_resnet", "--epochs", "1", "--n", "60", "--device", "cpu", "--compression", "0.5"]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Run the commands in this process, and list them."""
+    commands: list[list[str]] = []
+
+    def call(arguments: list[str], what: str) -> None:
+        commands.append(arguments)
+        zoo(arguments)
+
+    monkeypatch.setattr(plan_module, "run_command", call)
+    return commands
+
+
+def test_each_contender_is_trained_once_with_each_seed(in_process, tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path / "c"), "--seeds", "0,1"]
+    zoo(["compare", "lowrank", *out, *SHARED])
+    assert [command[0] for command in in_process] == ["train", "train"]
+    zoo(["compare", "lowrank", "robust_lowrank,tau=0.5", *out, "--latency", "true", *SHARED])
+    assert len(in_process) == 4
+    printed = capsys.readouterr().out
+    assert "robust_lowrank,tau=0.5" in printed
+    assert "ms, batch 1" in printed
+    figures = {x["name"]: x["values"] for x in json.loads((tmp_path / "c/figures.json").read_text())}
+    assert all(len(values) == 2 for row, values in figures["lowrank"].items() if row != "ms, batch 1")
+    assert max(figures["robust_lowrank,tau=0.5"]["largest condition number"]) <= 1.5 + 1e-4
+    card = json.loads((tmp_path / "c/robust_lowrank-tau=0.5-seed1/card.json").read_text())
+    assert card["method_options"]["tau"] == 0.5
+    assert card["provenance"]["seed"] == 1
+    assert (tmp_path / "c/comparison.png").stat().st_size > 10_000
+    with pytest.raises(UserError, match="other seeds or options"):
+        zoo(["compare", "lowrank", "--out", str(tmp_path / "c"), "--seeds", "0", *SHARED])
+
+
+def test_a_training_that_died_is_resumed(in_process, dying_at, tmp_path: Path) -> None:
+    command = ["compare", "robust_lowrank", "--out", str(tmp_path / "c"), *SHARED]
+    with dying_at(5):
+        zoo(command)
+    zoo(command)
+    assert [words[:2] for words in in_process] == [["train", "--method"], ["train", "--resume"]]
+
+
+def test_finished_runs_are_taken_as_they_are_and_evaluated_further(train_tiny, in_process, tmp_path: Path) -> None:
+    folder = train_tiny(name="mine").folder
+    zoo(["compare", str(folder), "--attacks", "fgsm", "--n", "60", "--out", str(tmp_path / "c")])
+    assert [words[0] for words in in_process] == ["evaluate"]
+
+
+def test_means_and_deviations() -> None:
+    figures = Figures("x", {"clean": [0.5, 0.7, 0.6], "one": [1.0]})
+    assert figures.mean("clean") == pytest.approx(0.6)
+    assert figures.deviation("clean") == pytest.approx(statistics.stdev([0.5, 0.7, 0.6])) == pytest.approx(0.1)
+    assert figures.deviation("one") is None
+
+
+def test_rows_are_those_that_every_seed_has(train_tiny) -> None:
+    card = train_tiny().card
+    fewer = card.model_copy(update={"evaluations": card.evaluations[:1]})
+    rows = summarise("x", [card, fewer]).values
+    assert rows["clean"] == [card.evaluations[0].accuracy] * 2
+    assert not any(row.startswith("pgd") for row in rows)
+
+
+def test_a_failing_training_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="exit code 2"):
+        zoo(["compare", "dense", "--out", str(tmp_path / "c"), "--", "--arch", "no_such_net"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("lowrnk", "did you mean lowrank"), ("lowrank,init", "key=value"), ("lowrank,=1", "key=value")],
+)
+def test_contenders_that_are_none(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Contender.parse(word)
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--out=x", "--method"])
+def test_flags_that_a_comparison_sets_itself_are_refused(flag: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave it out"):
+        zoo(["compare", "dense", "--out", str(tmp_path / "c"), "--", flag, "1"])
+    with pytest.raises(UserError, match="whole numbers"):
+        zoo(["compare", "dense", "--seeds", "a", "--out", str(tmp_path / "c")])

@@ -1,0 +1,100 @@
+"""Train several methods under one recipe, and print their figures side by side.
+
+A contender is a method's name, with options after commas (robust_lowrank,rank_budget=adaptive), a recipe's name, a YAML
+file, or the folder of a finished run. What follows `--` goes to every `zoo train`: zoo compare lowrank robust_lowrank
+--seeds 0,1,2 -- --arch resnet18 --data cifar10 --compression 0.8 --epochs 3. The same command after an interruption
+goes on from there.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.cli._parser import Parser
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.comparison import Comparison
+
+PICTURE, RESULT = "comparison.png", "figures.json"
+
+
+def main(parser: Parser, argv: list[str]) -> None:
+    """Parse the arguments, train what is missing, evaluate, and print the table."""
+    own, shared = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    add = parser.add_argument
+    add("contenders", nargs="+", metavar="CONTENDER", help="Methods, recipes, YAML files or finished runs.")
+    add("--seeds", type=str, default="0", help="Each contender is trained once with each, such as 0,1,2.")
+    add("--out", type=Path, default=Path("comparison"), help="Folder of the runs and the results.")
+    add("--attacks", type=str | None, default=None, help="Evaluate further, see `zoo evaluate --attacks`.")
+    add("--probes", type=str | None, default=None, help="Look at more than attacks, see `zoo evaluate --probes`.")
+    add("--n", type=int, default=1000, help="Test images of --attacks and --probes.")
+    add("--latency", type=bool, default=False, help="Export the first run of each and time all of them in turns.")
+    options = parser.parse_args(own)
+
+    from rich.console import Console
+
+    from zoo.comparison import Comparison, Contender, draw, print_comparison, summarise
+    from zoo.files import atomic
+
+    contenders = tuple(Contender.parse(word) for word in dict.fromkeys(options.contenders))
+    comparison = Comparison(contenders, _seeds(options.seeds), tuple(_checked(shared)), options.out)
+    comparison.prepare()
+    console = Console(highlight=False)
+    comparison.train(lambda text: console.rule(text, style="dim"))
+    if options.attacks or options.probes:
+        _evaluate(comparison, options.attacks, options.probes, options.n)
+    times = _latencies(comparison) if options.latency else {}
+    figures = [
+        summarise(x.name, [run.card for run in comparison.runs(x)], times.get(x.name)) for x in comparison.contenders
+    ]
+    card = comparison.runs(contenders[0])[0].card
+    print_comparison(figures)
+    draw(figures, options.out / PICTURE, f"{card.arch}, {card.data}, {len(comparison.seeds)} seeds")
+    with atomic(options.out / RESULT) as temporary:
+        temporary.write_text(json.dumps([asdict(x) for x in figures], indent=2) + "\n")
+    print(f"saved in {options.out / RESULT}, curves in {options.out / PICTURE}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError:
+        raise UserError(f"--seeds {text}: give whole numbers separated by commas, such as 0,1,2") from None
+    return seeds
+
+
+def _checked(shared: list[str]) -> list[str]:
+    for flag in ("--seed", "--out", "--resume", "--overwrite", "--method"):
+        if any(word == flag or word.startswith(f"{flag}=") for word in shared):
+            raise UserError(f"{flag} is what a comparison sets for each training: leave it out after --")
+    return shared
+
+
+def _evaluate(comparison: "Comparison", attacks: str | None, probes: str | None, n: int) -> None:
+    import yaml
+
+    from zoo.comparison.plan import run_command
+    from zoo.run import CONFIG
+
+    more = ["--attacks", attacks or "quick", *(["--probes", probes] if probes else []), "--n", str(n)]
+    for contender in comparison.contenders:
+        for run in comparison.runs(contender):
+            folder = yaml.safe_load((run.folder / CONFIG).read_text()).get("data_dir")
+            data = ["--data-dir", folder] if folder else []
+            run_command(["evaluate", str(run.folder), *more, *data], f"evaluating {run.folder}")
+
+
+def _latencies(comparison: "Comparison") -> dict[str, float]:
+    """Return the median latency at batch 1 of each contender's first run, all timed in turns."""
+    from zoo.cli.bench import open_target
+    from zoo.export.latency import measure
+    from zoo.export.session import default_threads, resolve_device
+
+    first = {x.name: comparison.folders(x)[0] for x in comparison.contenders}
+    files = [open_target(folder).path for folder in first.values()]
+    found = measure(
+        files, device=resolve_device("auto"), threads=default_threads(), batches=(1,), rounds=5, seconds=0.3
+    )
+    return {name: latency[1].median_ms for name, latency in zip(first, found, strict=True)}

@@ -1,0 +1,62 @@
+"""The figures of one contender over its seeds."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from zoo.attacks import format_eps
+from zoo.card import Card
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything a comparison shows of one contender.
+
+    Attributes:
+        name: of the contender.
+        values: by the name of a row, one value per seed.
+        masking: whether a seed's card says that its gradients are masked.
+    """
+
+    name: str
+    values: dict[str, list[float]] = field(default_factory=dict)
+    masking: bool = False
+
+    def mean(self, row: str) -> float:
+        """Return the mean over the seeds."""
+        return statistics.mean(self.values[row])
+
+    def deviation(self, row: str) -> float | None:
+        """Return the standard deviation over the seeds (n - 1), or None for a single one."""
+        return statistics.stdev(self.values[row]) if len(self.values[row]) > 1 else None
+
+
+def summarise(name: str, cards: Sequence[Card], latency_ms: float | None = None) -> Figures:
+    """Collect the figures of a contender's runs; rows that not every seed has are left out.
+
+    Args:
+        name: of the contender.
+        cards: one per seed.
+        latency_ms: of its first run, exported.
+    """
+    found = [_figures(card) for card in cards]
+    rows = [row for row in found[0] if all(row in values for values in found)]
+    values = {row: [figures[row] for figures in found] for row in rows}
+    if latency_ms is not None:
+        values["ms, batch 1"] = [latency_ms]
+    return Figures(name, values, any(card.gradient_masking for card in cards))
+
+
+def _figures(card: Card) -> dict[str, float]:
+    figures: dict[str, float] = {"parameters": card.params, "MACs": card.macs}
+    for e in card.evaluations:
+        options = "".join(f" {key}={value}" for key, value in e.options.items() if key == "steps")
+        figures[" ".join(filter(None, (e.attack, e.norm, format_eps(e.eps) if e.norm else ""))) + options] = e.accuracy
+    for finding in card.findings:
+        if finding.probe == "weights" and finding.accuracy is not None:
+            case = " ".join(x if isinstance(x, str) else format_eps(x) for x in finding.case.values())
+            figures[f"weights {case}"] = finding.accuracy
+    if card.max_condition_number is not None:
+        figures["largest condition number"] = card.max_condition_number
+    figures["training, minutes"] = card.training["seconds_last_session"] / 60
+    return figures

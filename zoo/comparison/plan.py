@@ -1,0 +1,141 @@
+"""What a comparison trains, where, and what is done already."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from zoo.errors import UserError, unknown_name
+from zoo.files import atomic
+from zoo.methods import METHODS
+from zoo.recipes import recipe_names
+from zoo.run import CARD, CONFIG, Run
+
+PLAN = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One column of a comparison.
+
+    Attributes:
+        name: as the user wrote it.
+        options: of `zoo train` that make it what it is.
+        folder: of a finished run, which is taken as it is; None: it is trained.
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    @classmethod
+    def parse(cls, word: str) -> "Contender":
+        """Read a method's name with options after commas, a recipe's name, a YAML file, or the folder of a run.
+
+        Raises:
+            UserError: it is none of these.
+        """
+        path = Path(word)
+        if (path / CARD).is_file():
+            return cls(word, folder=path)
+        if word in recipe_names() or path.is_file():
+            return cls(word, ("--config", word))
+        method, *settings = word.split(",")
+        if method not in METHODS.names():
+            raise unknown_name("method, recipe, file or run", method, [*METHODS.names(), *recipe_names()])
+        options = ["--method", method]
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            if not (key and equals and value):
+                raise UserError(f"{word!r}: write a method's options as name,key=value,key=value")
+            options += [f"--method.{key}", value]
+        return cls(word, tuple(options))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Contenders, seeds, and the options they share, in a folder that remembers them.
+
+    Attributes:
+        contenders: in the order of the columns.
+        seeds: each contender is trained once with each.
+        shared: options of `zoo train` for all of them.
+        folder: of the runs.
+    """
+
+    contenders: tuple[Contender, ...]
+    seeds: tuple[int, ...]
+    shared: tuple[str, ...]
+    folder: Path
+
+    def prepare(self) -> None:
+        """Write down what is compared, or see that the folder is of the same comparison.
+
+        Raises:
+            UserError: the folder holds another one.
+        """
+        plan = json.loads(json.dumps(asdict(self), default=str))
+        path = self.folder / PLAN
+        if path.is_file():
+            before = json.loads(path.read_text())
+            same = all(before.get(key) == plan[key] for key in ("seeds", "shared"))
+            if not same:
+                raise UserError(f"{self.folder} holds a comparison with other seeds or options: choose another --out")
+            plan["contenders"] = [
+                *before["contenders"],
+                *(x for x in plan["contenders"] if x not in before["contenders"]),
+            ]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(plan, indent=2) + "\n")
+
+    def folders(self, contender: Contender) -> list[Path]:
+        """Return the folders of a contender's runs, one per seed."""
+        if contender.folder is not None:
+            return [contender.folder]
+        slug = re.sub(r"[^\w.=-]+", "-", contender.name).strip("-")
+        return [self.folder / f"{slug}-seed{seed}" for seed in self.seeds]
+
+    def train(self, say: Callable[[str], None]) -> None:
+        """Train whatever is not finished, one run after the other, each in a process of its own.
+
+        Args:
+            say: told which run begins.
+
+        Raises:
+            UserError: a training failed; the same command goes on from there.
+        """
+        missing = [
+            (contender, folder, seed)
+            for contender in self.contenders
+            if contender.folder is None
+            for folder, seed in zip(self.folders(contender), self.seeds, strict=True)
+            if not (folder / CARD).is_file()
+        ]
+        for i, (contender, folder, seed) in enumerate(missing, 1):
+            say(f"training {i} of {len(missing)}: {contender.name}, seed {seed}")
+            if (folder / CONFIG).is_file():
+                command = ["train", "--resume", str(folder)]
+            else:
+                command = ["train", *contender.options, *self.shared, "--seed", str(seed), "--out", str(folder)]
+            run_command(command, f"training {contender.name} with seed {seed}")
+
+    def runs(self, contender: Contender) -> list[Run]:
+        """Return a contender's finished runs."""
+        return [Run(folder) for folder in self.folders(contender)]
+
+
+def run_command(arguments: list[str], what: str) -> None:
+    """Run a command of zoo in a process of its own, on the same screen.
+
+    Raises:
+        UserError: it failed; its own message stands above.
+    """
+    code = subprocess.run([sys.executable, "-m", "zoo", *arguments]).returncode
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise UserError(f"{what} failed (exit code {code}, its message is above): the same command goes on from there")

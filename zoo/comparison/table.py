@@ -1,0 +1,58 @@
+"""A comparison on the screen and as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from zoo.comparison.figures import Figures
+from zoo.evaluation.curve import Points, draw_panels
+
+COUNTS = ("parameters", "MACs")
+PLAIN = ("ms, batch 1", "largest condition number", "training, minutes")
+
+
+def print_comparison(contenders: Sequence[Figures], console: Console | None = None) -> None:
+    """Print a table with a column per contender: means over the seeds, and standard deviations of several."""
+    console = console or Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    table.add_column("")
+    for figures in contenders:
+        table.add_column(figures.name, justify="right")
+    for row in dict.fromkeys(row for figures in contenders for row in figures.values):
+        table.add_row(row, *(_cell(figures, row) for figures in contenders))
+    console.print(table)
+    for figures in contenders:
+        if figures.masking:
+            console.print(f"[bold red]gradient masking[/] in {figures.name}: its accuracies are not to be believed")
+
+
+def _cell(figures: Figures, row: str) -> str:
+    if row not in figures.values:
+        return "-"
+    mean, deviation = figures.mean(row), figures.deviation(row)
+    if row in COUNTS:
+        return f"{mean:,.0f}"
+    scale, digits = (1, 2) if row in PLAIN else (100, 1)
+    spread = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
+    return f"{scale * mean:.{digits}f}{spread}"
+
+
+def draw(contenders: Sequence[Figures], path: Path, title: str) -> None:
+    """Write accuracy under PGD over eps as PNG: a panel per norm, a line per contender."""
+    panels: dict[str, dict[str, Points]] = {}
+    for figures in contenders:
+        for row in figures.values:
+            attack, *rest = row.split()
+            if attack == "pgd" and len(rest) >= 2:
+                norm, eps = rest[0], _radius(rest[1])
+                lines = panels.setdefault(f"eps of PGD ({norm}, pixels in [0, 1])", {})
+                lines.setdefault(figures.name, [(0.0, figures.mean("clean"))]).append((eps, figures.mean(row)))
+    draw_panels(panels or {"eps": {}}, path, title)
+
+
+def _radius(text: str) -> float:
+    numerator, _, denominator = text.partition("/")
+    return float(numerator) / float(denominator or 1)
