@@ -15,10 +15,10 @@ from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.evaluation import Outcomes, probe
 from zoo.probes import PROBES, Case, Probe, Subject
-from zoo.probes._weights import ascend, movable, move_at_random
 from zoo.probes.joint import Joint
 from zoo.probes.weights import Weights
 from zoo.run import CARD
+from zoo.weight_ascent import ascend, movable, move_at_random
 
 PIXELS = 16
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.probes._base import Case, Probe
 from zoo.probes._subject import Subject
-from zoo.probes._weights import ascend, movable
+from zoo.weight_ascent import ascend, movable
 
 
 @dataclass(frozen=True, kw_only=True)

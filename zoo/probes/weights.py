@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.probes._base import Case, Probe
 from zoo.probes._subject import Subject
-from zoo.probes._weights import ascend, movable, move_at_random
+from zoo.weight_ascent import ascend, movable, move_at_random
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from zoo.attacks import fp32
 from zoo.attacks._threat import project
-from zoo.probes._subject import Subject
+
+if TYPE_CHECKING:
+    from zoo.probes import Subject
 
 RELATIVE_STEP = 2.5
 """Length of a step in units of radius/steps: as in PGD, long enough to cross the ball."""
@@ -40,7 +43,7 @@ def move_at_random(weights: list[nn.Parameter], radius: float, generator: torch.
 
 
 def ascend(
-    subject: Subject, weights: list[nn.Parameter], images: Tensor, radius: float, eps: float, steps: int
+    subject: "Subject", weights: list[nn.Parameter], images: Tensor, radius: float, eps: float, steps: int
 ) -> Tensor:
     """Raise the mean cross-entropy by moving weights and images together; return the images.
 
@@ -79,7 +82,7 @@ def ascend(
 
 
 def _gradients(
-    subject: Subject, weights: list[nn.Parameter], images: Tensor, labels: Tensor, of_images: bool
+    subject: "Subject", weights: list[nn.Parameter], images: Tensor, labels: Tensor, of_images: bool
 ) -> tuple[list[Tensor], Tensor | None]:
     """Return the gradients of the summed cross-entropy in the weights, and in the images if these move too."""
     images = images.detach().requires_grad_(of_images)
