@@ -5,6 +5,7 @@ W is the sum of its components sigma_j u_j v_j^T.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ Statistics = dict[str, Tensor]
 class Saliency(ABC):
     """A score per singular component; the smallest are cut."""
 
+    needs_gradients: ClassVar[bool] = True
+    """Whether `observe` has something to gather before a cut."""
+
     def observe(self, layer: Factorized) -> Statistics:
         """Return what to gather from the gradients of one step; nothing by default."""
         return {}
@@ -36,6 +40,8 @@ class Saliency(ABC):
 
 class Spectrum(Saliency):
     """Share of the weight's squared Frobenius norm, sigma_j^2 / sum sigma^2: cuts as a truncated SVD does."""
+
+    needs_gradients = False
 
     def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
         """Return the shares."""

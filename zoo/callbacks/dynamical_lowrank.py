@@ -68,6 +68,9 @@ class DynamicalLowRank(RankSchedule):
         self.layers = dict(factorized_layers(pl_module))
         if self.start is None:
             self.start = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in self.layers.values())
+        for name, pair in self.gradients.items():  # a checkpoint brings them to the CPU
+            u, v = (gradient.to(self.layers[name].S.device) for gradient in pair)
+            self.gradients[name] = u, v
         self._freeze(trainer)
 
     def on_train_batch_start(

@@ -88,8 +88,10 @@ class RankPruning(RankSchedule):
         self._steps = [min(max(1, round(total * share)), int(total) - 1) for share in shares]
         if self.start is None:
             self.start = deployed_size(pl_module).factors
+        layers = self._prunable(pl_module)
+        for name, sums in self.gathered.items():  # a checkpoint brings them to the CPU
+            self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
         if self.compression is not None and not self.done:
-            layers = self._prunable(pl_module)
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
             self._choose(pl_module, layers, unknown, self.cuts)
 
@@ -103,7 +105,9 @@ class RankPruning(RankSchedule):
         due = sum(step <= trainer.global_step for step in self._steps)
         if due > self.made:
             self._cut(trainer, pl_module, due)
-        if not self.done and not self.gathered and trainer.global_step >= self._steps[self.made] - self.window:
+        if self.done or self.gathered or not self.saliency.needs_gradients:
+            return
+        if trainer.global_step >= self._steps[self.made] - self.window:
             for name, layer in self._prunable(pl_module).items():
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
                 self.gathered[name] = {"steps": torch.zeros((), device=layer.S.device)}
