@@ -92,10 +92,11 @@ def test_compiling_without_a_compiler_is_refused(train_tiny, monkeypatch: pytest
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_compiled_step_is_that_of_the_model(train_tiny) -> None:
-    recipe = {"adversary": "pgd", "steps": 2, "n": 200, "epochs": 4}
+    recipe = {"adversary": "pgd", "steps": 2, "n": 200, "epochs": 4, "trainer": {"log_every_n_steps": 1}}
     plain, compiled = train_tiny(name="plain", **recipe), train_tiny(name="compiled", compile=True, **recipe)
-    first, second = losses(plain.folder)[0], losses(compiled.folder)[0]
-    assert float(first[1]) == pytest.approx(float(second[1]), rel=1e-2)
+    # Later steps drift apart: the search takes signs of gradients, and roundings differ.
+    for (_, first), (_, second) in list(zip(losses(plain.folder), losses(compiled.folder), strict=True))[:3]:
+        assert float(first) == pytest.approx(float(second), rel=1e-3)
     assert plain.card.evaluations[0].accuracy == pytest.approx(compiled.card.evaluations[0].accuracy, abs=0.1)
 
 
