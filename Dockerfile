@@ -7,7 +7,7 @@ FROM python:3.12-slim AS train
 RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 WORKDIR /zoo
 COPY . .
-RUN python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --compile-bytecode -e .
+RUN python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q -p .venv --compile-bytecode -e .
 ENV PATH="/zoo/.venv/bin:$PATH"
 ENTRYPOINT ["zoo"]
 CMD ["--help"]
