@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from zoo.card import Card, Evaluation
 from zoo.cli import run as zoo
 from zoo.comparison import Contender, Figures, summarise
 from zoo.comparison import plan as plan_module
@@ -74,6 +75,22 @@ def test_rows_are_those_that_every_seed_has(train_tiny) -> None:
     rows = summarise("x", [card, fewer]).values
     assert rows["clean"] == [card.evaluations[0].accuracy] * 2
     assert not any(row.startswith("pgd") for row in rows)
+
+
+def test_curves_are_of_the_pgd_with_the_most_steps(train_tiny) -> None:
+    def card(accuracies: dict[tuple[int, float], float]) -> Card:
+        clean = Evaluation(attack="clean", norm=None, eps=0.0, accuracy=0.9, n=10)
+        attacks = [
+            Evaluation(attack="pgd", norm="Linf", eps=eps, accuracy=x, n=10, options={"steps": steps})
+            for (steps, eps), x in accuracies.items()
+        ]
+        return finished.model_copy(update={"evaluations": (clean, *attacks)})
+
+    finished = train_tiny().card
+    first = card({(10, 0.2): 0.6, (20, 0.2): 0.5, (10, 0.1): 0.7})
+    second = card({(20, 0.2): 0.3, (10, 0.1): 0.9, (10, 0.4): 0.1})
+    curve = summarise("x", [first, second]).curves["Linf"]
+    assert curve == [(0.0, 0.9), (0.1, pytest.approx(0.8)), (0.2, pytest.approx(0.4))]
 
 
 def test_a_failing_training_is_told_in_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import lightning.pytorch as pl
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +12,15 @@ from rank_training import Digits, fit
 from torch import Tensor, nn
 
 from zoo.allocation import deployed_size
+from zoo.budget import Budget
 from zoo.callbacks import DynamicalLowRank
 from zoo.errors import UserError
 from zoo.layers import FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error
 from zoo.linalg.stiefel import complement, random_stiefel
+from zoo.methods import Method
 from zoo.methods.rank_adaptive import RankAdaptive
+from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.methods.robust_rank_adaptive import RobustRankAdaptive, spread
 from zoo.rank_change import augment_
 from zoo.surgery import fold
@@ -40,6 +44,23 @@ def test_a_direction_that_vanishes_still_gives_a_basis() -> None:
     x = random_stiefel(9, 3)
     both = torch.cat([x, complement(x, torch.zeros(9, 3), 3)], 1)
     assert torch.linalg.matrix_norm(both.T @ both - torch.eye(6)) <= 1e-5
+
+
+@pytest.mark.parametrize("method", [RankAdaptive(), RobustRankAdaptive(), RobustLowrank(rank_budget="adaptive")])
+def test_what_cannot_be_met_is_refused_before_training(method: Method) -> None:
+    model = timm.create_model("test_resnet", num_classes=10)
+    with pytest.raises(UserError, match="impossible here"):
+        method.plan(model, Budget(compression=0.99))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": 0.5, "tolerance": 0.1}, {"compression": 1.5}, {"tolerance": 0.0}]
+    + [{"compression": 0.5} | wrong for wrong in ({"local_steps": 0}, {"end": 0.0}, {"end": 0.8, "fixed": 0.7})],
+)
+def test_impossible_options_of_the_callback_are_refused(options: dict) -> None:
+    with pytest.raises(UserError):
+        DynamicalLowRank(**options)
 
 
 def test_augmentation_keeps_the_weight_and_holds_the_gradient() -> None:

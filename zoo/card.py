@@ -109,7 +109,11 @@ class Provenance(_Record):
 
 
 class Card(_Record):
-    """Everything known of a model. ``params`` and ``macs`` are those of the deployed form (S folded)."""
+    """Everything known of a model.
+
+    ``params`` and ``macs`` are those of the deployed form (S folded). ``applied`` holds what was applied, in order:
+    each with its kind, its name, its hyper-parameters, and what came of it if that is more than the weights.
+    """
 
     schema_version: int = SCHEMA
     arch: str
@@ -128,6 +132,7 @@ class Card(_Record):
     layers: tuple[LayerRow, ...]
     max_condition_number: float | None
     lipschitz_bound: float | None = None
+    applied: tuple[dict[str, Any], ...] = ()
     training: dict[str, Any]
     evaluations: tuple[Evaluation, ...] = ()
     sanity: Sanity | None = None

@@ -32,7 +32,7 @@ def robust_criticality(
 
     Adversarial images are made once, at the weights as they are; then each module alone climbs, within
     ||dW||_F <= radius ||W||_F for each of its weights. The paper climbs by epochs of SGD and keeps the largest
-    loss; this climbs by normalized gradients over all images, and keeps the largest too.
+    loss met; this climbs by normalized gradients over all images, and takes the loss at its end.
 
     Args:
         subject: the deployed network, and images that it was not trained on (not test images if the result decides

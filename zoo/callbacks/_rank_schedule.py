@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from zoo.callbacks._followers import renew
+from zoo.errors import UserError
 
 
 class RankSchedule(Callback):
@@ -27,3 +28,16 @@ class RankSchedule(Callback):
         """Take the state of an earlier checkpoint, whose weights and ranks the module has taken already."""
         self.load_state_dict(state)
         renew(trainer)
+
+
+def check_goal(compression: float | None, tolerance: float | None) -> None:
+    """See that exactly one of the two says how far ranks fall.
+
+    Raises:
+        UserError: both or neither are given, or one is not between 0 and 1.
+    """
+    if (compression is None) == (tolerance is None):
+        raise UserError("ranks that fall need a compression or a tolerance, not both or neither")
+    for name, value in (("compression", compression), ("tolerance", tolerance)):
+        if value is not None and not 0 < value < 1:
+            raise UserError(f"{name} {value} is impossible: give a share between 0 and 1")

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
 from zoo.budget import BLOCKS, fast_ranks
 from zoo.callbacks._followers import averages_of, renew
-from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._rank_schedule import RankSchedule, check_goal
+from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
 from zoo.rank_change import augment_, change_basis_, diagonalize_
@@ -39,6 +40,9 @@ class DynamicalLowRank(RankSchedule):
 
     Attributes:
         history: the step and the ranks after each truncation that changed one.
+
+    Raises:
+        UserError: a value is out of range.
     """
 
     def __init__(
@@ -49,6 +53,9 @@ class DynamicalLowRank(RankSchedule):
         end: float = 0.6,
         fixed: float = 0.9,
     ) -> None:
+        check_goal(compression, tolerance)
+        if local_steps < 1 or not 0 < end <= fixed <= 1:
+            raise UserError("dynamical low-rank training needs a step on S at least, and 0 < end <= fixed <= 1")
         self.compression, self.tolerance, self.local_steps = compression, tolerance, local_steps
         self.end, self.fixed = end, fixed
         self.start: int | None = None

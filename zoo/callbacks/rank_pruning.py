@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
 from zoo.callbacks._followers import averages_of, renew, restore_constraints
-from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._rank_schedule import RankSchedule, check_goal
 from zoo.errors import UserError, unknown_name
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
@@ -56,11 +56,7 @@ class RankPruning(RankSchedule):
         cuts: int = 8,
         window: int = 16,
     ) -> None:
-        if (compression is None) == (tolerance is None):
-            raise UserError("rank pruning needs a compression or a tolerance, not both or neither")
-        for name, value in (("compression", compression), ("tolerance", tolerance)):
-            if value is not None and not 0 < value < 1:
-                raise UserError(f"{name} {value} is impossible: give a share between 0 and 1")
+        check_goal(compression, tolerance)
         if not 0 <= begin < end < 1 or cuts < 1 or window < 1:
             raise UserError("rank pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
         if saliency not in SALIENCIES:

@@ -1,4 +1,4 @@
-"""List methods, adversaries, regularizers, attacks, probes, data sets, recipes or architectures."""
+"""List methods, adversaries, regularizers, finishers, attacks, probes, data sets, recipes or architectures."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ KINDS = {
     "methods": "The methods.",
     "adversaries": "What can be trained against.",
     "regularizers": "What can be added to the loss.",
+    "finishers": "What can be done to a trained network.",
     "attacks": "The attacks of an evaluation.",
     "probes": "What an evaluation can look at besides attacks.",
     "data": "The data sets.",
@@ -41,6 +42,7 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
     from zoo.adversaries import ADVERSARIES
     from zoo.attacks import ATTACKS
     from zoo.data import DATA
+    from zoo.finishers import FINISHERS
     from zoo.methods import METHODS
     from zoo.probes import PROBES
     from zoo.recipes import FOLDER, recipe_names
@@ -53,6 +55,7 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
         "methods": METHODS,
         "adversaries": ADVERSARIES,
         "regularizers": REGULARIZERS,
+        "finishers": FINISHERS,
         "attacks": ATTACKS,
         "probes": PROBES,
         "data": DATA,

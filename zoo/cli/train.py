@@ -11,9 +11,10 @@ from zoo.cli._parser import Parser
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
+    from zoo.config import TrainConfig
     from zoo.plugins import Plugins
 
-DEFAULTS = {"method": "robust_lowrank", "adversary": "none", "regularize": "none"}
+DEFAULTS = {"method": "robust_lowrank", "adversary": "none", "regularize": "none", "finish": "none"}
 """What is plugged in by a flag of its own, and by default."""
 OWN_TRAINER_OPTIONS = {
     "max_epochs", "precision", "logger", "callbacks", "default_root_dir", "accelerator", "use_distributed_sampler",
@@ -31,23 +32,36 @@ def main(parser: Parser, argv: list[str]) -> None:
         if not (folder / "config.yaml").is_file():
             raise UserError(f"{folder} is not a run: it has no config.yaml")
         argv = ["--config", str(folder / "config.yaml")]
-    argv = _with_config_paths([re.sub(rf"^--({'|'.join(DEFAULTS)})(?=$|=)", r"--\1.name", word) for word in argv])
-    names = plugin_names(argv)
-    add_arguments(parser, names)
-    options = parser.parse_args(argv).as_dict()
+    config, plugged, overwrite = read_recipe(parser, argv)
 
-    from zoo.config import TrainConfig
     from zoo.training.trainer import resume, train
 
-    config = TrainConfig(**{f.name: options[f.name] for f in fields(TrainConfig)})
-    config.trainer = _changed_trainer_options(parser, options["trainer"])
-    plugged = [kind.get(names[flag])(**_without_name(options[flag])) for flag, kind in plugin_kinds().items()]
-    run = resume(folder, config, *plugged) if folder else train(config, *plugged, overwrite=options["overwrite"])
+    run = resume(folder, config, *plugged.values()) if folder else train(config, *plugged.values(), overwrite=overwrite)
 
     from zoo.evaluation import print_card
 
     print_card(run.card)
     print(f"\nsaved in {run.folder}\nnext: zoo export {run.folder} && zoo bench {run.folder}")
+
+
+def read_recipe(parser: Parser, argv: list[str]) -> "tuple[TrainConfig, dict[str, Any], bool]":
+    """Return the configuration, the plugins by their flag in the order of `plugin_kinds`, and whether to overwrite."""
+    argv = _with_config_paths(by_name(argv))
+    names = plugin_names(argv)
+    add_arguments(parser, names)
+    options = parser.parse_args(argv).as_dict()
+
+    from zoo.config import TrainConfig
+
+    config = TrainConfig(**{f.name: options[f.name] for f in fields(TrainConfig)})
+    config.trainer = _changed_trainer_options(parser, options["trainer"])
+    plugged = {flag: kind.get(names[flag])(**without_name(options[flag])) for flag, kind in plugin_kinds().items()}
+    return config, plugged, options["overwrite"]
+
+
+def by_name(argv: list[str]) -> list[str]:
+    """Write ``--method`` and its like as ``--method.name``, beside which their own flags stand."""
+    return [re.sub(rf"^--({'|'.join(DEFAULTS)})(?=$|=)", r"--\1.name", word) for word in argv]
 
 
 def _take_resume(argv: list[str]) -> tuple[list[str], Path | None]:
@@ -62,17 +76,19 @@ def _take_resume(argv: list[str]) -> tuple[list[str], Path | None]:
     return argv, None
 
 
-def _without_name(options: dict[str, Any]) -> dict[str, Any]:
+def without_name(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a plugin's fields."""
     return {key: value for key, value in options.items() if key != "name"}
 
 
 def plugin_kinds() -> dict[str, "Plugins[Any]"]:
     """Return the kinds of plugins of a training, by their flag, in the order in which `train` takes them."""
     from zoo.adversaries import ADVERSARIES
+    from zoo.finishers import FINISHERS
     from zoo.methods import METHODS
     from zoo.regularizers import REGULARIZERS
 
-    return {"method": METHODS, "adversary": ADVERSARIES, "regularize": REGULARIZERS}
+    return {"method": METHODS, "adversary": ADVERSARIES, "regularize": REGULARIZERS, "finish": FINISHERS}
 
 
 def plugin_names(argv: list[str]) -> dict[str, str]:
@@ -128,11 +144,16 @@ def add_arguments(parser: Parser, names: dict[str, str]) -> None:
     parser.add_argument("--resume", type=str, metavar="RUN", help="Continue an interrupted run; takes no other option.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is already there.")
     for flag, kind in plugin_kinds().items():
-        listed = ", ".join(kind.names())
-        parser.add_argument(f"--{flag}.name", metavar=kind.kind.upper(), default=names[flag], help=f"One of {listed}.")
-        parser.add_class_arguments(kind.get(names[flag]), flag)
+        add_plugin(parser, flag, kind, names[flag])
     parser.add_fields(TrainConfig, skip=("trainer",))
     parser.add_class_arguments(Trainer, "trainer", skip=OWN_TRAINER_OPTIONS)
+
+
+def add_plugin(parser: Parser, flag: str, kind: "Plugins[Any]", name: str) -> None:
+    """Add the flag that names a plugin, and those of the plugin's own fields."""
+    listed = ", ".join(kind.names())
+    parser.add_argument(f"--{flag}.name", metavar=kind.kind.upper(), default=name, help=f"One of {listed}.")
+    parser.add_class_arguments(kind.get(name), flag)
 
 
 def _changed_trainer_options(parser: Parser, options: dict[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,13 @@ class Figures:
     Attributes:
         name: of the contender.
         values: by the name of a row, one value per seed.
+        curves: under PGD, by norm: (eps, mean accuracy), ascending from clean; of the PGD with the most steps.
         masking: whether a seed's card says that its gradients are masked.
     """
 
     name: str
     values: dict[str, list[float]] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     masking: bool = False
 
     def mean(self, row: str) -> float:
@@ -44,7 +46,7 @@ def summarise(name: str, cards: Sequence[Card], latency_ms: float | None = None)
     values = {row: [figures[row] for figures in found] for row in rows}
     if latency_ms is not None:
         values["ms, batch 1"] = [latency_ms]
-    return Figures(name, values, any(card.gradient_masking for card in cards))
+    return Figures(name, values, _curves(cards), any(card.gradient_masking for card in cards))
 
 
 def _figures(card: Card) -> dict[str, float]:
@@ -58,5 +60,24 @@ def _figures(card: Card) -> dict[str, float]:
             figures[f"weights {case}"] = finding.accuracy
     if card.max_condition_number is not None:
         figures["largest condition number"] = card.max_condition_number
-    figures["training, minutes"] = card.training["seconds_last_session"] / 60
+    if "seconds" in card.training:
+        figures["training, minutes"] = card.training["seconds"] / 60
     return figures
+
+
+def _curves(cards: Sequence[Card]) -> dict[str, list[tuple[float, float]]]:
+    """Return what every seed was attacked with by PGD: its accuracy over eps, in each norm."""
+    found = [_strongest_pgd(card) for card in cards]
+    shared = [key for key in found[0] if all(key in accuracies for accuracies in found)]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for norm, eps in sorted(shared, key=lambda key: key[1]):
+        clean = statistics.mean(e.accuracy for card in cards for e in card.evaluations if e.attack == "clean")
+        mean = statistics.mean(accuracies[norm, eps] for accuracies in found)
+        curves.setdefault(norm, [(0.0, clean)]).append((eps, mean))
+    return curves
+
+
+def _strongest_pgd(card: Card) -> dict[tuple[str, float], float]:
+    """Return the accuracy by norm and eps, each under the PGD with the most steps."""
+    attacks = sorted((e for e in card.evaluations if e.attack == "pgd"), key=lambda e: e.options.get("steps", 0))
+    return {(e.norm, e.eps): e.accuracy for e in attacks if e.norm is not None}

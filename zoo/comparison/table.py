@@ -44,15 +44,6 @@ def draw(contenders: Sequence[Figures], path: Path, title: str) -> None:
     """Write accuracy under PGD over eps as PNG: a panel per norm, a line per contender."""
     panels: dict[str, dict[str, Points]] = {}
     for figures in contenders:
-        for row in figures.values:
-            attack, *rest = row.split()
-            if attack == "pgd" and len(rest) >= 2:
-                norm, eps = rest[0], _radius(rest[1])
-                lines = panels.setdefault(f"eps of PGD ({norm}, pixels in [0, 1])", {})
-                lines.setdefault(figures.name, [(0.0, figures.mean("clean"))]).append((eps, figures.mean(row)))
+        for norm, points in figures.curves.items():
+            panels.setdefault(f"eps of PGD ({norm}, pixels in [0, 1])", {})[figures.name] = points
     draw_panels(panels or {"eps": {}}, path, title)
-
-
-def _radius(text: str) -> float:
-    numerator, _, denominator = text.partition("/")
-    return float(numerator) / float(denominator or 1)

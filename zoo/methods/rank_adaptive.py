@@ -44,7 +44,8 @@ class RankAdaptive(Lowrank):
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose the ranks that training starts with."""
         budget = budget or DEFAULT_BUDGET
-        return super().plan(model, budget if self.tolerance is not None else larger_start(budget, self.start))
+        ended = super().plan(model, budget)  # refused here, before anything is trained, if it cannot be met
+        return ended if self.tolerance is not None else super().plan(model, larger_start(budget, self.start))
 
     def callbacks(self, budget: Budget | None) -> "list[Callback]":
         """Return the cycles of augmentation, steps on S and truncation."""

@@ -56,8 +56,10 @@ class RobustLowrank(Method):
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose ranks for the budget (default: 80 % of the parameters removed), full rank where none is saved."""
         budget = budget or DEFAULT_BUDGET
-        if self.rank_budget == "adaptive":
-            budget = larger_start(budget, self.start)
+        ended = self._plan(model, budget)  # refused here, before anything is trained, if it cannot be met
+        return ended if self.rank_budget == "fixed" else self._plan(model, larger_start(budget, self.start))
+
+    def _plan(self, model: nn.Module, budget: Budget) -> Ranks:
         layers = weight_layers(model)
         first, last = ends(model)
         if budget.compression is None:

@@ -1,11 +1,13 @@
 """Turn a trained module into the files of a finished run."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from torch import nn
 
 from zoo.adversaries import ADVERSARIES
@@ -24,20 +26,43 @@ from zoo.surgery import report, weight_layers
 from zoo.training.module import Classifier
 
 
-def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: float, command: str) -> Run:
-    """Save the weights, measure the model on the test split, and write the card.
+def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, command: str) -> Run:
+    """Take the best weights, refine them, and leave the run's files behind; see `leave_run`.
 
     Args:
         folder: the run's folder.
         module: trained.
         trainer: that trained it.
-        seconds: that this session's training took.
+        command: the command line, for the card.
+    """
+    if (folder / BEST).is_file():
+        module.load_checkpoint(folder / BEST)
+    device = trainer.strategy.root_device
+    training = _training(module, trainer)
+    outcome = module.parts.finisher.refine(module.to(device).eval())
+    applied = module.parts.applied(**({"finish": outcome} if outcome else {}))
+    return leave_run(folder, module, device, training, applied, command)
+
+
+def leave_run(
+    folder: Path,
+    module: Classifier,
+    device: torch.device,
+    training: dict[str, Any],
+    applied: Sequence[dict[str, Any]],
+    command: str,
+) -> Run:
+    """Save the weights, measure the model on the test split, and write the card.
+
+    Args:
+        folder: the run's folder.
+        module: finished.
+        device: where to measure it.
+        training: what the training itself measured, for the card.
+        applied: what was applied to the network, in order, for the card.
         command: the command line, for the card.
     """
     config, data, method = module.config, module.data, module.method
-    device = hardware(trainer.strategy.root_device)
-    if (folder / BEST).is_file():
-        module.load_checkpoint(folder / BEST)
     trained = module.model.cpu().eval()
     deployed = method.finish(trained).eval()
     images, labels = load_test(
@@ -50,7 +75,7 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
     sweeps = QUICK
     if module.is_robust_training:
         sweeps = (*QUICK, Sweep(PGD(steps=20), (config.threat.eps,)))
-    result = quick_evaluation(deployed, trained, images, labels, sweeps, device=trainer.strategy.root_device)
+    result = quick_evaluation(deployed, trained, images, labels, sweeps, device=device)
     deployed = deployed.cpu()
     dense = create_backbone(config.arch, len(data.class_names), data.image_shape)
     card = Card(
@@ -70,11 +95,14 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, seconds: f
         layers=_layer_rows(dense, module.ranks, result.condition_numbers),
         max_condition_number=result.max_condition_number,
         lipschitz_bound=result.lipschitz_bound,
-        training=_training(module, trainer, seconds),
+        training=training,
+        applied=tuple(applied),
         evaluations=tuple(result.evaluations),
         sanity=result.sanity,
         weights=save_weights(trained, folder),
-        provenance=Provenance(command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=device),
+        provenance=Provenance(
+            command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=hardware(device)
+        ),
     )
     card.save(folder / CARD)
     (folder / BEST).unlink(missing_ok=True)
@@ -90,7 +118,7 @@ def _layer_rows(
     )
 
 
-def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[str, Any]:
+def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
     """Return what the training itself measured."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val_accuracy", "val_loss", "loss")}
     for callback in trainer.checkpoint_callbacks:
@@ -101,7 +129,7 @@ def _training(module: Classifier, trainer: pl.Trainer, seconds: float) -> dict[s
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "precision": str(trainer.precision),
-        "seconds_last_session": round(seconds, 1),
+        "seconds": round(sum(timer.time_elapsed() for timer in peers(trainer, Timer)), 1),
         "train_images": len(module.train_indices),
         "val_images": len(module.val_indices),
         "awp": module.config.awp,

@@ -1,4 +1,4 @@
-"""What is plugged into a training: a method, an adversary, a regularizer."""
+"""What is plugged into a training: a method, an adversary, a regularizer, a finisher."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -6,23 +6,59 @@ from typing import Any
 
 from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
+from zoo.errors import UserError
+from zoo.finishers import FINISHERS, Finisher
+from zoo.finishers.none import NoFinisher
 from zoo.methods import METHODS, Method
+from zoo.plugins import Plugins
 from zoo.regularizers import REGULARIZERS, Regularizer
 from zoo.regularizers.none import NoRegularizer
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The plugins of one training; they act on different things, so any go together."""
+    """The plugins of one training, in the order in which they act.
+
+    They act on different things, so most go together; a combination without meaning is refused.
+
+    Raises:
+        UserError: two of them have no meaning together; the message says why.
+    """
 
     method: Method
     adversary: Adversary = dataclasses.field(default_factory=NoAdversary)
     regularizer: Regularizer = dataclasses.field(default_factory=NoRegularizer)
+    finisher: Finisher = dataclasses.field(default_factory=NoFinisher)
+
+    def __post_init__(self) -> None:
+        if reason := self.finisher.obstacle(adversarial=not isinstance(self.adversary, NoAdversary)):
+            raise UserError(reason)
 
     def named(self) -> dict[str, dict[str, Any]]:
         """Return each one's name and hyper-parameters under its flag, as in a configuration."""
-        return {
-            "method": {"name": METHODS.name_of(self.method), **dataclasses.asdict(self.method)},
-            "adversary": {"name": ADVERSARIES.name_of(self.adversary), **dataclasses.asdict(self.adversary)},
-            "regularize": {"name": REGULARIZERS.name_of(self.regularizer), **dataclasses.asdict(self.regularizer)},
-        }
+        return {flag: describe(kind, plugin) for flag, kind, plugin in self._by_flag()}
+
+    def applied(self, **outcomes: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return what was applied, in order, for the card: plugins that do nothing are left out.
+
+        Args:
+            outcomes: by flag, what came of it.
+        """
+        return [
+            {"kind": kind.kind} | describe(kind, plugin) | ({"outcome": outcomes[flag]} if flag in outcomes else {})
+            for flag, kind, plugin in self._by_flag()
+            if kind.name_of(plugin) != "none"
+        ]
+
+    def _by_flag(self) -> tuple[tuple[str, Plugins[Any], Any], ...]:
+        return (
+            ("method", METHODS, self.method),
+            ("adversary", ADVERSARIES, self.adversary),
+            ("regularize", REGULARIZERS, self.regularizer),
+            ("finish", FINISHERS, self.finisher),
+        )
+
+
+def describe(kind: Plugins[Any], plugin: Any) -> dict[str, Any]:
+    """Return a plugin's name and hyper-parameters."""
+    return {"name": kind.name_of(plugin), **dataclasses.asdict(plugin)}

@@ -2,11 +2,8 @@
 
 import dataclasses
 import logging
-import os
 import shlex
-import shutil
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import Logger
 
 from zoo.adversaries import Adversary
@@ -24,6 +21,8 @@ from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverag
 from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
+from zoo.finishers import Finisher
+from zoo.finishers.none import NoFinisher
 from zoo.methods import METHODS, Method
 from zoo.regularizers import Regularizer
 from zoo.regularizers.none import NoRegularizer
@@ -33,6 +32,7 @@ from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.memory import keep_freed_memory
 from zoo.training.module import ROBUST_ACCURACY, Classifier
+from zoo.training.options import lightning_options
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
 
@@ -42,6 +42,7 @@ def train(
     method: Method,
     adversary: Adversary | None = None,
     regularizer: Regularizer | None = None,
+    finisher: Finisher | None = None,
     *,
     overwrite: bool = False,
 ) -> Run:
@@ -52,36 +53,53 @@ def train(
         method: how the network is compressed and trained.
         adversary: what it is trained against; None: nothing.
         regularizer: what is added to the loss; None: nothing.
+        finisher: what is done to the trained network before it is measured; None: nothing.
         overwrite: replace a run that is already in the folder.
 
     Raises:
         UserError: something in the recipe cannot be done; nothing is written then. Or the loss diverged,
             or the user interrupted; the folder then holds what `resume` needs.
     """
+    parts = Parts(method, adversary or NoAdversary(), regularizer or NoRegularizer(), finisher or NoFinisher())
     folder = config.folder(METHODS.name_of(method))
+    refuse_occupied(folder, overwrite)
+    return _fit(config, parts, folder, resume=False)
+
+
+def refuse_occupied(folder: Path, overwrite: bool) -> None:
+    """See that a new run's folder is free.
+
+    Raises:
+        UserError: it is not, and may not be overwritten.
+    """
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise UserError(
             f"{folder} is not empty: continue it with --resume {folder}, replace it with --overwrite true, "
             "or choose another --out"
         )
-    parts = Parts(method, adversary or NoAdversary(), regularizer or NoRegularizer())
-    return _fit(config, parts, folder, resume=False)
 
 
-def resume(folder: Path, config: TrainConfig, method: Method, adversary: Adversary, regularizer: Regularizer) -> Run:
+def resume(
+    folder: Path,
+    config: TrainConfig,
+    method: Method,
+    adversary: Adversary,
+    regularizer: Regularizer,
+    finisher: Finisher,
+) -> Run:
     """Continue an interrupted run from its last checkpoint (from the start, if it has none) and return it finished.
 
     Args:
         folder: the run's folder.
-        config, method, adversary, regularizer: as read from the folder's ``config.yaml``.
+        config, method, adversary, regularizer, finisher: as read from the folder's ``config.yaml``.
     """
     if (folder / CARD).is_file():
         raise UserError(f"{folder} is finished: there is nothing to resume")
-    return _fit(config, Parts(method, adversary, regularizer), folder, resume=True)
+    return _fit(config, Parts(method, adversary, regularizer, finisher), folder, resume=True)
 
 
 def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
-    _quieten()
+    quieten()
     pl.seed_everything(config.seed, verbose=False)
     data = open_config_data(config)
     source = data.source(train=True)
@@ -91,9 +109,9 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     ranks = saved["ranks"] if saved else parts.method.plan(model, budget(config))
     model = with_normalization(parts.method.convert(model, ranks), data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
-    trainer_options = _trainer_options(config)
+    trainer_options = lightning_options(config)
     if not resume:
-        _prepare(folder, config, parts)
+        prepare(folder, config, parts)
     trainer = pl.Trainer(
         **trainer_options,
         callbacks=_callbacks(folder, module),
@@ -102,14 +120,13 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     )
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
-    started = time.monotonic()
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     except SystemExit:
         raise _interrupted(folder, trainer) from None
     if trainer.interrupted:
         raise _interrupted(folder, trainer)
-    return finish_run(folder, module, trainer, time.monotonic() - started, shlex.join(["zoo", *sys.argv[1:]]))
+    return finish_run(folder, module, trainer, shlex.join(["zoo", *sys.argv[1:]]))
 
 
 def _interrupted(folder: Path, trainer: pl.Trainer) -> UserError:
@@ -126,7 +143,7 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): delete it to start over") from None
 
 
-def _prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
+def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
     """Create the folder, take away an older run's files, and write the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS):
@@ -137,30 +154,6 @@ def _prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
         temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
-def _trainer_options(config: TrainConfig) -> dict[str, Any]:
-    """Return Lightning's options; raises `UserError` for a device that is not there."""
-    cuda = torch.cuda.is_available()
-    if config.device == "cuda" and not cuda:
-        raise UserError("device cuda was asked for, but torch sees no CUDA device here: use --device cpu or auto")
-    on_cuda = cuda and config.device != "cpu"
-    compiler = os.environ.get("CXX", "g++")
-    if config.compile and not shutil.which(compiler):
-        raise UserError(f"--compile true needs a C++ compiler, and there is no {compiler} here: install one or set CXX")
-    fast_bf16 = on_cuda or torch.cpu._is_amx_tile_supported()
-    precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
-    return {
-        "max_epochs": config.epochs,
-        "accelerator": "gpu" if on_cuda else "cpu",
-        "devices": 1,
-        "precision": precision,
-        "use_distributed_sampler": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "inference_mode": False,  # validation attacks the model, which takes gradients
-        "log_every_n_steps": 10,
-    } | config.trainer
-
-
 def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
     last = ModelCheckpoint(
         dirpath=folder,
@@ -168,7 +161,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    callbacks = [ConditioningMonitor(), ProgressBar(), last]
+    callbacks = [ConditioningMonitor(), ProgressBar(), Timer(verbose=False), last]
     if module.config.ema:
         callbacks.append(ExponentialAverage(module.config.ema))
     if module.adversary.can_collapse:
@@ -192,7 +185,7 @@ def _loggers(config: TrainConfig, folder: Path, step: int) -> list[Logger]:
     return [csv_logger(folder, step), *([extra] if extra else [])]
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep Lightning's hints off the screen; what matters to the user is said by zoo."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,40 @@
+"""Apply a last step to a finished run, and leave the result as a run of its own."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from zoo.cli._parser import Parser
+from zoo.cli.train import add_plugin, by_name, plugin_kinds, plugin_names, read_recipe, without_name
+from zoo.errors import UserError
+
+
+def main(parser: Parser, argv: list[str]) -> None:
+    """Parse the arguments, refine, measure, and print the card."""
+    argv = by_name(argv)
+    kind, name = plugin_kinds()["finish"], plugin_names(argv)["finish"]
+    parser.add_argument("run", type=Path, help="Folder of a finished training; it stays as it is.")
+    add_plugin(parser, "finish", kind, name)
+    parser.add_argument("--out", type=Path | None, default=None, help="Folder of the new run; default RUN-FINISHER.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is already there.")
+    parser.add_argument("--data-dir", type=Path | None, default=None, help="Where the data is now, if it has moved.")
+    options = parser.parse_args(argv)
+    if name == "none":
+        others = ", ".join(x for x in kind.names() if x != "none")
+        raise UserError(f"say what to apply: --finish with one of {others}")
+    finisher = kind.get(name)(**without_name(options.finish.as_dict()))
+
+    from zoo.evaluation import print_card
+    from zoo.run import CONFIG, Run
+    from zoo.training.parts import Parts
+    from zoo.training.refine import refine
+
+    run = Run(options.run)
+    config, plugged, _ = read_recipe(Parser(), ["--config", str(run.folder / CONFIG)])
+    config.data_dir = options.data_dir or config.data_dir
+    parts = Parts(*(plugged | {"finish": finisher}).values())
+    folder = options.out or run.folder.with_name(f"{run.name}-{name}")
+    command = shlex.join(["zoo", *sys.argv[1:]])
+    finished = refine(run, config, parts, folder, command, overwrite=options.overwrite)
+    print_card(finished.card)
+    print(f"\nsaved in {finished.folder}\nnext: zoo export {finished.folder} && zoo bench {finished.folder}")

@@ -1,0 +1,38 @@
+"""Options of Lightning's Trainer, from what the user asked for and what the machine has."""
+
+import os
+import shutil
+from typing import Any
+
+import torch
+
+from zoo.config import TrainConfig
+from zoo.errors import UserError
+
+
+def lightning_options(config: TrainConfig) -> dict[str, Any]:
+    """Return where and how precisely to train, and how Lightning is to behave.
+
+    Raises:
+        UserError: a device or compiler was asked for that is not there.
+    """
+    cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not cuda:
+        raise UserError("device cuda was asked for, but torch sees no CUDA device here: use --device cpu or auto")
+    on_cuda = cuda and config.device != "cpu"
+    compiler = os.environ.get("CXX", "g++")
+    if config.compile and not shutil.which(compiler):
+        raise UserError(f"--compile true needs a C++ compiler, and there is no {compiler} here: install one or set CXX")
+    fast_bf16 = on_cuda or torch.cpu._is_amx_tile_supported()
+    precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
+    return {
+        "max_epochs": config.epochs,
+        "accelerator": "gpu" if on_cuda else "cpu",
+        "devices": 1,
+        "precision": precision,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "inference_mode": False,  # validation attacks the model, which takes gradients
+        "log_every_n_steps": 10,
+    } | config.trainer

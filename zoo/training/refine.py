@@ -1,0 +1,47 @@
+"""Apply a finisher to a finished run."""
+
+from pathlib import Path
+
+import torch
+
+from zoo.config import TrainConfig
+from zoo.run import Run
+from zoo.training.build import open_config_data
+from zoo.training.finish import leave_run
+from zoo.training.module import Classifier
+from zoo.training.options import lightning_options
+from zoo.training.parts import Parts
+from zoo.training.trainer import prepare, quieten, refuse_occupied
+
+
+def refine(
+    run: Run,
+    config: TrainConfig,
+    parts: Parts,
+    folder: Path,
+    command: str,
+    *,
+    overwrite: bool = False,
+) -> Run:
+    """Apply a finisher to a run's network, and return the result as a new run.
+
+    Args:
+        run: finished; it stays as it is.
+        config: as read from its ``config.yaml``.
+        parts: likewise, but for the finisher, which is applied.
+        folder: of the new run.
+        command: the command line, for the card.
+        overwrite: replace a run that is already in the folder.
+
+    Raises:
+        UserError: the folder is taken; nothing is written then.
+    """
+    quieten()
+    refuse_occupied(folder, overwrite)
+    data = open_config_data(config)
+    device = torch.device("cuda" if lightning_options(config)["accelerator"] == "gpu" else "cpu")
+    module = Classifier(run.trained_model(), parts, data, data.source(train=True).to(device), config)
+    outcome = parts.finisher.refine(module.to(device).eval())
+    applied = [*run.card.applied, parts.applied(finish=outcome)[-1]]
+    prepare(folder, config, parts)
+    return leave_run(folder, module, device, run.card.training, applied, command)
