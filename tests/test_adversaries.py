@@ -152,6 +152,7 @@ def test_the_constraints_hold_under_any_adversary(name, net, batch):
         assert clamp.condition_number <= 1.1
 
 
+@pytest.mark.measured
 def test_adversarial_training_makes_a_run_more_robust(train_tiny):
     """On real digits, one recipe with and without an adversary."""
     shared = {"method": "lowrank", "epochs": 6, "eps": "0.15", "steps": 3, "n": 120, "lr": 0.05}

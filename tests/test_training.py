@@ -74,7 +74,7 @@ def test_compiling_makes_one_graph_for_the_search_and_one_for_the_step(
         graphs.append(graph)
         return graph.forward
 
-    recipe = {"epochs": 2, "adversary": "pgd", "steps": 2}
+    recipe = {"adversary": "pgd", "steps": 2}
     plain = train_tiny(name="plain", **recipe)
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
@@ -87,6 +87,12 @@ def test_compiling_without_a_compiler_is_refused(train_tiny, monkeypatch: pytest
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="there is no no-such-compiler here"):
         train_tiny(compile=True)
+
+
+def test_compiling_what_changes_every_few_steps_is_refused(train_tiny, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="compiles anew"):
+        train_tiny("rank_adaptive", compile=True)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

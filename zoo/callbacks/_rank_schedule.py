@@ -1,7 +1,7 @@
 """What callbacks that change ranks during training have in common."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -16,6 +16,9 @@ class RankSchedule(Callback):
     Attributes:
         history: the step and the ranks after each change.
     """
+
+    changes_often: ClassVar[bool] = False
+    """Whether shapes change every few steps, so that compiling them anew each time can never pay."""
 
     history: list[dict[str, Any]]
 

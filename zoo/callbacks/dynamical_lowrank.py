@@ -45,6 +45,8 @@ class DynamicalLowRank(RankSchedule):
         UserError: a value is out of range.
     """
 
+    changes_often = True
+
     def __init__(
         self,
         compression: float | None = None,

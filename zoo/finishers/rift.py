@@ -12,6 +12,7 @@ from torch import nn
 
 from zoo.attacks.pgd import PGD
 from zoo.criticality import robust_criticality
+from zoo.data._split import stratified
 from zoo.errors import UserError
 from zoo.finishers._base import Finisher
 from zoo.layers import Factorized
@@ -101,7 +102,8 @@ class Rift(Finisher):
 
     def _subject(self, module: "Classifier") -> Subject:
         """Return the deployed network as it is now, with the validation images."""
-        rows = module.val_indices[: self._n(module)].to(module.source.labels.device)
+        rows = module.val_indices.to(module.source.labels.device)
+        rows = rows[stratified(module.source.labels[rows].cpu(), self._n(module), seed=0).to(rows.device)]
         deployed = module.method.finish(module.model).eval()
         return Subject(deployed, module.source.fetch(rows), module.source.labels[rows], module.config.threat.eps)
 

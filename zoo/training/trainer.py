@@ -18,6 +18,7 @@ from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
 from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverage, OverfittingGuard
+from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
@@ -109,6 +110,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     ranks = saved["ranks"] if saved else parts.method.plan(model, budget(config))
     model = with_normalization(parts.method.convert(model, ranks), data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
+    _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
     if not resume:
         prepare(folder, config, parts)
@@ -127,6 +129,16 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     if trainer.interrupted:
         raise _interrupted(folder, trainer)
     return finish_run(folder, module, trainer, shlex.join(["zoo", *sys.argv[1:]]))
+
+
+def _refuse_vain_compilation(module: Classifier) -> None:
+    schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
+    if module.config.compile and any(schedule.changes_often for schedule in schedules):
+        name = METHODS.name_of(module.method)
+        raise UserError(
+            f"--compile true does not go with {name}: its shapes change every few steps, and each change "
+            "compiles anew; leave --compile out"
+        )
 
 
 def _interrupted(folder: Path, trainer: pl.Trainer) -> UserError:
