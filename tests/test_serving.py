@@ -181,6 +181,7 @@ def test_other_models_in_a_repository_stay(run: Run, tmp_path: Path) -> None:
     onnx.checker.check_model(onnx.load(tmp_path / "models/my_run/1/model.onnx"))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_repository_with_preprocessing(run: Run, tmp_path: Path, capsys) -> None:
     options = ["--layout", "triton", "--embed-preprocessing", "true", "-o", str(tmp_path / "models")]
     zoo(["export", str(run.folder), *options])

@@ -45,14 +45,16 @@ class Scale:
 
     def ticks(self, count: int = 5) -> list[float]:
         """Return about so many round values within the axis."""
-        return self._log_ticks(count) if self.axis.log else self._linear_ticks(count)
+        if self.axis.log:
+            return self._log_ticks(count)
+        return self._linear_ticks(count, self.axis.whole) or self._linear_ticks(count)
 
-    def _linear_ticks(self, count: int) -> list[float]:
+    def _linear_ticks(self, count: int, whole: bool = False) -> list[float]:
         rough = (self.high - self.low) / count
-        rough = max(rough, 1.0) if self.axis.whole else rough
+        rough = max(rough, 1.0) if whole else rough
         power = 10.0 ** math.floor(math.log10(rough))
         step = power * min(
-            (1, 2, 5, 10) if self.axis.whole else (1, 2, 2.5, 5, 10),
+            (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10),
             key=lambda factor: abs(math.log(factor * power / rough)),
         )
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
