@@ -33,7 +33,9 @@ NOTE = {
 _PREFIX = "preprocessing/"
 
 
-def embed_preprocessing(path: Path, model: nn.Module, metadata: Metadata) -> dict[tuple[int, int], float]:
+def embed_preprocessing(
+    path: Path, model: nn.Module, metadata: Metadata, limit: float = LIMIT
+) -> dict[tuple[int, int], float]:
     """Put preprocessing in front of an exported graph, and compare the result with the same in PyTorch.
 
     The graph then maps ``images``, uint8 (batch, height, width, channels) of any height and width, to ``logits``. The
@@ -43,12 +45,13 @@ def embed_preprocessing(path: Path, model: nn.Module, metadata: Metadata) -> dic
         path: of a file that `zoo.export.exporter` wrote; replaced once the new graph has passed.
         model: the model it was exported from, on the CPU in eval mode.
         metadata: of the file.
+        limit: largest difference of logits that passes; a file of low precision differs by more to begin with.
 
     Returns:
         The largest difference of logits, relative to the largest logit, by the images' (height, width).
 
     Raises:
-        UserError: logits differ by more than the export's limit.
+        UserError: logits differ by more than the limit.
     """
     proto = onnx.load(path)
     _prepend(proto, metadata.image_shape)
@@ -57,7 +60,7 @@ def embed_preprocessing(path: Path, model: nn.Module, metadata: Metadata) -> dic
     onnx.checker.check_model(proto, full_check=True)
     with atomic(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
-        return check_preprocessing(model, temporary, metadata.image_shape)
+        return check_preprocessing(model, temporary, metadata.image_shape, limit)
 
 
 def _prepend(proto: Any, image_shape: tuple[int, int, int]) -> None:
@@ -149,7 +152,7 @@ def preprocess(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
 
 @torch.no_grad()
 def check_preprocessing(
-    model: nn.Module, path: Path, image_shape: tuple[int, int, int]
+    model: nn.Module, path: Path, image_shape: tuple[int, int, int], limit: float
 ) -> dict[tuple[int, int], float]:
     """Compare the logits of a graph with preprocessing with PyTorch's, on images of several sizes and batches.
 
@@ -157,7 +160,7 @@ def check_preprocessing(
         The largest relative difference by (height, width).
 
     Raises:
-        UserError: a difference is above the export's limit.
+        UserError: a difference is above the limit.
     """
     channels, height, width = image_shape
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -168,9 +171,9 @@ def check_preprocessing(
         images = torch.randint(0, 256, (i + 1, h, w, channels), dtype=torch.uint8, generator=generator)
         found = torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
         differences[h, w] = relative_difference(found, model(preprocess(images, image_shape)))
-        if not differences[h, w] <= LIMIT:
+        if not differences[h, w] <= limit:
             raise UserError(
                 f"with preprocessing inside, logits of {h} x {w} images differ from PyTorch's by "
-                f"{differences[h, w]:.1e} of the largest, the limit is {LIMIT:.0e}: the file must not be used"
+                f"{differences[h, w]:.1e} of the largest, the limit is {limit:.0e}: the file must not be used"
             )
     return differences

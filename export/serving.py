@@ -12,6 +12,7 @@ from torch import nn
 from zoo.errors import UserError
 from zoo.export.layouts import Layout, kserve_files, model_name, triton_files
 from zoo.export.metadata import Metadata
+from zoo.export.parity import LIMIT
 from zoo.export.preprocessing import embed_preprocessing
 from zoo.files import atomic, atomic_folder
 
@@ -44,7 +45,13 @@ class Packed:
 
 
 def export_packed(
-    write: Callable[[Path], T], model: nn.Module, metadata: Metadata, name: str, output: Path, how: Packaging
+    write: Callable[[Path], T],
+    model: nn.Module,
+    metadata: Metadata,
+    name: str,
+    output: Path,
+    how: Packaging,
+    limit: float = LIMIT,
 ) -> tuple[T, Packed]:
     """Write a graph and pack it; what is there already is replaced only once everything has passed.
 
@@ -56,6 +63,7 @@ def export_packed(
         output: the file; for a layout the repository's folder, in which the model's own folder is replaced and other
             models stay.
         how: the layout, and what is in the graph.
+        limit: see `embed_preprocessing`.
 
     Returns:
         What ``write`` returned, and where the files are.
@@ -67,7 +75,7 @@ def export_packed(
     with TemporaryDirectory() as folder:
         graph = Path(folder) / GRAPH
         done = write(graph)
-        parity = embed_preprocessing(graph, model, metadata) if how.embed_preprocessing else {}
+        parity = embed_preprocessing(graph, model, metadata, limit) if how.embed_preprocessing else {}
         if how.layout == "onnx":
             with atomic(output) as temporary:
                 shutil.copyfile(graph, temporary)

@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from make_run import make_run
 
@@ -23,6 +25,7 @@ from zoo.evaluation import condition_numbers
 from zoo.report import Cell, Column, Page, Section, Table, Text, render
 from zoo.report.cases import curves, reference
 from zoo.report.chart import Axis, Chart, Heatmap, Series, Style
+from zoo.report.export_forms import LayerForm, read_forms
 from zoo.report.figures import RunFigures, gather, unique_names
 from zoo.report.pareto import pareto_front, steps
 from zoo.report.scale import Scale
@@ -33,7 +36,7 @@ from zoo.report.write import compose
 from zoo.run import LAYERS, Run
 
 EVIL = '<script>alert("1")</script>&\'"'
-VOID = {"meta", "link", "br", "img", "hr", "input"}
+VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 
 
 class Elements(HTMLParser):
@@ -234,6 +237,7 @@ def test_latency_is_shown_where_it_was_measured(elements: Elements) -> None:
 POINTS = st.lists(st.tuples(st.integers(0, 20).map(float), st.integers(0, 20).map(float)), max_size=30)
 
 
+@examples(max_examples=40)
 @given(POINTS)
 def test_the_pareto_front_is_what_nothing_dominates(points: list[tuple[float, float]]) -> None:
     def dominated(p: tuple[float, float]) -> bool:
@@ -314,6 +318,17 @@ def test_a_weaker_curve_is_drawn_only_for_runs_without_the_stronger_one(runs: li
 def test_names_tell_runs_apart() -> None:
     folders = [Path("/r/a/x"), Path("/r/b/x"), Path("/r/y")]
     assert unique_names(folders) == ["a/x", "b/x", "y"]
+
+
+def test_forms_of_layers_are_read_off_the_exported_file(tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph([], "g", [], [])
+    model = onnx.helper.make_model(graph)
+    form = {"split": "kxk to 1x1", "rank": 16, "reason": EVIL, "costs": {"dense": 0.25}}
+    onnx.helper.set_model_props(model, {"weights_sha256": "a", "forms": json.dumps({"backbone.conv1": form})})
+    onnx.save(model, tmp_path / "model.onnx")
+    found = read_forms(tmp_path / "model.onnx", "a")
+    assert found == {"conv1": LayerForm("kxk to 1x1, rank 16", EVIL, {"dense": 0.25})}
+    assert read_forms(tmp_path / "model.onnx", "b") == {}  # of other weights
 
 
 def test_weights_before_training_are_those_that_it_began_with(train_tiny) -> None:

@@ -24,7 +24,6 @@ from torchvision.transforms.v2 import functional as tv
 
 from zoo.cli import run as zoo
 from zoo.errors import UserError
-from zoo.export import preprocessing
 from zoo.export.layouts import Layout, model_name
 from zoo.export.metadata import Metadata
 from zoo.export.preprocessing import preprocess
@@ -45,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def pack(run: Run, output: Path, how: Packaging) -> None:
+def pack(run: Run, output: Path, how: Packaging, limit: float = 1e-4) -> None:
     export_packed(
         lambda path: shutil.copy(run.folder / "model.onnx", path),
         run.model(),
@@ -53,6 +52,7 @@ def pack(run: Run, output: Path, how: Packaging) -> None:
         run.name,
         output,
         how,
+        limit,
     )
 
 
@@ -159,11 +159,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
-def test_a_failed_export_leaves_everything_as_it_was(run: Run, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_everything_as_it_was(run: Run, layout: Layout) -> None:
     before = contents(run.folder)
-    monkeypatch.setattr(preprocessing, "LIMIT", -1.0)
     with pytest.raises(UserError, match="must not be used"):
-        pack(run, Packaging(layout, True).default_output(run.folder), Packaging(layout, True))
+        pack(run, Packaging(layout, True).default_output(run.folder), Packaging(layout, True), limit=-1.0)
     assert contents(run.folder) == before
 
 

@@ -17,7 +17,7 @@ class Timing:
     """Time of one exported file in ONNX Runtime; only timings of the same conditions may be compared.
 
     Attributes:
-        conditions: provider, processor and threads, in words.
+        conditions: provider, processor, threads and any precision but fp32, in words.
         median_ms: of batch 1, in milliseconds.
         p95_ms: 95th percentile.
         ratio_to_dense: over the time of the dense backbone beside it; None if not measured.
@@ -51,13 +51,15 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
 def _timings(result: dict[str, Any]) -> Iterator[tuple[str, Timing]]:
     where = result.get("gpu") if result["device"] == "cuda" else f"{result['cpu']}, {result['threads']} threads"
     conditions = f"{result['provider']}, {where}"
-    for row in result["rows"]:
+    # Of one run's files in several precisions the fp32 one counts: its accuracies are those of the card.
+    for row in sorted(result["rows"], key=lambda row: row.get("precision", "fp32") == "fp32"):
+        precision = row.get("precision", "fp32")
         single = [x for x in row["latency"] if x["batch"] == 1]
         if row.get("weights_sha256") and single:
             yield (
                 row["weights_sha256"],
                 Timing(
-                    conditions,
+                    conditions if precision == "fp32" else f"{conditions}, {precision}",
                     float(single[0]["median_ms"]),
                     float(single[0]["p95_ms"]),
                     single[0].get("ratio_to_dense"),

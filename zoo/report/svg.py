@@ -94,7 +94,8 @@ def _series(series: Series, x: Scale, y: Scale, size: Size) -> Markup:
     if series.kind != "plain":
         for point, place in places:
             tip = f"{series.name}: {x.text(point[0])}, {_precise(y, point[1])}"
-            parts.append(_marker(*place, size.radius, series.style, tip))
+            radius = 1.25 * size.radius if series.kind == "points" else size.radius
+            parts.append(_marker(*place, radius, series.style, tip))
     return Markup("").join(parts)
 
 

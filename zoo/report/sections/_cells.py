@@ -1,5 +1,7 @@
 """Cells that several tables have."""
 
+import re
+
 from markupsafe import Markup
 
 from zoo.report import svg
@@ -10,7 +12,9 @@ from zoo.report.table import Cell
 def run_cell(run: RunFigures) -> Cell:
     """Return a run's name with its colour."""
     sample = svg.swatch(run.style, line=False)
-    return Cell(Markup('<span class="name">{}<span>{}</span></span>').format(sample, run.name), run.name)
+    parts = re.split(r"(?<=[-_/])", run.name)  # where a narrow screen may break it
+    name = Markup("<wbr>").join(parts)
+    return Cell(Markup('<span class="name">{}<span>{}</span></span>').format(sample, name), run.name)
 
 
 def code_cell(text: str) -> Cell:
