@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.errors import UserError
 from zoo.export.session import OnnxModel
@@ -12,6 +12,12 @@ LIMIT = 1e-4
 """Largest difference of logits, relative to the largest logit, that an exported file may have."""
 BATCHES = (1, 5)
 """Batch sizes compared: neither is the one that the graph was traced with."""
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Return max|found - expected| / max|expected|, or the difference itself where all that is expected is 0."""
+    difference, scale = (found - expected).abs().max().item(), expected.abs().max().item()
+    return difference / scale if scale else difference
 
 
 @torch.no_grad()
@@ -32,9 +38,7 @@ def check_parity(model: nn.Module, path: Path, image_shape: tuple[int, int, int]
     for batch in BATCHES:
         images = torch.rand(batch, *image_shape, generator=generator)
         expected = model(images)
-        difference = (torch.from_numpy(onnx_model.logits(images.numpy())) - expected).abs().max().item()
-        scale = expected.abs().max().item()
-        differences[batch] = difference / scale if scale else difference
+        differences[batch] = relative_difference(torch.from_numpy(onnx_model.logits(images.numpy())), expected)
     worst = max(differences, key=lambda batch: (differences[batch] != differences[batch], differences[batch]))
     if not differences[worst] <= LIMIT:
         raise UserError(

@@ -129,6 +129,8 @@ def _metadata(path: Path, session: Any) -> Metadata:
     inputs, outputs = [x.name for x in session.get_inputs()], [x.name for x in session.get_outputs()]
     if (inputs, outputs) != ([INPUT], [OUTPUT]):
         reason = f"it maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {OUTPUT}"
+    elif session.get_inputs()[0].type == "tensor(uint8)":
+        raise UserError(f"{path} preprocesses uint8 images itself: give a file exported without --embed-preprocessing")
     else:
         try:
             return Metadata.from_props(session.get_modelmeta().custom_metadata_map)

@@ -63,7 +63,7 @@ def test_an_installation_owns_only_zoo(wheel: list[str]) -> None:
 
 
 def test_the_wheel_is_complete(wheel: list[str]) -> None:
-    for folder, pattern in (("zoo", "*.py"), ("export", "*.py"), ("configs", "*.yaml")):
+    for folder, pattern in (("zoo", "*.py"), ("zoo", "templates/*"), ("export", "*.py"), ("configs", "*.yaml")):
         for path in (ROOT / folder).rglob(pattern):
             inside = path.relative_to(ROOT)
             name = inside if folder == "zoo" else Path("zoo") / inside

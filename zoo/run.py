@@ -20,6 +20,8 @@ CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
 """Of adversarial training: the epoch that withstood PGD best on validation images; gone once the run is finished."""
 METRICS = "metrics.csv"
+LAYERS = "layers.csv"
+"""Rank and condition number of every factorized layer, at the start and after each epoch."""
 
 
 def save_weights(model: nn.Module, folder: Path) -> Weights:

@@ -4,6 +4,7 @@ from zoo.callbacks.averaging import ExponentialAverage
 from zoo.callbacks.best import BestCheckpoint
 from zoo.callbacks.conditioning import ConditioningMonitor
 from zoo.callbacks.dynamical_lowrank import DynamicalLowRank
+from zoo.callbacks.layer_history import LayerHistory
 from zoo.callbacks.overfitting import OverfittingGuard
 from zoo.callbacks.rank_pruning import RankPruning
 from zoo.callbacks.retraction import OrthonormalRetraction
@@ -14,6 +15,7 @@ __all__ = [
     "ConditioningMonitor",
     "DynamicalLowRank",
     "ExponentialAverage",
+    "LayerHistory",
     "OrthonormalRetraction",
     "OverfittingGuard",
     "RankPruning",

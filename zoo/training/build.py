@@ -22,9 +22,31 @@ def open_config_data(config: TrainConfig) -> DataSet:
 
 def dense_backbone(config: TrainConfig, data: DataSet) -> nn.Module:
     """Build the dense backbone with its starting weights."""
-    model = create_backbone(config.arch, len(data.class_names), data.image_shape, config.pretrained)
-    if config.weights is not None:
-        _start_from(model, config.weights)
+    return starting_backbone(
+        config.arch, len(data.class_names), data.image_shape, config.weights, pretrained=config.pretrained
+    )
+
+
+def starting_backbone(
+    arch: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    weights: Path | None = None,
+    *,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Build a dense backbone with the weights that a training starts from; random ones come from torch's generator.
+
+    Args:
+        arch, num_classes, image_shape, pretrained: see `zoo.backbone.create_backbone`.
+        weights: start from these: a RUN of method dense, or a bare backbone's safetensors file.
+
+    Raises:
+        UserError: the backbone cannot be built, or the weights are missing or another model's.
+    """
+    model = create_backbone(arch, num_classes, image_shape, pretrained)
+    if weights is not None:
+        _start_from(model, weights)
     return model
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverage, OverfittingGuard
+from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverage, LayerHistory, OverfittingGuard
 from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.config import TrainConfig
 from zoo.errors import UserError
@@ -27,7 +27,7 @@ from zoo.finishers.none import NoFinisher
 from zoo.methods import METHODS, Method
 from zoo.regularizers import Regularizer
 from zoo.regularizers.none import NoRegularizer
-from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, METRICS, WEIGHTS, Run
+from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, METRICS, WEIGHTS, Run
 from zoo.training.build import budget, dense_backbone, open_config_data
 from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
@@ -158,7 +158,7 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
 def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
     """Create the folder, take away an older run's files, and write the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS):
+    for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
         (folder / name).unlink(missing_ok=True)
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     plain |= parts.named()
@@ -173,7 +173,8 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    callbacks = [ConditioningMonitor(), ProgressBar(), Timer(verbose=False), last]
+    history = LayerHistory(folder / LAYERS, "model.backbone.")
+    callbacks = [ConditioningMonitor(), history, ProgressBar(), Timer(verbose=False), last]
     if module.config.ema:
         callbacks.append(ExponentialAverage(module.config.ema))
     if module.adversary.can_collapse:

@@ -1,0 +1,56 @@
+"""Write down every factorized layer's rank and condition number, at the start and after each epoch."""
+
+import csv
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from zoo.files import atomic
+from zoo.layers import factorized_layers
+
+FIELDS = ("epoch", "step", "layer", "rank", "condition_number")
+
+
+class LayerHistory(Callback):
+    """Keep a CSV file with a row per factorized layer and epoch; epoch 0 is the start of training.
+
+    Ranks and condition numbers are read off the layers themselves, so a method that changes ranks needs to say nothing.
+
+    Args:
+        path: the file. A resumed training goes on from its rows; those of a step that is repeated are replaced.
+        prefix: taken off the front of the layers' names.
+    """
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        super().__init__()
+        self.path, self.prefix = path, prefix
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the layers as training finds them."""
+        if trainer.global_step == 0:
+            self._write(trainer, pl_module, 0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the layers after an epoch."""
+        self._write(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        if not trainer.is_global_zero:
+            return
+        rows = [row for row in self._rows() if int(row["epoch"]) < epoch]
+        for name, layer in factorized_layers(pl_module):
+            values = (epoch, trainer.global_step, name.removeprefix(self.prefix), layer.rank, layer.condition_number())
+            rows.append(dict(zip(FIELDS, map(str, values), strict=True)))
+        if not rows:
+            return
+        with atomic(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))

@@ -1,0 +1,56 @@
+"""What each layer became in the exported file, as that file's metadata says."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UserError
+
+KEY = "forms"
+"""Entry of the metadata that holds the form of each layer."""
+
+
+@dataclass(frozen=True)
+class LayerForm:
+    """The form of one layer in an exported file.
+
+    Attributes:
+        form: into which layers it was written, and at which rank.
+        reason: why.
+        costs: of each form that was looked at, by name, in the unit of the target.
+    """
+
+    form: str
+    reason: str
+    costs: dict[str, float]
+
+
+def read_forms(path: Path, weights_sha256: str) -> dict[str, LayerForm]:
+    """Return the form of each layer, by its name in the bare backbone; nothing if the file does not say.
+
+    Args:
+        path: of the exported file; none need be there.
+        weights_sha256: of the run; a file of other weights says nothing of it.
+
+    Raises:
+        UserError: the file is no ONNX file, or what it says cannot be read.
+    """
+    if not path.is_file():
+        return {}
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto: Any = onnx.load(path, load_external_data=False)
+        props = {entry.key: entry.value for entry in proto.metadata_props}
+        if props.get("weights_sha256") != weights_sha256 or KEY not in props:
+            return {}
+        return {name.removeprefix("backbone."): _form(entry) for name, entry in json.loads(props[KEY]).items()}
+    except (DecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        raise UserError(f"{path} is damaged: export the run again, or remove it") from None
+
+
+def _form(entry: dict[str, Any]) -> LayerForm:
+    rank = f", rank {entry['rank']}" if entry.get("rank") else ""
+    return LayerForm(f"{entry['split']}{rank}", entry["reason"], dict(entry.get("costs", {})))

@@ -1,0 +1,22 @@
+"""Cells that several tables have."""
+
+import re
+
+from markupsafe import Markup
+
+from zoo.report import svg
+from zoo.report.figures import RunFigures
+from zoo.report.table import Cell
+
+
+def run_cell(run: RunFigures) -> Cell:
+    """Return a run's name with its colour."""
+    sample = svg.swatch(run.style, line=False)
+    parts = re.split(r"(?<=[-_/])", run.name)  # where a narrow screen may break it
+    name = Markup("<wbr>").join(parts)
+    return Cell(Markup('<span class="name">{}<span>{}</span></span>').format(sample, name), run.name)
+
+
+def code_cell(text: str) -> Cell:
+    """Return text that was typed, or a digest."""
+    return Cell(Markup("<code>{}</code>").format(text), text)

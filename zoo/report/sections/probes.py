@@ -1,0 +1,108 @@
+"""Accuracy when weights move, under corruptions, and certified."""
+
+from collections.abc import Sequence
+
+from zoo.attacks import format_eps
+from zoo.card import Finding
+from zoo.report.chart import Axis, Chart, Point, Series
+from zoo.report.figures import RunFigures
+from zoo.report.page import Block, Details, Gallery, Section, Text
+from zoo.report.sections._cells import run_cell
+from zoo.report.table import Column, Table, percent
+
+TITLES = {
+    "weights": "Weights moved, relative radius",
+    "joint": "Images and weights moved together, relative radius of the weights",
+    "corruptions": "Mean over all corruptions, severity",
+    "interval": "Proved by interval propagation, eps",
+    "lipschitz": "Proved by the Lipschitz product bound, eps",
+}
+Curves = dict[tuple[str, str], dict[str, list[Point]]]
+"""(probe, what is fixed along the curve) to run to points."""
+
+
+def probes(runs: Sequence[RunFigures]) -> Section:
+    """Return a curve per probe and case, and a table of accuracy under each corruption."""
+    found = [finding for run in runs for finding in run.card.findings]
+    if not found:
+        text = "Nothing but attacks was looked at: zoo evaluate RUN --probes all measures more."
+        return Section("probes", "Weights, corruptions, certificates", [Text(text)])
+    charts = [_chart(runs, probe, fixed, lines) for (probe, fixed), lines in _curves(runs).items()]
+    missing = [run.name for run in runs if not run.card.findings]
+    skipped = [f"{r.name}, {f.probe}: {f.note}" for r in runs for f in r.card.findings if f.accuracy is None]
+    blocks: list[Block] = [
+        Text(
+            "Weights move in the deployed network, by a radius relative to each tensor's norm, at random (mean of "
+            "several draws) or where it hurts most. Certificates bound the worst case from below."
+        )
+    ]
+    if missing:
+        blocks.append(Text(f"Not measured: {', '.join(missing)}."))
+    if skipped:
+        blocks.append(Text(f"Does not apply: {'; '.join(skipped)}."))
+    blocks.append(Gallery(charts))
+    table = _corruptions(runs)
+    if table:
+        blocks.append(Details("Accuracy under each corruption", [table]))
+    return Section("probes", "Weights, corruptions, certificates", blocks)
+
+
+def _curves(runs: Sequence[RunFigures]) -> Curves:
+    curves: Curves = {}
+    for run in runs:
+        for finding in run.card.findings:
+            if finding.accuracy is not None and finding.case:
+                *fixed, last = finding.case
+                words = "" if finding.probe == "corruptions" else ", ".join(_words(finding, key) for key in fixed)
+                lines = curves.setdefault((finding.probe, words), {})
+                lines.setdefault(run.name, []).append((float(finding.case[last]), finding.accuracy))
+    order = list(TITLES)
+    return dict(sorted(curves.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order)))
+
+
+def _words(finding: Finding, key: str) -> str:
+    value = finding.case[key]
+    if isinstance(value, str):
+        return {"images": f"{value} images", "direction": f"{value} direction"}.get(key, value)
+    return f"{key} {format_eps(value)}"
+
+
+def _chart(runs: Sequence[RunFigures], probe: str, fixed: str, lines: dict[str, list[Point]]) -> Chart:
+    title, _, label = TITLES.get(probe, f"{probe}, ").rpartition(", ")
+    series = [Series(run.name, _mean(lines[run.name]), run.style) for run in runs if run.name in lines]
+    slug = "".join(c if c.isalnum() else "-" for c in f"{probe}-{fixed}".strip("-").lower()).replace("--", "-")
+    return Chart(
+        f"probe-{slug}",
+        f"{title}: {fixed}" if fixed else title,
+        Axis(label, whole=True) if probe == "corruptions" else Axis(label, limits=(0.0, None)),
+        Axis("", percent=True, limits=(0.0, 1.0)),
+        tuple(series),
+    )
+
+
+def _mean(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the mean of the points at each x."""
+    values: dict[float, list[float]] = {}
+    for x, y in points:
+        values.setdefault(x, []).append(y)
+    return tuple((x, sum(ys) / len(ys)) for x, ys in sorted(values.items()))
+
+
+def _corruptions(runs: Sequence[RunFigures]) -> Table | None:
+    means: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        for finding in run.card.findings:
+            if finding.probe == "corruptions" and finding.accuracy is not None:
+                by_run = means.setdefault(str(finding.case["corruption"]), {})
+                by_run.setdefault(run.name, []).append(finding.accuracy)
+    if not means:
+        return None
+    columns = [Column("run"), *(Column(name.replace("_", "\n"), "mean over the severities", "high") for name in means)]
+    rows = [
+        [
+            run_cell(run),
+            *(percent(sum(v[run.name]) / len(v[run.name]) if run.name in v else None) for v in means.values()),
+        ]
+        for run in runs
+    ]
+    return Table(columns, rows, "accuracy in %, mean over five severities")

@@ -1,0 +1,33 @@
+"""Where every run comes from."""
+
+from collections.abc import Sequence
+
+from zoo.report.figures import RunFigures
+from zoo.report.page import Section
+from zoo.report.sections._cells import code_cell, run_cell
+from zoo.report.table import Column, Table, number, text
+
+
+def provenance(runs: Sequence[RunFigures]) -> Section:
+    """Return how each run was trained and with what."""
+    columns = [
+        *(Column("run"), Column("epochs"), Column("minutes", "of the last session"), Column("precision")),
+        *(Column("seed"), Column("hardware"), Column("versions"), Column("commit"), Column("weights")),
+        Column("command"),
+    ]
+    rows = []
+    for run in runs:
+        training, origin = run.card.training, run.card.provenance
+        seconds = training.get("seconds_last_session")
+        versions = ", ".join(f"{k} {origin.versions[k]}" for k in ("zoo", "torch", "timm") if k in origin.versions)
+        rows.append(
+            [
+                run_cell(run),
+                number(training.get("epochs"), "{}"),
+                number(seconds / 60 if isinstance(seconds, float | int) else None, "{:.1f}"),
+                *(text(str(training.get("precision", "–"))), number(origin.seed, "{}"), text(origin.hardware)),
+                *(text(versions), code_cell((origin.commit or "–")[:12]), code_cell(run.card.weights.sha256[:12])),
+                code_cell(origin.command),
+            ]
+        )
+    return Section("provenance", "Provenance", [Table(columns, rows)])

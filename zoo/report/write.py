@@ -1,0 +1,96 @@
+"""Put a report together and write its files."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo import __version__
+from zoo.errors import UserError
+from zoo.files import atomic
+from zoo.report.figures import RunFigures, gather
+from zoo.report.page import Page, render
+from zoo.report.png import draw_png
+from zoo.report.sections import SECTIONS
+
+SCHEMA = 1
+"""Version of the JSON file's schema."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of a report."""
+
+    page: Path
+    data: Path
+    pictures: tuple[Path, ...]
+
+
+def write_report(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    bench: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> Written:
+    """Write a report on runs: the page, ``NAME.json`` beside it, and the charts in the folder ``NAME``.
+
+    Args:
+        folders: of finished runs.
+        output: the page, such as ``report.html``; older files of the same names are replaced.
+        bench: files of `zoo bench`, besides those in the runs' folders.
+        say: told what is being done.
+
+    Raises:
+        UserError: a folder is no finished run, a file in it is damaged, or ``output`` is not named ``*.html``.
+    """
+    if output.suffix not in (".html", ".htm") or output.is_dir():
+        raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as --out report.html")
+    runs = gather(folders, bench, say)
+    page = compose(runs)
+    data, pictures = output.with_suffix(".json"), []
+    for chart in page.charts():
+        say(f"drawing {chart.name}")
+        pictures.append(output.with_suffix("") / f"{chart.name}.png")
+        draw_png(chart, pictures[-1])
+    with atomic(data) as temporary:
+        temporary.write_text(json.dumps(as_data(runs), indent=1, allow_nan=False) + "\n")
+    with atomic(output) as temporary:
+        temporary.write_text(render(page), encoding="utf-8")
+    return Written(output, data, tuple(pictures))
+
+
+def compose(runs: Sequence[RunFigures]) -> Page:
+    """Return the page of some runs."""
+    data = ", ".join(dict.fromkeys(run.card.data for run in runs))
+    architectures = ", ".join(dict.fromkeys(run.card.arch for run in runs))
+    title = f"{len(runs)} runs on {data}" if len(runs) > 1 else f"{runs[0].name} on {data}"
+    return Page(
+        title, f"{architectures}: accuracy, robustness, size, speed and conditioning", [s(runs) for s in SECTIONS]
+    )
+
+
+def as_data(runs: Sequence[RunFigures]) -> dict[str, Any]:
+    """Return everything in a report as plain data; numbers that JSON lacks are null."""
+    return {"schema_version": SCHEMA, "zoo": __version__, "runs": [_finite(_run(run)) for run in runs]}
+
+
+def _run(run: RunFigures) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "card": json.loads(run.card.model_dump_json()),
+        "latency": asdict(run.timing) if run.timing else None,
+        "training": {name: [list(p) for p in points] for name, points in run.curves.items()},
+        "layers": [asdict(state) for state in run.layers],
+        "singular_values": {name: asdict(spectrum) for name, spectrum in run.spectra.items()},
+        "export_forms": {name: asdict(form) for name, form in run.forms.items()},
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
