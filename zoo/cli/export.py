@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from zoo.cli._parser import Parser
+from zoo.cli._run import add_run
 from zoo.errors import UserError
 
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, export, and print what was written."""
-    parser.add_argument("run", type=Path, help="Folder of a finished training.")
+    add_run(parser)
     parser.add_argument("-o", "--output", type=Path | None, default=None, help="File to write; default RUN/model.onnx.")
     options = parser.parse_args(argv)
     output: Path | None = options.output
@@ -18,9 +19,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.export.exporter import ONNX_FILE, export_model
     from zoo.export.metadata import Metadata
     from zoo.export.parity import LIMIT
-    from zoo.run import Run
+    from zoo.hub.runs import open_run
 
-    run = Run(options.run)
+    run = open_run(options.run, options.hub)
     done = export_model(run.model(), Metadata.of(run.card), output or run.folder / ONNX_FILE)
     parity = ", ".join(f"{value:.1e} (batch {batch})" for batch, value in done.parity.items())
     print(
