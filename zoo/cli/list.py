@@ -35,10 +35,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    filtered = any(options[name] for name in FILTERS) or options.data not in (None, ALL)
     chosen = [kind for kind in KINDS if kind != "data" and options[kind]] + (["data"] if options.data == ALL else [])
-    everything = not (chosen or filtered or options.models or options.archs)
-    if filtered or options.models or everything:
+    everything = not (chosen or _asks_for_models(options) or options.archs)
+    if _asks_for_models(options) or everything:
         _print_models(console, options)
     for kind in list(KINDS) if everything else chosen:
         title, rows = _described(kind)
@@ -92,9 +91,14 @@ def _print_models(console: Any, options: Any) -> None:
     if options.json:
         print(json.dumps([plain(name, model) for name, model in models.items()], indent=2))
         return
-    if not models:
+    if models:
+        console.print(models_table(models, threat))
+    elif _asks_for_models(options):
         raise UserError(f"none of the {len(found)} published models is like that: try fewer conditions, or --hub")
-    console.print(models_table(models, threat))
+
+
+def _asks_for_models(options: Any) -> bool:
+    return options.models or options.data not in (None, ALL) or any(options[name] for name in FILTERS)
 
 
 def _described(kind: str) -> tuple[str, dict[str, str]]:

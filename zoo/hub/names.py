@@ -59,7 +59,7 @@ def unknown_model(name: str, known: Iterable[str], where: str) -> UserError:
 
 
 def default_tag(method: str, compression: float, data: str, robust: bool) -> str:
-    """Return the tag of a model that is given none, such as ``robust_lowrank75_at_c10``.
+    """Return the tag of a model that is given none, such as ``robust_lowrank75_at_c10``: per cent in steps of five.
 
     Args:
         method: its name.
@@ -67,7 +67,8 @@ def default_tag(method: str, compression: float, data: str, robust: bool) -> str
         data: the data set.
         robust: trained against an adversary.
     """
-    size = f"{100 * compression:.0f}" if compression > 0.005 else ""
+    percent = 5 * int(20 * compression)
+    size = str(percent) if percent else ""
     short = re.sub(r"^cifar(\d+)$", r"c\1", data)
     return "_".join([method + size, *(["at"] if robust else []), short])
 

@@ -1,7 +1,7 @@
 """Published models and what was found on them, on the screen."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -10,7 +10,9 @@ from zoo.attacks import format_eps
 from zoo.card import Threat
 from zoo.hub.index import Summary
 from zoo.hub.search import Found
-from zoo.hub.verify import Check
+
+if TYPE_CHECKING:
+    from zoo.hub.verify import Check
 
 SIGNS = {True: "[green]ok[/]", False: "[bold red]differs[/]", None: "[dim]-[/]"}
 
@@ -50,7 +52,7 @@ def plain(name: str, found: Found) -> dict[str, Any]:
     return {"name": name, **found.entry.summary.model_dump(), "bytes": sizes, "hub": found.hub.address}
 
 
-def checks_table(title: str, checks: Sequence[Check]) -> Table:
+def checks_table(title: str, checks: "Sequence[Check]") -> Table:
     """Lay the checks of one model out."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="bold")
     for column in ("figure", "card", "found", ""):
