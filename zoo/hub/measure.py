@@ -33,22 +33,22 @@ SLACK = 0.005
 
 
 @dataclass(frozen=True)
-class TestSplit:
+class EvaluationSplit:
     """The whole test split that a card's figures are measured on: images uint8 (N, C, H, W), labels (N,)."""
 
     images: Tensor
     labels: Tensor
 
     @classmethod
-    def of(cls, card: Card, data_dir: Path | None = None, download: bool = False) -> "TestSplit":
+    def of(cls, card: Card, data_dir: Path | None = None, download: bool = False) -> "EvaluationSplit":
         """Load it; see `zoo.data.load_test`."""
         shape = card.image_shape
         return cls(*load_test(card.data, data_dir=data_dir, download=download, image_shape=shape, n=None))
 
-    def first(self, n: int) -> "TestSplit":
+    def first(self, n: int) -> "EvaluationSplit":
         """Return the n images that ``zoo train`` and ``zoo evaluate`` choose."""
         chosen = stratified(self.labels, n, seed=0)
-        return TestSplit(self.images[chosen], self.labels[chosen])
+        return EvaluationSplit(self.images[chosen], self.labels[chosen])
 
     @property
     def sha256(self) -> str:
@@ -68,7 +68,7 @@ def tolerance(stated: Evaluation, n: int) -> float:
     return same if n >= stated.n else same + 4 * math.sqrt(max(stated.accuracy * (1 - stated.accuracy), 0.01) / n)
 
 
-def clean_accuracy(run: Run, images: TestSplit) -> float:
+def clean_accuracy(run: Run, images: EvaluationSplit) -> float:
     """Return the accuracy of a run's deployed network, in fp32."""
     exported = folded(run.model(), run.card.image_shape)
     return evaluate(exported, images.images, images.labels, [], progress=False)[0].accuracy
@@ -100,7 +100,7 @@ def groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
 
 
 def evaluated(
-    run: Run, group: Sequence[Evaluation], images: TestSplit, outcomes: Path | None = None
+    run: Run, group: Sequence[Evaluation], images: EvaluationSplit, outcomes: Path | None = None
 ) -> list[Evaluation]:
     """Measure a group of evaluations again, the clean accuracy first.
 
@@ -122,7 +122,7 @@ def evaluated(
     return evaluate(exported, images.images, images.labels, sweeps, gradients=gradients, device=device, outcomes=kept)
 
 
-def measured(run: Run, split: TestSplit, outcomes: Path | None = None) -> Card:
+def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> Card:
     """Return a run's card with every figure measured on the weights in its folder.
 
     Args:
@@ -150,7 +150,7 @@ def measured(run: Run, split: TestSplit, outcomes: Path | None = None) -> Card:
     return _probed(card, exported, split, card.model_copy(update=update).with_evaluations(found))
 
 
-def _probed(old: Card, exported: torch.nn.Module, split: TestSplit, card: Card) -> Card:
+def _probed(old: Card, exported: torch.nn.Module, split: EvaluationSplit, card: Card) -> Card:
     """Repeat the probes of a card, with the radius at which they made their adversarial images."""
     eps = max((e.eps for e in card.evaluations if e.norm == "Linf"), default=0.0)
     for name in dict.fromkeys(finding.probe for finding in old.findings):

@@ -18,7 +18,7 @@ from zoo.export.session import provider_name, resolve_device
 from zoo.files import sha256
 from zoo.hub.download import digest
 from zoo.hub.index import Entry, FileEntry, FileName, Summary
-from zoo.hub.measure import TestSplit, clean_accuracy, measured, tolerance
+from zoo.hub.measure import EvaluationSplit, clean_accuracy, measured, tolerance
 from zoo.hub.names import check_name, default_tag
 from zoo.hub.readme import readme
 from zoo.hub.rounding import Dtype, store_weights
@@ -83,7 +83,7 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
         run.card.model_copy(update={"weights": weights}).save(staging / CARD)
         stored = Run(staging)
         say("measuring clean accuracy")
-        split = TestSplit.of(run.card, options.data_dir, options.download)
+        split = EvaluationSplit.of(run.card, options.data_dir, options.download)
         _check_figures(run, stored, split)
         say("measuring under attack, on the stored weights")
         card = measured(stored, split, run.folder / "published.npz")
@@ -116,7 +116,7 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
     return card
 
 
-def _check_figures(run: Run, stored: Run, split: TestSplit) -> None:
+def _check_figures(run: Run, stored: Run, split: EvaluationSplit) -> None:
     """Refuse a card whose clean accuracy is not that of its weights, or weights that rounding has changed."""
     stated = run.card.clean
     if stated is None:

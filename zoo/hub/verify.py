@@ -15,7 +15,7 @@ from zoo.export.exporter import ONNX_FILE, export_model
 from zoo.export.metadata import Metadata
 from zoo.export.parity import check_parity
 from zoo.hub.index import Summary
-from zoo.hub.measure import TestSplit, evaluated, groups, sweep_of, tolerance
+from zoo.hub.measure import EvaluationSplit, evaluated, groups, sweep_of, tolerance
 from zoo.hub.search import Found
 from zoo.run import Run
 
@@ -54,7 +54,7 @@ def verify(
     run = Run(folder)
     yield from _structure(model, run)
     try:
-        split = TestSplit.of(run.card, data_dir, download)
+        split = EvaluationSplit.of(run.card, data_dir, download)
     except UserError as error:
         yield Check("accuracy", "", f"not measured: {error}", None)
     else:
@@ -81,7 +81,7 @@ def _structure(model: Found, run: Run) -> Iterator[Check]:
         yield Check("largest condition number", f"{card.max_condition_number:.4g}", f"{largest:.4g}", agrees)
 
 
-def _accuracies(run: Run, split: TestSplit, n: int | Literal["all"]) -> Iterator[Check]:
+def _accuracies(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
     card = run.card
     if card.data_sha256 is not None:
         same = split.sha256 == card.data_sha256
