@@ -14,7 +14,7 @@ from zoo.hub.download import digest
 from zoo.hub.index import Entry, Index, Summary
 from zoo.hub.web import WebHub
 
-IMPATIENT = Patience(attempts=3, delay=0.001, timeout=0.4, slowest=1.0)
+IMPATIENT = Patience(attempts=3, delay=0.001, timeout=0.4, slowest=1000.0)
 FAULTS = (
     "none", "truncated", "corrupted", "html", "html as 200", "500", "503", "dropped", "reset", "wrong length",
     "grown", "shrunk", "stall", "no ranges", "wrong range", "redirect to file", "redirect loop", "404",
@@ -133,6 +133,11 @@ def _handler(owner: FaultyServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 time.sleep(0.2)  # short of the timeout
                 self.wfile.write(body[cut:])
+            elif fault == "drip":
+                for i in range(40):
+                    self.wfile.write(body[i : i + 1])
+                    self.wfile.flush()
+                    time.sleep(0.03)
             elif fault == "hang":
                 self.wfile.write(body[:cut])
                 self.wfile.flush()

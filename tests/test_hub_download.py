@@ -75,6 +75,7 @@ def test_200_randomised_faults_leave_no_wrong_file(tmp_path: Path, cache: Path) 
         ("404", "has no .*404"),
         ("grown", "its index"),
         ("hang", "no answer in time"),
+        ("drip", "bytes per second"),
         ("redirect to file", "another scheme is not followed"),
         ("redirect loop", "redirects more than"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from zoo.card import Evaluation, Threat
+from zoo.card import Card, Evaluation, Threat
 from zoo.errors import UserError
 from zoo.hub.index import Entry, Index, Robust, Summary
 from zoo.hub.names import check_name, default_tag, is_name, matching
@@ -170,3 +170,19 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
     assert "test_resnet.x" in capsys.readouterr().out
     with pytest.raises(UserError, match="none of the"):
         run(["list", "resnet50*", "--hub", str(tmp_path / "hub")])
+
+
+def test_cards_of_earlier_schemas_are_read_and_of_later_ones_refused(tmp_path: Path) -> None:
+    from make_run import make_run
+
+    card = make_run(tmp_path / "run").card
+    content = json.loads(card.model_dump_json())
+    new = ("name", "licence", "data_sha256", "threat", "latency", "parity", "files", "commands")
+    old = {key: value for key, value in content.items() if key not in new} | {"schema_version": 1}
+    del old["weights"]["dtype"]
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(old))
+    assert Card.load(path).model_copy(update={"schema_version": card.schema_version}) == card
+    path.write_text(json.dumps(content | {"schema_version": 3, "unheard_of": 1}))
+    with pytest.raises(UserError, match="has schema 3, this zoo knows 2: pip install --upgrade robust-zoo"):
+        Card.load(path)

@@ -38,6 +38,7 @@ def main(parser: Parser, argv: list[str]) -> None:
             for check in verify(model, options.n, options.data_dir, options.download):
                 found.append(check)
                 live.update(checks_table(model.name, found), refresh=console.is_terminal)
+        console.print()
         differing += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
     if differing:
         raise UserError(f"{len(differing)} figures differ from the cards: {'; '.join(differing)}")

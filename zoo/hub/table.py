@@ -8,7 +8,6 @@ from rich.table import Table
 
 from zoo.attacks import format_eps
 from zoo.card import Threat
-from zoo.hub.index import Summary
 from zoo.hub.search import Found
 
 if TYPE_CHECKING:
@@ -18,27 +17,27 @@ SIGNS = {True: "[green]ok[/]", False: "[bold red]differs[/]", None: "[dim]-[/]"}
 
 
 def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:
-    """Lay models out, one per line; robust accuracy is that at the threat, or at each model's own."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1))
-    table.add_column("model", overflow="fold", min_width=20)
-    table.add_column("data", no_wrap=True)
-    for column in ("params", "clean", "robust", "ms", "MB"):
+    """Lay models out, one per line; robust accuracy is that at the threat, or at each model's own radius."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=0, show_edge=False)
+    table.add_column("model", overflow="fold", min_width=max(map(len, models)))  # a name is for copying: never cut
+    table.add_column("data", overflow="fold")
+    for column in ("params", "clean", "robust", "eps", "ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, found in models.items():
         s = found.entry.summary
-        latency = "-" if s.latency_ms is None else f"{s.latency_ms:.2f}"
-        clean = "-" if s.clean is None else f"{s.clean:.1%}"
-        size = f"{found.entry.files['model.safetensors'].bytes / 1e6:.2f}"
-        table.add_row(name, s.data, short_count(s.params), clean, _robust(s, threat), latency, size)
+        robust = s.robust_at(threat)
+        table.add_row(
+            name,
+            s.data,
+            short_count(s.params),
+            "-" if s.clean is None else f"{s.clean:.1%}",
+            "-" if robust is None else f"{robust.accuracy:.1%}{'!' if s.gradient_masking else ''}",
+            "-" if robust is None else f"{'' if robust.norm == 'Linf' else 'L2 '}{format_eps(robust.eps)}",
+            "-" if s.latency_ms is None else f"{s.latency_ms:.2f}",
+        )
+    if any(found.entry.summary.gradient_masking for found in models.values()):
+        table.caption = "! gradient masking: not to be believed"
     return table
-
-
-def _robust(model: Summary, threat: Threat | None) -> str:
-    found = model.robust_at(threat)
-    if found is None:
-        return "-"
-    at = "" if threat else f" at {format_eps(found.eps)}"
-    return f"{found.accuracy:.1%}{at}" + (" masked" if model.gradient_masking else "")
 
 
 def short_count(count: int) -> str:
