@@ -208,3 +208,20 @@ def test_a_hugging_face_repository_is_fetched_from_its_own_addresses() -> None:
     assert hub.url(f"{NAME}/card.json") == f"https://huggingface.co/org/models/resolve/v1/{NAME}/card.json"
     with pytest.raises(UserError, match="hf://ORG/REPO"):
         open_hub("hf://org")
+
+
+@pytest.mark.parametrize(("half", "requests"), [("right", 1), ("wrong", 2)])
+def test_what_a_killed_download_left_is_continued_if_it_is_right(
+    half: str, requests: int, tmp_path: Path, cache: Path
+) -> None:
+    entry = make_hub(tmp_path / "hub", SIZES)
+    left = cache / "models" / NAME / entry.version / "model.safetensors.part"
+    left.parent.mkdir(parents=True)
+    content = (tmp_path / "hub" / NAME / "model.safetensors").read_bytes()
+    left.write_bytes(content[:100_000] if half == "right" else b"x" * 100_000)
+    server = FaultyServer(tmp_path / "hub")
+    with server.running() as hub:
+        assert not missing(fetch(hub, NAME, entry), entry)
+    asked = [asked for path, asked in server.requests if path.endswith("safetensors")]
+    assert asked == ["bytes=100000-", None][:requests]
+    assert not left.exists()

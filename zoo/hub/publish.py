@@ -80,7 +80,9 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
         staging = Path(folder)
         say("storing the weights")
         weights = store_weights(run, staging, options.dtype)
-        run.card.model_copy(update={"weights": weights}).save(staging / CARD)
+        made = run.card.provenance
+        made = made.model_copy(update={"command": without_places(made.command)})
+        run.card.model_copy(update={"weights": weights, "provenance": made}).save(staging / CARD)
         stored = Run(staging)
         say("measuring clean accuracy")
         split = EvaluationSplit.of(run.card, options.data_dir, options.download)
@@ -102,9 +104,6 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
                 "latency": latency,
                 "parity": {str(batch): value for batch, value in exported.parity.items()},
                 "files": (_stored_file(staging / ONNX_FILE),) if options.onnx else (),
-                "provenance": run.card.provenance.model_copy(
-                    update={"command": without_places(run.card.provenance.command)}
-                ),
                 "commands": _commands(name, bool(latency)),
             }
         )
