@@ -75,6 +75,10 @@ def _handler(owner: FaultyServer) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *words: object) -> None:
             pass
 
+        def end_headers(self) -> None:
+            self.send_header("Connection", "close")
+            super().end_headers()
+
         def do_GET(self) -> None:
             self.close_connection = True
             asked = self.headers.get("Range")

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 from hub_server import SUMMARY, make_hub
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -29,6 +29,7 @@ def index_of(name: str, files: dict | None = None) -> bytes:
 ROUGH = st.text(st.sampled_from("aZ0_-./\\~:*\0\n %C") | st.characters(), max_size=30)
 
 
+@settings(max_examples=60)
 @given(ROUGH | st.from_regex(r"[a-z]+\.[a-z./]+", fullmatch=True))
 @example("../../etc")
 @example("a.b/../../c")

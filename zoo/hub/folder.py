@@ -61,16 +61,21 @@ class FolderHub(Hub):
             staging.chmod(0o755)
             with FileLock(self.folder / LOCK, timeout=PATIENCE_WITH_PUBLISHERS):
                 index = self.current_index().with_model(name, entry, where)
+                if not (self.folder / INDEX).exists():
+                    self._write(Index())  # before there is anything else, so that nobody sees a folder that is no hub
                 place = self.folder / name
                 if place.exists():
                     shutil.rmtree(place)  # left by a publisher that died: no index ever named it
                 staging.rename(place)
-                with atomic(self.folder / INDEX) as temporary:
-                    temporary.write_bytes(index.to_json())
+                self._write(index)
         except Timeout:
             raise UserError(f"{where} is locked by another publisher: try again in a minute") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _write(self, index: Index) -> None:
+        with atomic(self.folder / INDEX) as temporary:
+            temporary.write_bytes(index.to_json())
 
     def current_index(self) -> Index:
         """Return the index, empty for a new hub."""
