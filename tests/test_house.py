@@ -70,6 +70,12 @@ def test_the_wheel_is_complete(wheel: list[str]) -> None:
             assert name.as_posix() in wheel
 
 
+def test_the_wheel_holds_the_bundled_hub(wheel: list[str]) -> None:
+    files = [path for path in (ROOT / "zoo/hub/bundled").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert any(path.suffix == ".onnx" for path in files)
+    assert {path.relative_to(ROOT).as_posix() for path in files} == {x for x in wheel if "/bundled/" in x}
+
+
 def test_python_in_the_documents_is_valid() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for block in re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL):

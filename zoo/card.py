@@ -1,5 +1,6 @@
 """The card of a trained model: what it is, how it was made, and every figure that was measured on it."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zoo.errors import UserError
 from zoo.files import atomic
 
-SCHEMA = 1
-"""Version of the card's schema; raised when a field changes its meaning."""
+SCHEMA = 2
+"""Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
 
 
 class _Record(BaseModel):
@@ -79,12 +80,49 @@ class Sanity(_Record):
     n: int
 
 
-class Weights(_Record):
-    """The file that holds the weights, relative to the card."""
+class Threat(_Record):
+    """What a model is meant to withstand: perturbations up to ``eps`` in pixels of [0, 1]."""
 
-    file: str
+    norm: Literal["Linf", "L2"]
+    eps: float
+
+
+class Timing(_Record):
+    """Time of the exported file in ONNX Runtime, see `zoo.export.latency`.
+
+    Attributes:
+        batch: images per run.
+        median_ms: milliseconds per run.
+        p95_ms: 95th percentile.
+        n: timed runs.
+        ratio_to_dense: over the time of the uncompressed backbone, measured in turns with it.
+        provider: ONNX Runtime's name of what ran it.
+        threads: of one operator.
+        hardware: in words.
+    """
+
+    batch: int
+    median_ms: float
+    p95_ms: float
+    n: int
+    ratio_to_dense: float
+    provider: str
+    threads: int
+    hardware: str
+
+
+class StoredFile(_Record):
+    """A file beside the card: its name (never a path), SHA-256 and size."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
     sha256: str
     bytes: int
+
+
+class Weights(StoredFile):
+    """The file that holds the weights; ``dtype`` is that of its matrices and kernels."""
+
+    dtype: Literal["float32", "float16"] = "float32"
 
 
 class LayerRow(_Record):
@@ -113,13 +151,20 @@ class Card(_Record):
 
     ``params`` and ``macs`` are those of the deployed form (S folded). ``applied`` holds what was applied, in order:
     each with its kind, its name, its hyper-parameters, and what came of it if that is more than the weights.
+
+    What a hub needs besides is filled in by ``zoo publish``: name, licence, threat, data_sha256 (of the test split),
+    latency, parity (largest relative difference of the exported file's logits, by batch size), files (those besides
+    card, README and weights) and commands (which command measures what again).
     """
 
-    schema_version: int = SCHEMA
+    schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA)
+    name: str | None = None
+    licence: str | None = None
     arch: str
     method: str
     method_options: dict[str, Any]
     data: str
+    data_sha256: str | None = None
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -134,11 +179,16 @@ class Card(_Record):
     lipschitz_bound: float | None = None
     applied: tuple[dict[str, Any], ...] = ()
     training: dict[str, Any]
+    threat: Threat | None = None
     evaluations: tuple[Evaluation, ...] = ()
     sanity: Sanity | None = None
     findings: tuple[Finding, ...] = ()
+    latency: tuple[Timing, ...] = ()
+    parity: dict[str, float] = {}
     weights: Weights
+    files: tuple[StoredFile, ...] = ()
     provenance: Provenance
+    commands: dict[str, str] = {}
 
     @property
     def compression(self) -> float:
@@ -149,6 +199,22 @@ class Card(_Record):
     def gradient_masking(self) -> bool:
         """Whether a check failed, so that accuracies under attack are not to be believed."""
         return self.sanity is not None and bool(self.sanity.failures)
+
+    @property
+    def clean(self) -> Evaluation | None:
+        """Accuracy on images as they are."""
+        return next((e for e in self.evaluations if e.norm is None), None)
+
+    @property
+    def threat_model(self) -> Threat | None:
+        """What the model is judged by: the threat it was trained against, or the largest Linf radius searched."""
+        if self.threat is not None:
+            return self.threat
+        trained_for = self.training.get("adversary_options", {}).get("eps")
+        if trained_for is not None and self.training.get("adversary") != "none":
+            return Threat(norm="Linf", eps=trained_for)
+        largest = max((e.eps for e in self.evaluations if e.norm == "Linf"), default=None)
+        return None if largest is None else Threat(norm="Linf", eps=largest)
 
     def with_evaluations(self, new: list[Evaluation]) -> "Card":
         """Return the card with evaluations added.
@@ -174,8 +240,9 @@ class Card(_Record):
 
     def save(self, path: Path) -> None:
         """Write the card as JSON, whole or not at all."""
+        current = self.model_copy(update={"schema_version": SCHEMA})
         with atomic(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2) + "\n")
+            temporary.write_text(current.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Card":
@@ -185,12 +252,31 @@ class Card(_Record):
             UserError: the file is not a card, or one of a newer schema.
         """
         try:
-            return cls.model_validate_json(path.read_text())
+            text = path.read_text()
+            refuse_newer(text, SCHEMA, str(path))
+            return cls.model_validate_json(text)
         except (ValidationError, UnicodeDecodeError) as error:
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"])) or "the file"
-                reason = f"{where}: {first['msg']}"
-            else:
-                reason = str(error)
+            reason = first_mistake(error) if isinstance(error, ValidationError) else str(error)
             raise UserError(f"{path} is not a card of schema {SCHEMA} ({reason}): train again or update zoo") from None
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return where a file first departs from its schema, and how."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    return f"{where}: {first['msg']}"
+
+
+def refuse_newer(text: str | bytes, known: int, what: str) -> None:
+    """Refuse a JSON text whose ``schema_version`` is newer than what this zoo knows; other faults are not looked for.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > known:
+        raise UserError(f"{what} has schema {version}, this zoo knows {known}: pip install --upgrade robust-zoo")

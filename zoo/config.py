@@ -31,6 +31,8 @@ class TrainConfig:
     """Instead of a compression: rank over full rank, the same for every layer (CondLR's definition)."""
     weights: Path | None = None
     """Start from these weights: a RUN of method dense, or a safetensors file for the bare backbone."""
+    init: str | None = None
+    """Start from a trained model, a RUN or a published name: its ranks and weights, a new head for other classes."""
     pretrained: bool = False
     """Start from timm's pretrained weights (needs the network; images above 64 pixels)."""
     epochs: int = 20
@@ -91,8 +93,10 @@ class TrainConfig:
         if not 0 <= self.ema < 1:
             raise UserError(f"ema must be in [0, 1), the decay of the average, such as 0.999; got {self.ema}")
         _ = self.threat
-        if self.weights is not None and self.pretrained:
-            raise UserError("give either weights or pretrained, not both")
+        if (self.weights is not None) + self.pretrained + (self.init is not None) > 1:
+            raise UserError("give only one of weights, pretrained and init: each says what training starts from")
+        if self.init is not None and (self.compression or self.rank_fraction):
+            raise UserError("--init keeps the ranks of the model it starts from: leave the compression out")
 
     @property
     def threat(self) -> Threat:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.backbone import create_backbone, with_normalization
 from zoo.card import Card, Weights
@@ -32,18 +32,27 @@ def save_weights(model: nn.Module, folder: Path) -> Weights:
     return Weights(file=WEIGHTS, sha256=sha256(path), bytes=path.stat().st_size)
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: it is missing, truncated or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights at {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it is truncated or no safetensors file") from None
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load safetensors into a model, in place; the names must be the same on both sides.
 
     Raises:
         UserError: the file is missing, truncated or damaged, or holds another model's weights.
     """
-    if not path.is_file():
-        raise UserError(f"no weights at {path}")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): it is truncated or no safetensors file") from None
+    state = read_weights(path)
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
@@ -81,7 +90,13 @@ class Run:
     @property
     def method(self) -> Method:
         """The method with the hyper-parameters of the training."""
-        return METHODS.get(self.card.method)(**self.card.method_options)
+        try:
+            return METHODS.get(self.card.method)(**self.card.method_options)
+        except TypeError:
+            raise UserError(
+                f"{self.folder / CARD}: this zoo's {self.card.method} has other options than "
+                f"{', '.join(self.card.method_options)}: update zoo"
+            ) from None
 
     def _wrapped(self, backbone: nn.Module) -> nn.Module:
         return with_normalization(backbone, self.card.mean, self.card.std).eval()
@@ -91,15 +106,25 @@ class Run:
 
     def trained_model(self) -> nn.Module:
         """Return the model in the form it was trained in (U, S, V apart), in eval mode; images in [0, 1]."""
-        weights = self.folder / self.card.weights.file
-        if weights.is_file() and weights.stat().st_size != self.card.weights.bytes:
-            raise UserError(f"{weights} has {weights.stat().st_size} bytes, its card says {self.card.weights.bytes}")
         with uninitialized():
             model = self._wrapped(self.method.convert(self._backbone(), self.card.ranks))
-        load_weights(model, weights)
+        self.check_weights()
+        load_weights(model, self.folder / self.card.weights.file)
+        return model
+
+    def check_weights(self) -> None:
+        """See that the weights are those that the card names.
+
+        Raises:
+            UserError: they are not there, or others.
+        """
+        weights = self.folder / self.card.weights.file
+        if not weights.is_file():
+            raise UserError(f"no weights at {weights}")
+        if weights.stat().st_size != self.card.weights.bytes:
+            raise UserError(f"{weights} has {weights.stat().st_size} bytes, its card says {self.card.weights.bytes}")
         if sha256(weights) != self.card.weights.sha256:
             raise UserError(f"{weights} is not the file its card names: its SHA-256 differs")
-        return model
 
     def model(self) -> nn.Module:
         """Return the deployed form (plain layers), in eval mode; images in [0, 1] to logits."""

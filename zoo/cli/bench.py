@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli._parser import Parser
+from zoo.cli._run import add_hub
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.export.bench import Settings
 
     add = parser.add_argument
-    add("targets", nargs="+", type=Path, metavar="RUN|FILE.onnx", help="Runs or exported files.")
+    add("targets", nargs="+", type=Path, metavar="RUN|FILE.onnx", help="Runs, published models or exported files.")
+    add_hub(parser)
     parser.add_fields(Settings)
     add("--attacks", type=str, default="pgd", help="Attacks that make the adversarial examples: fgsm,pgd.")
     add("--norms", type=str, default="Linf", help="Linf,L2 or one of them.")
@@ -37,12 +39,12 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.export.results import report, table
     from zoo.files import atomic
 
-    paths, output = options.pop("targets"), options.pop("json")
+    paths, output, hub = options.pop("targets"), options.pop("json"), options.pop("hub")
     words = {name: options.pop(name) for name in ("attacks", "norms", "eps")}
     settings = Settings(**options)
     sweeps = _sweeps(words, settings.seed)
     with Console(stderr=True).status("opening") as status:
-        targets = [open_target(path) for path in paths]
+        targets = [open_target(path, hub) for path in paths]
         rows = bench(targets, settings, sweeps, status.update)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
@@ -71,12 +73,13 @@ def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":
     return choose_sweeps(attacks, chosen or None, [parse_eps(word) for word in radii] or None, seed)
 
 
-def open_target(path: Path) -> "Target":
+def open_target(path: Path, hub: str | None = None) -> "Target":
     """Find the file and the model of a target; a run without a file is exported first."""
     from zoo.export.bench import Target
     from zoo.export.exporter import ONNX_FILE, export_model
     from zoo.export.metadata import Metadata
     from zoo.export.session import OnnxModel
+    from zoo.hub.runs import open_run
     from zoo.run import CARD, Run
 
     if path.suffix == ".onnx" and not path.is_dir():
@@ -86,8 +89,8 @@ def open_target(path: Path) -> "Target":
             if run.card.weights.sha256 == metadata.weights_sha256:
                 return Target(f"{run.name}/{path.name}", path, metadata, run.model, _masking(run))
         return Target(path.name, path, metadata, None)
-    run = Run(path)
-    file = path / ONNX_FILE
+    run = open_run(path, hub)
+    file = run.folder / ONNX_FILE
     if not file.is_file():
         export_model(run.model(), Metadata.of(run.card), file)
     metadata = OnnxModel(file, "cpu").metadata

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli._parser import Parser
+from zoo.cli._run import add_run
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from zoo.data import load_test
     from zoo.evaluation import Outcomes, evaluate, folded, identity, probe, sanity
+    from zoo.hub.runs import open_run
     from zoo.probes import Subject
-    from zoo.run import Run
 
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
         raise UserError("--batch-size and --n must be at least 1")
-    run, device = Run(options.run), _device(options.device)
+    run, device = open_run(options.run, options.hub), _device(options.device)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
     probes = _probes(options.probes, options.seed)
     model = run.model()
@@ -95,7 +96,7 @@ def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
 
 def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="Folder of a finished training.")
+    add_run(parser)
     add("--attacks", type=str, default="quick", help=ATTACKS_HELP)
     add("--probes", type=str | None, default=None, help="More than attacks: all, or names from `zoo list --probes`.")
     add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")

@@ -3,29 +3,30 @@
 from pathlib import Path
 
 from zoo.cli._parser import Parser
+from zoo.cli._run import add_run
 
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, export, and print what was written."""
     from zoo.export.serving import Packaging
 
-    parser.add_argument("run", type=Path, help="Folder of a finished training.")
+    add_run(parser)
     parser.add_argument(
         "-o", "--output", type=Path | None, default=None, help="File or, for a layout, folder; default in RUN."
     )
     parser.add_fields(Packaging)
     options = parser.parse_args(argv)
     how = Packaging(options.layout, options.embed_preprocessing)
-    output: Path = options.output or how.default_output(options.run)
 
     from zoo.export.exporter import export_model
     from zoo.export.metadata import Metadata
     from zoo.export.parity import LIMIT
     from zoo.export.serving import check_output, export_packed
-    from zoo.run import Run
+    from zoo.hub.runs import open_run
 
+    run = open_run(options.run, options.hub)
+    output: Path = options.output or how.default_output(run.folder)
     check_output(output, how)
-    run = Run(options.run)
     model, metadata = run.model(), Metadata.of(run.card)
     done, packed = export_packed(
         lambda path: export_model(model, metadata, path), model, metadata, run.name, output, how

@@ -1,8 +1,14 @@
-"""List methods, adversaries, regularizers, finishers, attacks, probes, data sets, recipes or architectures."""
+"""List published models, methods, adversaries, regularizers, finishers, attacks, probes, data sets, recipes, backbones.
 
-from typing import Any
+zoo list 'resnet*' --data cifar10 --min-robust 0.4 --max-params 2M --sort latency lists models; without any option,
+everything but the architectures is listed.
+"""
+
+import json
+from typing import Any, get_args
 
 from zoo.cli._parser import Parser
+from zoo.cli._run import add_hub
 from zoo.plugins import Plugins
 
 KINDS = {
@@ -17,24 +23,83 @@ KINDS = {
 }
 
 
+FILTERS = ("pattern", "min_robust", "max_params", "eps", "sort", "json")
+"""Options of which any asks for models."""
+ALL = "*"
+
+
 def main(parser: Parser, argv: list[str]) -> None:
     """Print what is asked for; without options, all but the architectures."""
-    for kind, text in KINDS.items():
-        parser.add_argument(f"--{kind}", action="store_true", help=text)
-    parser.add_argument(
-        "--archs", metavar="PATTERN", nargs="?", const="*", help="timm's architectures, such as 'resnet*'."
-    )
+    _add_arguments(parser)
     options = parser.parse_args(argv)
 
     from rich.console import Console
 
-    console = Console()
-    chosen = [kind for kind in KINDS if options[kind]] or ([] if options.archs else list(KINDS))
-    for kind in chosen:
+    console = Console(highlight=False)
+    chosen = [kind for kind in KINDS if kind != "data" and options[kind]] + (["data"] if options.data == ALL else [])
+    everything = not (chosen or _asks_for_models(options) or options.archs)
+    if _asks_for_models(options) or everything:
+        _print_models(console, options)
+    for kind in list(KINDS) if everything else chosen:
         title, rows = _described(kind)
         console.print(_table(title, rows))
     if options.archs:
         print("\n".join(_architectures(options.archs)))
+
+
+def _add_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("pattern", nargs="?", metavar="PATTERN", help="Models by name, such as 'resnet*' or '*.robust_lowrank*'.")
+    add("--models", action="store_true", help="The published models.")
+    for kind, text in KINDS.items():
+        if kind != "data":
+            add(f"--{kind}", action="store_true", help=text)
+    add("--data", metavar="NAME", nargs="?", const=ALL, help="The models of one data set; alone: the data sets.")
+    add("--archs", metavar="PATTERN", nargs="?", const=ALL, help="timm's architectures, such as 'resnet*'.")
+    add("--min-robust", type=float | None, default=None, help="Models of at least this accuracy under attack, in 0..1.")
+    add("--max-params", type=str | None, default=None, help="Models of at most so many parameters, such as 2M.")
+    add("--norm", type=str, default="Linf", help="Of --eps: Linf or L2.")
+    add("--eps", type=str | None, default=None, help="Radius at which to compare (default: each model's own).")
+    add(
+        "--sort", type=str | None, default=None, help="name, params, macs, clean, robust, latency or bytes: best first."
+    )
+    add("--json", type=bool, default=False, help="Models as a JSON list of objects with every figure.")
+    add_hub(parser)
+
+
+def _print_models(console: Any, options: Any) -> None:
+    from zoo.attacks import parse_eps
+    from zoo.card import Threat
+    from zoo.errors import UserError, unknown_name
+    from zoo.hub.search import published
+    from zoo.hub.selection import Selection, parse_count
+    from zoo.hub.table import models_table, plain
+
+    norms = get_args(Threat.model_fields["norm"].annotation)
+    if options.norm not in norms:
+        raise unknown_name("norm", options.norm, norms)
+    threat = Threat(norm=options.norm, eps=parse_eps(options.eps)) if options.eps else None
+    selection = Selection(
+        options.pattern or ALL,
+        None if options.data == ALL else options.data,
+        options.min_robust,
+        parse_count(options.max_params) if options.max_params else None,
+        threat,
+        options.sort or "name",
+    )
+    found = published(options.hub)
+    models = {name: found[name] for name in selection.of({name: x.entry for name, x in found.items()})}
+    if options.json:
+        print(json.dumps([plain(name, model) for name, model in models.items()], indent=2))
+        return
+    if models:
+        console.print(models_table(models, threat))
+    elif _asks_for_models(options):
+        raise UserError(f"none of the {len(found)} published models is like that: try fewer conditions, or --hub")
+
+
+def _asks_for_models(options: Any) -> bool:
+    return options.models or options.data not in (None, ALL) or any(options[name] for name in FILTERS)
 
 
 def _described(kind: str) -> tuple[str, dict[str, str]]:

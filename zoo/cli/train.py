@@ -32,7 +32,8 @@ def main(parser: Parser, argv: list[str]) -> None:
         if not (folder / "config.yaml").is_file():
             raise UserError(f"{folder} is not a run: it has no config.yaml")
         argv = ["--config", str(folder / "config.yaml")]
-    config, plugged, overwrite = read_recipe(parser, argv)
+    argv = _with_config_paths(by_name(argv))
+    config, plugged, overwrite = read_recipe(parser, _with_init(argv) if folder is None else argv)
 
     from zoo.training.trainer import resume, train
 
@@ -76,6 +77,20 @@ def _take_resume(argv: list[str]) -> tuple[list[str], Path | None]:
     return argv, None
 
 
+def _with_init(argv: list[str]) -> list[str]:
+    """Let architecture, method and its options default to those of the model that ``--init`` names."""
+    start = _named(argv, "init", None)
+    if start is None:
+        return argv
+    from zoo.hub.runs import read_run
+
+    card = read_run(start).card
+    defaults = [f"--arch={card.arch}", f"--method.name={card.method}"]
+    if _plugin_name(argv, "method", card.method) == card.method:
+        defaults += [f"--method.{name}={value}" for name, value in card.method_options.items() if value is not None]
+    return [*defaults, *argv]
+
+
 def without_name(options: dict[str, Any]) -> dict[str, Any]:
     """Return a plugin's fields."""
     return {key: value for key, value in options.items() if key != "name"}
@@ -97,14 +112,20 @@ def plugin_names(argv: list[str]) -> dict[str, str]:
 
 
 def _plugin_name(argv: list[str], kind: str, name: str) -> str:
+    return _named(argv, f"{kind}.name", kind) or name
+
+
+def _named(argv: list[str], option: str, key: str | None) -> str | None:
+    """Return the last value of an option before parsing, on the command line or under a key of a configuration."""
+    found = None
     for i, word in enumerate(argv):
         flag, _, value = word.partition("=")
         value = value or (argv[i + 1] if i + 1 < len(argv) else "")
         if flag == "--config":
-            name = _name_in_file(Path(value), kind) or name
-        elif flag == f"--{kind}.name":
-            name = value
-    return name
+            found = _name_in_file(Path(value), key or option) or found
+        elif flag == f"--{option}":
+            found = value
+    return found
 
 
 def _name_in_file(path: Path, kind: str) -> str | None:

@@ -60,6 +60,8 @@ def starting_model(run: Run) -> nn.Module:
         raise UserError(f"{run.name} has no readable {CONFIG}: its starting weights cannot be rebuilt") from None
     if pretrained:
         raise UserError(f"{run.name} started from timm's pretrained weights, which are not fetched for a report")
+    if config.get("init"):
+        raise UserError(f"{run.name} started from the trained model {config['init']}, whose weights it did not keep")
     generator = torch.random.get_rng_state()
     try:
         torch.manual_seed(seed)

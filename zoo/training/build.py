@@ -12,7 +12,11 @@ from zoo.card import Card
 from zoo.config import TrainConfig
 from zoo.data import DataSet, open_data
 from zoo.errors import UserError
+from zoo.hub.runs import read_run
+from zoo.methods import Method
 from zoo.run import CARD, WEIGHTS, load_weights
+from zoo.surgery import Ranks
+from zoo.transfer import load_transferred, transferred_ranks
 
 
 def open_config_data(config: TrainConfig) -> DataSet:
@@ -69,6 +73,28 @@ def _start_from(model: nn.Module, path: Path) -> None:
         model.load_state_dict(state)
     except RuntimeError:
         raise UserError(f"{path} holds weights of {card.arch} for {card.data}, which do not fit this model") from None
+
+
+def starting_model(config: TrainConfig, method: Method, data: DataSet, ranks: Ranks | None = None) -> nn.Module:
+    """Build the backbone that training starts from, in the form that is trained.
+
+    Args:
+        config: the recipe.
+        method: how the network is compressed.
+        data: what it is trained on.
+        ranks: of a checkpoint that is loaded next; None: those of ``config.init``, or the method's plan.
+    """
+    model = dense_backbone(config, data)
+    if ranks is not None:
+        return method.convert(model, ranks)
+    if config.init is None:
+        return method.convert(model, method.plan(model, budget(config)))
+    start = read_run(config.init)
+    if start.card.arch != config.arch:
+        raise UserError(f"{config.init} is a {start.card.arch}: leave --arch {config.arch} out")
+    model = method.convert(model, transferred_ranks(start, model))
+    load_transferred(start, model)
+    return model
 
 
 def budget(config: TrainConfig) -> Budget | None:

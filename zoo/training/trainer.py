@@ -28,7 +28,7 @@ from zoo.methods import METHODS, Method
 from zoo.regularizers import Regularizer
 from zoo.regularizers.none import NoRegularizer
 from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, METRICS, WEIGHTS, Run
-from zoo.training.build import budget, dense_backbone, open_config_data
+from zoo.training.build import open_config_data, starting_model
 from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.memory import keep_freed_memory
@@ -104,11 +104,10 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     pl.seed_everything(config.seed, verbose=False)
     data = open_config_data(config)
     source = data.source(train=True)
-    model = dense_backbone(config, data)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
-    ranks = saved["ranks"] if saved else parts.method.plan(model, budget(config))
-    model = with_normalization(parts.method.convert(model, ranks), data.mean, data.std)
+    model = starting_model(config, parts.method, data, saved["ranks"] if saved else None)
+    model = with_normalization(model, data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)

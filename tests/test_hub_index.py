@@ -1,0 +1,189 @@
+"""Names and indices: what one is, what is refused, what is chosen from it."""
+
+import json
+import os
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pytest
+from hub_server import SUMMARY, make_hub
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from zoo.card import Card, Evaluation, Threat
+from zoo.errors import UserError
+from zoo.hub.index import Entry, Index, Robust, Summary
+from zoo.hub.names import check_name, default_tag, is_name, matching
+from zoo.hub.selection import Selection, parse_count
+
+SHA = "0" * 64
+FILES = {name: {"sha256": SHA, "bytes": 1} for name in ("card.json", "model.safetensors")}
+
+
+def index_of(name: str, files: dict | None = None) -> bytes:
+    entry = {"files": FILES if files is None else files, "summary": SUMMARY.model_dump()}
+    return json.dumps({"schema_version": 1, "models": {name: entry}}).encode()
+
+
+ROUGH = st.text(st.sampled_from("aZ0_-./\\~:*\0\n %C") | st.characters(), max_size=30)
+
+
+@settings(max_examples=60)
+@given(ROUGH | st.from_regex(r"[a-z]+\.[a-z./]+", fullmatch=True))
+@example("../../etc")
+@example("a.b/../../c")
+@example("/etc/passwd.x")
+@example("..")
+@example("a.b\n")
+@example("C:\\a.b")
+def test_a_name_that_an_index_gets_past_us_is_one_folder_in_the_cache(name: str) -> None:
+    try:
+        index = Index.parse(index_of(name), "index")
+    except UserError:
+        assert not is_name(name)
+        return
+    assert list(index.models) == [name]
+    assert is_name(name)
+    for kind in (PurePosixPath, PureWindowsPath):
+        assert kind(name).parts == (name,)
+    assert os.path.normpath(f"/cache/models/{name}") == f"/cache/models/{name}"
+
+
+@given(ROUGH)
+@example("../card.json")
+@example("weights.pkl")
+@example("model.bin")
+def test_an_index_can_name_no_other_files_than_those_of_a_model(file: str) -> None:
+    files = FILES | {file: {"sha256": SHA, "bytes": 1}}
+    if file in ("card.json", "model.safetensors", "model.onnx", "README.md"):
+        Index.parse(index_of("a.b", files), "index")
+    else:
+        with pytest.raises(UserError, match="is no index of a hub"):
+            Index.parse(index_of("a.b", files), "index")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is no index of a hub"),
+        (b"{", "is no index of a hub"),
+        (b"[" * 100_000, "is no index of a hub"),
+        (b"<!doctype html>", "it is a web page"),
+        (b"\xff\xfe", "is no index of a hub"),
+        (b'{"schema_version": 99, "models": 3}', "has schema 99, this zoo knows 1: pip install --upgrade"),
+        (b'{"schema_version": 1, "more": {}}', "more"),
+        (index_of("a.b", {"card.json": FILES["card.json"]}), "model.safetensors not among its files"),
+        (index_of("a.b", FILES | {"card.json": {"sha256": "x", "bytes": 1}}), "sha256"),
+        (index_of("a.b", FILES | {"card.json": {"sha256": SHA, "bytes": -1}}), "bytes"),
+        (index_of("a.b", FILES | {"card.json": {"sha256": SHA, "bytes": 2**60}}), "bytes"),
+    ],
+)
+def test_an_index_that_is_none_is_refused_in_one_line(content: bytes, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        Index.parse(content, "https://hub/index.json")
+    assert "https://hub/index.json" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_what_is_published_stays() -> None:
+    entry = Entry.model_validate({"files": FILES, "summary": SUMMARY})
+    index = Index().with_model("b.x", entry, "hub").with_model("a.x", entry, "hub")
+    assert Index.parse(index.to_json(), "index") == index
+    assert list(index.models) == ["a.x", "b.x"]
+    with pytest.raises(UserError, match=r"hub has a\.x already"):
+        index.with_model("a.x", entry, "hub")
+
+
+def test_names_and_patterns() -> None:
+    names = ["resnet101.a", "resnet18.b", "resnet18.a", "vgg16_bn.a"]
+    assert matching("*", names) == ["resnet18.a", "resnet18.b", "resnet101.a", "vgg16_bn.a"]
+    assert matching("resnet18", names) == ["resnet18.a", "resnet18.b"]
+    assert matching("resnet*.a", names) == ["resnet18.a", "resnet101.a"]
+    assert matching("resnet", names) == []
+    assert default_tag("robust_lowrank", 0.7512, "cifar10", robust=True) == "robust_lowrank75_at_c10"
+    assert default_tag("dense", 0.0, "digits", robust=False) == "dense_digits"
+    with pytest.raises(UserError, match=r"names are ARCH\.TAG"):
+        check_name("resnet18")
+
+
+def entry(**figures: object) -> Entry:
+    return Entry.model_validate({"files": FILES, "summary": SUMMARY.model_copy(update=figures)})
+
+
+def test_models_are_chosen_and_ordered_by_their_figures() -> None:
+    at = [Robust(norm="Linf", eps=8 / 255, attack="autoattack", accuracy=a, n=100) for a in (0.5, 0.3)]
+    threat = Threat(norm="Linf", eps=0.03137)
+    models = {
+        "a.x": entry(params=3_000_000, robust=(at[0],), threat=threat, clean=0.8, latency_ms=2.0),
+        "b.x": entry(params=1_000_000, robust=(at[1],), threat=threat, clean=0.9, latency_ms=1.0),
+        "c.x": entry(params=500_000, data="cifar10", clean=0.7),
+    }
+    assert list(Selection(min_robust=0.4).of(models)) == []  # 0.03137 is not 8/255
+    near = Threat(norm="Linf", eps=8 / 255)
+    assert list(Selection(min_robust=0.4, threat=near).of(models)) == ["a.x"]
+    assert list(Selection(max_params=2_000_000).of(models)) == ["b.x", "c.x"]
+    assert list(Selection(data="cifar10").of(models)) == ["c.x"]
+    assert list(Selection(sort="clean").of(models)) == ["b.x", "a.x", "c.x"]
+    assert list(Selection(sort="latency").of(models)) == ["b.x", "a.x", "c.x"]
+    assert list(Selection(sort="robust", threat=near).of(models)) == ["a.x", "b.x", "c.x"]
+    with pytest.raises(UserError, match="choose from name"):
+        Selection(sort="size")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("text", "count"), [("2M", 2_000_000), ("0.5m", 500_000), ("10k", 10_000), ("123", 123)])
+def test_numbers_of_parameters(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "M", "2Q", "many", "infM"])
+def test_no_numbers_of_parameters(text: str) -> None:
+    with pytest.raises(UserError, match="write 2M"):
+        parse_count(text)
+
+
+def test_a_summary_has_the_lowest_accuracy_of_each_radius(tmp_path: Path) -> None:
+    from make_run import make_run
+
+    def under(attack: str, eps: float, accuracy: float) -> Evaluation:
+        return Evaluation(attack=attack, norm="Linf", eps=eps, accuracy=accuracy, n=10)
+
+    card = make_run(tmp_path / "run").card.with_evaluations(
+        [under("fgsm", 0.1, 0.6), under("pgd", 0.1, 0.4), under("pgd", 0.2, 0.1)]
+    )
+    found = Summary.of(card)
+    assert [(r.eps, r.attack, r.accuracy) for r in found.robust] == [(0.1, "pgd", 0.4), (0.2, "pgd", 0.1)]
+    assert found.threat == Threat(norm="Linf", eps=0.2)
+    trained = card.model_copy(update={"training": {"adversary": "pgd", "adversary_options": {"eps": 0.1}}})
+    assert Summary.of(trained).robust_at() == found.robust[0]
+    with pytest.raises(ValidationError):
+        card.weights.model_validate({"file": "../model.safetensors", "sha256": SHA, "bytes": 1})
+
+
+def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from zoo.cli import run
+
+    make_hub(tmp_path / "hub", {"card.json": 10, "model.safetensors": 20})
+    run(["list", "test_resnet.x", "--hub", str(tmp_path / "hub"), "--json", "true"])
+    (model,) = json.loads(capsys.readouterr().out)
+    assert (model["name"], model["clean"], model["bytes"]["card.json"]) == ("test_resnet.x", 0.5, 10)
+    run(["list", "--max-params", "20", "--hub", str(tmp_path / "hub")])
+    assert "test_resnet.x" in capsys.readouterr().out
+    with pytest.raises(UserError, match="none of the"):
+        run(["list", "resnet50*", "--hub", str(tmp_path / "hub")])
+
+
+def test_cards_of_earlier_schemas_are_read_and_of_later_ones_refused(tmp_path: Path) -> None:
+    from make_run import make_run
+
+    card = make_run(tmp_path / "run").card
+    content = json.loads(card.model_dump_json())
+    new = ("name", "licence", "data_sha256", "threat", "latency", "parity", "files", "commands")
+    old = {key: value for key, value in content.items() if key not in new} | {"schema_version": 1}
+    del old["weights"]["dtype"]
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(old))
+    assert Card.load(path).model_copy(update={"schema_version": card.schema_version}) == card
+    path.write_text(json.dumps(content | {"schema_version": 3, "unheard_of": 1}))
+    with pytest.raises(UserError, match="has schema 3, this zoo knows 2: pip install --upgrade robust-zoo"):
+        Card.load(path)

@@ -1,0 +1,103 @@
+"""Published models in Python, and training that starts from one."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import zoo
+from zoo.cli import run as cli
+from zoo.data import load_test
+from zoo.errors import UserError
+from zoo.hub.search import find
+from zoo.layers import Factorized, factorized_layers
+from zoo.linalg import condition_number
+from zoo.run import Run
+
+NAME = "test_resnet.robust_lowrank50_digits"
+
+
+def test_a_model_by_name_has_the_accuracy_of_its_card() -> None:
+    model = zoo.create_model(NAME)
+    card = Run(find(NAME).folder()).card
+    n = card.clean.n
+    images, labels = load_test("digits", data_dir=None, download=False, image_shape=card.image_shape, n=n)
+    right = (model(images.float() / 255).argmax(1) == labels).float().mean().item()
+    assert right == pytest.approx(card.clean.accuracy, abs=2 / n)
+    assert not any(isinstance(module, Factorized) for module in model.modules())
+    assert not model.training
+
+
+def test_loading_needs_no_lightning() -> None:
+    code = f"import sys, zoo; zoo.create_model({NAME!r}); sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_without_weights_and_with_other_classes() -> None:
+    images = torch.rand(2, 1, 8, 8)
+    published, fresh = zoo.create_model(NAME), zoo.create_model(NAME, pretrained=False)
+    assert [p.shape for p in published.parameters()] == [p.shape for p in fresh.parameters()]
+    assert not torch.allclose(published(images), fresh(images))
+    few = zoo.create_model(NAME, num_classes=3)
+    assert few(images).shape == (2, 3)
+    same = [(a, b) for a, b in zip(published.state_dict().values(), few.state_dict().values(), strict=True)]
+    assert all(torch.equal(a, b) for a, b in same[:-2])
+
+
+def test_names_are_listed_and_wrong_ones_answered() -> None:
+    assert NAME in zoo.list_models("test_resnet*", data="digits", max_params=1_000_000, hub="")
+    assert zoo.list_models("*nothing*", hub="") == []
+    with pytest.raises(UserError, match=f"did you mean .*{NAME}"):
+        zoo.create_model("test_resnet.robust_lowrank_digits", hub="")
+    with pytest.raises(UserError, match="is an architecture: choose one of its models"):
+        zoo.create_model("test_resnet", hub="")
+    with pytest.raises(AttributeError):
+        getattr(zoo, "nothing")  # noqa: B009
+
+
+def constrained(model: nn.Module, bound: float) -> bool:
+    return all(
+        condition_number(torch.linalg.svdvals(layer.S)) <= bound
+        and torch.dist(layer.U.T @ layer.U, torch.eye(layer.rank)) < 1e-4
+        for _, layer in factorized_layers(model)
+    )
+
+
+def test_fine_tuning_keeps_the_ranks_and_the_constraints(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.data.digits import Digits
+
+    # The same images with other labels: whether a digit is even, so two classes instead of ten.
+    original = Digits.source
+
+    def parity(self: Digits, train: bool):
+        source = original(self, train)
+        return type(source)(source.images, source.labels % 2)
+
+    monkeypatch.setattr(Digits, "source", parity)
+    monkeypatch.setattr(Digits, "class_names", ("even", "odd"))
+    out = tmp_path / "run"
+    cli(["train", "--init", NAME, "--epochs", "1", "--lr", "0.01", "--n", "60", "--device", "cpu", "--out", str(out)])
+    start, run = Run(find(NAME).folder()), Run(out)
+    assert (run.card.arch, run.card.method, run.card.method_options["tau"]) == ("test_resnet", "robust_lowrank", 0.1)
+    assert run.card.ranks == start.card.ranks | {"fc": 2}
+    assert constrained(run.trained_model(), 1.1 * (1 + 1e-4))
+    assert run.card.clean.accuracy > 0.8  # one epoch on top of what digits look like
+    assert yaml.safe_load((out / "config.yaml").read_text())["init"] == NAME
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--compression", "0.5"], "keeps the ranks"),
+        (["--arch", "resnet18"], "leave --arch resnet18 out"),
+        (["--method", "dense"], "does not fit|full rank|cannot"),
+        (["--weights", "x.safetensors"], "only one of"),
+    ],
+)
+def test_what_does_not_go_with_a_start(flags: list[str], words: str, tmp_path) -> None:
+    with pytest.raises(UserError, match=words):
+        cli(["train", "--init", NAME, "--out", str(tmp_path / "run"), *flags])
+    assert not (tmp_path / "run").exists()

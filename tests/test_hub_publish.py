@@ -1,0 +1,181 @@
+"""What is published belongs together, is never changed, and can be used by name."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import SUMMARY
+from make_run import make_run
+from safetensors.torch import load_file
+
+import zoo
+from zoo.cli import run as cli
+from zoo.errors import UserError
+from zoo.hub.download import read_index
+from zoo.hub.measure import EvaluationSplit, evaluated
+from zoo.hub.publish import Publication, publish, without_places
+from zoo.hub.runs import open_run
+from zoo.hub.search import BUNDLED, find, open_hub, published
+from zoo.run import Run
+
+NAME = "test_resnet.lowrank50_digits"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with one evaluation, which its weights really have."""
+    run = make_run(tmp_path_factory.mktemp("run") / "run")
+    found = evaluated(run, [], EvaluationSplit.of(run.card).first(60))
+    made = run.card.provenance.model_copy(update={"command": "zoo train --data-dir /home/me/data --out x"})
+    run.save_card(run.card.with_evaluations(found).model_copy(update={"provenance": made}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def hub(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hub") / "hub"
+    publish(finished, str(folder), Publication(latency=False))
+    return folder
+
+
+def test_a_published_model_is_the_run_in_half_the_bytes(finished: Run, hub: Path) -> None:
+    folder = find(NAME, str(hub)).folder()
+    assert {path.name for path in folder.iterdir()} == {"card.json", "model.safetensors", "model.onnx", "README.md"}
+    assert {path.name for path in hub.iterdir()} <= {NAME, "index.json", ".lock"}
+    state = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in state.values() if value.ndim > 1} == {torch.float16}
+    assert (folder / "model.safetensors").stat().st_size < 0.6 * finished.card.weights.bytes
+    images = torch.rand(8, *finished.card.image_shape)
+    expected, found = finished.model()(images), zoo.load(folder)(images)
+    assert (found - expected).abs().max() < 0.01 * expected.abs().max()
+    card = Run(folder).card
+    assert (card.name, card.licence, card.weights.dtype, card.data_sha256) == (
+        NAME, "Apache-2.0", "float16", EvaluationSplit.of(card).sha256,
+    )  # fmt: skip
+    assert max(card.parity.values()) <= 1e-4
+    assert not any(b"/home/me" in path.read_bytes() for path in folder.iterdir())
+    assert card.name in (folder / "README.md").read_text()
+    assert f"{card.clean.accuracy:.2%}" in (folder / "README.md").read_text()
+
+
+def test_a_name_that_is_taken_is_refused_before_any_work(finished: Run, hub: Path) -> None:
+    before = (hub / "index.json").read_bytes()
+    with pytest.raises(UserError, match=f"has {NAME} already"):
+        publish(finished, str(hub), Publication(), lambda words: pytest.fail(words))
+    assert (hub / "index.json").read_bytes() == before
+
+
+def test_figures_of_other_weights_are_refused(finished: Run, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    wrong = Run(tmp_path / "run")
+    clean = wrong.card.clean.model_copy(update={"accuracy": 0.97})
+    wrong.save_card(wrong.card.model_copy(update={"evaluations": (clean,)}))
+    with pytest.raises(UserError, match=r"states 97\.00% on 60 clean images, its weights have"):
+        publish(wrong, str(tmp_path / "hub"), Publication())
+    assert not (tmp_path / "hub").exists() or not any((tmp_path / "hub").iterdir())
+    other = make_run(tmp_path / "never")
+    with pytest.raises(UserError, match="never been evaluated"):
+        publish(other, str(tmp_path / "hub"), Publication())
+
+
+@pytest.mark.parametrize(
+    ("hub", "words"), [("https://example.org/zoo", "cannot be published to"), ("hf://nobody", "hf://ORG/REPO")]
+)
+def test_places_that_take_no_models(hub: str, words: str, finished: Run) -> None:
+    with pytest.raises(UserError, match=words):
+        publish(finished, hub, Publication())
+
+
+def test_a_folder_with_other_things_is_no_hub(finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match=r"neither empty nor a hub"):
+        publish(finished, str(tmp_path), Publication())
+
+
+ADD = """
+import sys
+from pathlib import Path
+from zoo.hub.download import digest
+from zoo.hub.index import Entry, Summary
+from zoo.hub.search import open_hub
+hub, summary, who = open_hub(sys.argv[1]), Summary.model_validate_json(sys.argv[2]), sys.argv[3]
+for i in range(20):
+    content = {"card.json": f"{who}{i}".encode(), "model.safetensors": b"x" * 1000}
+    entry = Entry(files={name: digest(value) for name, value in content.items()}, summary=summary)
+    def build(folder: Path) -> None:
+        for name, value in content.items():
+            (folder / name).write_bytes(value)
+    hub.add(f"{who}.m{i}", entry, build)
+"""
+
+
+def test_two_publishers_at_once_lose_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ADD, str(tmp_path / "hub"), SUMMARY.model_dump_json()]
+    both = [subprocess.Popen([*command, who]) for who in ("a", "b")]
+    assert [process.wait() for process in both] == [0, 0]
+    models = published(str(tmp_path / "hub"))
+    assert {f"{who}.m{i}" for who in "ab" for i in range(20)} <= set(models)
+    for who in "ab":
+        for i in range(20):
+            assert models[f"{who}.m{i}"].folder().is_dir()
+    assert not [path for path in (tmp_path / "hub").iterdir() if path.name.startswith(".publishing")]
+
+
+def test_a_bucket_takes_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    bundled = read_index(open_hub(str(BUNDLED))).models
+    name, entry = next(iter(bundled.items()))
+    bucket = open_hub("memory://team/models")
+    bucket.check_free(name)
+    bucket.add(name, entry, lambda folder: shutil.copytree(BUNDLED / name, folder, dirs_exist_ok=True))
+    found = find(name, "memory://team/models")
+    assert found.hub.address == "memory://team/models"
+    assert (found.folder() / "card.json").read_bytes() == (BUNDLED / name / "card.json").read_bytes()
+    with pytest.raises(UserError, match="already"):
+        bucket.check_free(name)
+
+
+def test_a_name_is_taken_wherever_a_run_is(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli(["evaluate", NAME, "--hub", str(hub), "--attacks", "fgsm", "--eps", "0.01", "--n", "30"])
+    assert [e.attack for e in Run(Path("runs") / NAME).card.evaluations] == ["clean", "fgsm"]
+    assert len(Run(hub / NAME).card.evaluations) == 1  # what is published stays
+    cli(["download", NAME, "--hub", str(hub), "--to", "mine"])
+    assert open_run(f"mine/{NAME}").card == Run(hub / NAME).card
+    assert f"in mine/{NAME}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="did you mean"):
+        cli(["export", NAME + "x", "--hub", str(hub)])
+
+
+def test_verify_finds_what_was_changed(hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    cli(["verify", NAME, "--hub", str(hub), "--n", "20"])
+    assert "1 models agree" in capsys.readouterr().out
+    shutil.copytree(hub, tmp_path / "hub")
+    index = json.loads((tmp_path / "hub/index.json").read_text())
+    index["models"][NAME]["summary"]["clean"] = 0.99
+    (tmp_path / "hub/index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=f"1 figures differ from the cards: {NAME}: index"):
+        cli(["verify", NAME, "--hub", str(tmp_path / "hub"), "--n", "20"])
+    (tmp_path / "hub" / NAME / "model.onnx").write_bytes(b"<html>")
+    with pytest.raises(UserError, match=f"{NAME}: files"):
+        cli(["verify", NAME, "--hub", str(tmp_path / "hub")])
+
+
+def test_a_published_command_names_no_folder_of_its_machine() -> None:
+    command = "zoo train --arch resnet18 --data-dir /home/me/data --out=runs/x --config /home/me/mine.yaml --lr 0.1"
+    assert without_places(command) == "zoo train --arch resnet18 --data-dir DIR --config mine.yaml --lr 0.1"
+
+
+def test_every_bundled_model_is_small_and_complete() -> None:
+    models = read_index(open_hub(str(BUNDLED))).models
+    assert models
+    assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 60e6
+    for name in models:
+        assert find(name, "").folder() == BUNDLED / name
+        text = "".join(path.read_text() for path in (BUNDLED / name).glob("*.[jm][sd]*"))
+        assert "/home/" not in text
+        assert "/tmp/" not in text

@@ -1,0 +1,1 @@
+"""Published models: hubs with an index and one folder per model, searched, downloaded, published to and verified."""

@@ -1,0 +1,104 @@
+"""A hub that is a folder on this machine."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from zoo.errors import UserError
+from zoo.files import atomic
+from zoo.hub._base import Hub, Interrupted, Patience, Stream
+from zoo.hub.index import INDEX, LARGEST_INDEX, Entry, Index
+
+CHUNK = 2**18
+LOCK = ".lock"
+PATIENCE_WITH_PUBLISHERS = 60.0
+"""Seconds to wait while others publish; each holds the lock for two renames."""
+
+
+class FolderHub(Hub):
+    """A folder with an index; files are used where they are."""
+
+    def __init__(self, address: str, patience: Patience | None = None) -> None:
+        super().__init__(address, patience)
+        self.folder = Path(address).expanduser()
+
+    @contextmanager
+    def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
+        """Open a file."""
+        try:
+            file = (self.folder / path).open("rb")
+        except FileNotFoundError:
+            raise UserError(f"{self.folder} has no {path}{self._hint(path)}") from None
+        except OSError as error:
+            raise UserError(f"{self.folder / path} cannot be read: {error.strerror}") from None
+        with file:
+            file.seek(offset)
+            yield Stream(offset, None, chunks_of(file))
+
+    def _hint(self, path: str) -> str:
+        return ": it is no hub" if path == INDEX else ", which its index names"
+
+    def local(self, path: str) -> Path | None:
+        """Return the file itself."""
+        return self.folder / path
+
+    def add(self, name: str, entry: Entry, build: Callable[[Path], object]) -> None:
+        """Build the model beside its place, then put it there and rewrite the index, both by renaming, under a lock."""
+        where = str(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.current_index().with_model(name, entry, where)
+            staging = Path(tempfile.mkdtemp(dir=self.folder, prefix=".publishing-"))
+        except OSError as error:
+            raise UserError(f"{where} cannot be written: {error.strerror or error}") from None
+        try:
+            build(staging)
+            staging.chmod(0o755)
+            with FileLock(self.folder / LOCK, timeout=PATIENCE_WITH_PUBLISHERS):
+                index = self.current_index().with_model(name, entry, where)
+                if not (self.folder / INDEX).exists():
+                    self._write(Index())  # before there is anything else, so that nobody sees a folder that is no hub
+                place = self.folder / name
+                if place.exists():
+                    shutil.rmtree(place)  # left by a publisher that died: no index ever named it
+                staging.rename(place)
+                self._write(index)
+        except Timeout:
+            raise UserError(f"{where} is locked by another publisher: try again in a minute") from None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _write(self, index: Index) -> None:
+        with atomic(self.folder / INDEX) as temporary:
+            temporary.write_bytes(index.to_json())
+
+    def current_index(self) -> Index:
+        """Return the index, empty for a new hub."""
+        file = self.folder / INDEX
+        if not file.exists():
+            if self.folder.is_dir() and any(not path.name.startswith((".", "__")) for path in self.folder.iterdir()):
+                raise UserError(f"{self.folder} is neither empty nor a hub: it has no {INDEX}")
+            return Index()
+        with file.open("rb") as opened:
+            return Index.parse(opened.read(LARGEST_INDEX), str(file))
+
+
+def chunks_of(file: BinaryIO) -> Iterator[bytes]:
+    """Read an open file piece by piece.
+
+    Raises:
+        Interrupted: reading failed.
+    """
+    while True:
+        try:
+            chunk = file.read(CHUNK)
+        except OSError as error:
+            raise Interrupted(str(error)) from None
+        if not chunk:
+            return
+        yield chunk

@@ -1,0 +1,173 @@
+"""The index of a hub: which models it has, their files, and the figures they are chosen by."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from zoo.card import Card, Evaluation, Threat, first_mistake, refuse_newer
+from zoo.errors import UserError
+from zoo.hub.names import ModelName
+
+INDEX = "index.json"
+SCHEMA = 1
+"""Version of the index's schema, raised when fields come or change."""
+LARGEST_INDEX = 16 * 2**20
+"""Bytes: more is not read."""
+
+FileName = Literal["card.json", "model.safetensors", "model.onnx", "README.md"]
+"""Every file that a published model can have: there is no way to name another one, or one elsewhere."""
+REQUIRED: tuple[FileName, ...] = ("card.json", "model.safetensors")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Robust(_Record):
+    """The lowest accuracy that was measured at one radius, and by which attack."""
+
+    norm: Literal["Linf", "L2"]
+    eps: float
+    attack: str
+    accuracy: float = Field(ge=0, le=1)
+    n: int
+
+    @classmethod
+    def of(cls, e: Evaluation) -> "Robust":
+        """Take it from an evaluation of a card."""
+        assert e.norm is not None
+        return cls(norm=e.norm, eps=e.eps, attack=e.attack, accuracy=e.accuracy, n=e.n)
+
+
+class Summary(_Record):
+    """The figures of a card that models are listed by.
+
+    Attributes:
+        clean: accuracy on n test images as they are.
+        robust: the lowest accuracy at each radius that was searched.
+        threat: the radius that the model is judged by.
+        latency_ms: of one image in ONNX Runtime, the median.
+        gradient_masking: whether accuracies under attack are not to be believed.
+    """
+
+    arch: str
+    method: str
+    data: str
+    image_shape: tuple[int, int, int]
+    params: int
+    dense_params: int
+    macs: int
+    clean: float | None
+    n: int
+    robust: tuple[Robust, ...]
+    threat: Threat | None
+    latency_ms: float | None
+    gradient_masking: bool
+    licence: str | None
+
+    @classmethod
+    def of(cls, card: Card) -> "Summary":
+        """Summarise a card."""
+        lowest: dict[tuple[str, float], Evaluation] = {}
+        for e in card.evaluations:
+            if e.norm is not None and e.accuracy <= lowest.setdefault((e.norm, e.eps), e).accuracy:
+                lowest[e.norm, e.eps] = e
+        same = (
+            "arch",
+            "method",
+            "data",
+            "image_shape",
+            "params",
+            "dense_params",
+            "macs",
+            "gradient_masking",
+            "licence",
+        )
+        return cls(
+            **{name: getattr(card, name) for name in same},
+            clean=card.clean.accuracy if card.clean else None,
+            n=card.clean.n if card.clean else 0,
+            robust=tuple(Robust.of(lowest[key]) for key in sorted(lowest)),
+            threat=card.threat_model,
+            latency_ms=next((t.median_ms for t in card.latency if t.batch == 1), None),
+        )
+
+    def robust_at(self, threat: Threat | None = None) -> Robust | None:
+        """Return the accuracy under a threat (None: the model's own), or None if it was not measured."""
+        threat = threat or self.threat
+        near = (r for r in self.robust if threat and r.norm == threat.norm and abs(r.eps - threat.eps) <= 1e-6)
+        return next(near, None)
+
+
+class FileEntry(_Record):
+    """What a file must be: its SHA-256 and its size."""
+
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    bytes: int = Field(ge=1, le=2**36)
+
+
+class Entry(_Record):
+    """One published model."""
+
+    files: dict[FileName, FileEntry]
+    summary: Summary
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Entry":
+        if missing := [name for name in REQUIRED if name not in self.files]:
+            raise ValueError(f"{' and '.join(missing)} not among its files")
+        return self
+
+    @property
+    def version(self) -> str:
+        """What tells it from another model of the same name: the digest of its card, which names the weights."""
+        return self.files["card.json"].sha256[:16]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.bytes for file in self.files.values())
+
+
+class Index(_Record):
+    """All models of a hub, by name."""
+
+    schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA)
+    models: dict[ModelName, Entry] = Field(default={}, max_length=20_000)
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> "Index":
+        """Read an index.
+
+        Args:
+            content: the file.
+            where: it comes from, for messages.
+
+        Raises:
+            UserError: it is malformed, or of a newer schema.
+        """
+        refuse_newer(content, SCHEMA, where)
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            page = ": it is a web page" if content.lstrip()[:1] == b"<" else f" ({first_mistake(error)})"
+            raise UserError(f"{where} is no index of a hub{page}") from None
+
+    def check_free(self, name: str, where: str) -> None:
+        """See that a name is not taken: what is published is never changed.
+
+        Raises:
+            UserError: it is.
+        """
+        if name in self.models:
+            raise UserError(f"{where} has {name} already, and what is published stays: choose another --tag")
+
+    def with_model(self, name: str, entry: Entry, where: str) -> "Index":
+        """Return the index with one model more; raises as `check_free` does."""
+        self.check_free(name, where)
+        models = dict(sorted([*self.models.items(), (name, entry)]))
+        return Index(models=models)
+
+    def to_json(self) -> bytes:
+        """Return the file's content."""
+        return self.model_dump_json(indent=1).encode() + b"\n"

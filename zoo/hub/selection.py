@@ -1,0 +1,81 @@
+"""Choose among the models of hubs: by name, by figures, in an order."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from zoo.card import Threat
+from zoo.errors import UserError
+from zoo.hub.index import Entry, Summary
+from zoo.hub.names import matching
+
+Key = Literal["name", "params", "macs", "clean", "robust", "latency", "bytes"]
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which models, and in which order.
+
+    Attributes:
+        pattern: of their names, see `zoo.hub.names.matching`.
+        data: the data set they were trained on; None: any.
+        min_robust: least accuracy under ``threat``, or each under its own; a model not measured there has none.
+        max_params: most parameters.
+        threat: the radius to compare at; None: each model's own.
+        sort: best first: few parameters, high accuracy, low latency.
+    """
+
+    pattern: str = "*"
+    data: str | None = None
+    min_robust: float | None = None
+    max_params: int | None = None
+    threat: Threat | None = None
+    sort: Key = "name"
+
+    def __post_init__(self) -> None:
+        if self.min_robust is not None and not 0 <= self.min_robust <= 1:
+            raise UserError(f"min-robust {self.min_robust} is no share in 0..1, such as 0.4")
+        if self.sort not in get_args(Key):
+            raise UserError(f"cannot sort by {self.sort!r}: choose from {', '.join(get_args(Key))}")
+
+    def of(self, models: dict[str, Entry]) -> dict[str, Entry]:
+        """Return the chosen models in order."""
+        chosen = [name for name in matching(self.pattern, models) if self._fits(models[name].summary)]
+        if self.sort != "name":
+            chosen.sort(key=lambda name: self._keys(models[name])[self.sort]())
+        return {name: models[name] for name in chosen}
+
+    def _fits(self, model: Summary) -> bool:
+        robust = model.robust_at(self.threat)
+        return (
+            (self.data is None or model.data == self.data)
+            and (self.max_params is None or model.params <= self.max_params)
+            and (self.min_robust is None or (robust is not None and robust.accuracy >= self.min_robust))
+        )
+
+    def _keys(self, entry: Entry) -> dict[str, Callable[[], float]]:
+        model = entry.summary
+        robust = model.robust_at(self.threat)
+        return {
+            "params": lambda: model.params,
+            "macs": lambda: model.macs,
+            "bytes": lambda: entry.bytes,
+            "clean": lambda: -(model.clean or 0.0),
+            "robust": lambda: -robust.accuracy if robust else 1.0,
+            "latency": lambda: math.inf if model.latency_ms is None else model.latency_ms,
+        }
+
+
+def parse_count(text: str) -> int:
+    """Read a number of parameters, such as ``2M``, ``500k`` or ``1e6``.
+
+    Raises:
+        UserError: it is none.
+    """
+    unit = text[-1:].lower() if text[-1:].isalpha() else ""
+    try:
+        return int(float(text[: len(text) - len(unit)]) * UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise UserError(f"{text!r} is no number of parameters: write 2M, 500k or 2000000") from None

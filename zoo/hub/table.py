@@ -1,0 +1,61 @@
+"""Published models and what was found on them, on the screen."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from zoo.attacks import format_eps
+from zoo.card import Threat
+from zoo.hub.search import Found
+
+if TYPE_CHECKING:
+    from zoo.hub.verify import Check
+
+SIGNS = {True: "[green]ok[/]", False: "[bold red]differs[/]", None: "[dim]-[/]"}
+
+
+def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:
+    """Lay models out, one per line; robust accuracy is that at the threat, or at each model's own radius."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=0, show_edge=False)
+    table.add_column("model", overflow="fold", min_width=max(map(len, models)))  # a name is for copying: never cut
+    table.add_column("data", overflow="fold")
+    for column in ("params", "clean", "robust", "eps", "ms"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, found in models.items():
+        s = found.entry.summary
+        robust = s.robust_at(threat)
+        table.add_row(
+            name,
+            s.data,
+            short_count(s.params),
+            "-" if s.clean is None else f"{s.clean:.1%}",
+            "-" if robust is None else f"{robust.accuracy:.1%}{'!' if s.gradient_masking else ''}",
+            "-" if robust is None else f"{'' if robust.norm == 'Linf' else 'L2 '}{format_eps(robust.eps)}",
+            "-" if s.latency_ms is None else f"{s.latency_ms:.2f}",
+        )
+    if any(found.entry.summary.gradient_masking for found in models.values()):
+        table.caption = "! gradient masking: not to be believed"
+    return table
+
+
+def short_count(count: int) -> str:
+    """Write a number of parameters in a few characters, such as 2.23M."""
+    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k"
+
+
+def plain(name: str, found: Found) -> dict[str, Any]:
+    """Return what is known of a model as plain data for JSON."""
+    sizes = {file: entry.bytes for file, entry in found.entry.files.items()}
+    return {"name": name, **found.entry.summary.model_dump(), "bytes": sizes, "hub": found.hub.address}
+
+
+def checks_table(title: str, checks: "Sequence[Check]") -> Table:
+    """Lay the checks of one model out."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="bold")
+    for column in ("figure", "card", "found", ""):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        table.add_row(check.figure, check.stated, check.found, SIGNS[check.agrees])
+    return table

@@ -1,0 +1,119 @@
+"""A hub that is a web address: any server of static files."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote, urljoin, urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from zoo import __version__
+from zoo.errors import UserError
+from zoo.hub._base import Hub, Interrupted, Spoilt, Stream
+
+CHUNK = 2**16
+REDIRECTS = 5
+TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+"""Answers that may be others a moment later."""
+
+
+class WebHub(Hub):
+    """A folder behind http:// or https://."""
+
+    def url(self, path: str) -> str:
+        """Return the address of a file."""
+        return f"{self.address.rstrip('/')}/{quote(path)}"
+
+    def headers(self) -> dict[str, str]:
+        """Return what is sent besides, such as a token."""
+        return {}
+
+    @contextmanager
+    def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
+        """Ask for a file, for its rest if there is an offset."""
+        headers = {"Accept-Encoding": "identity", "User-Agent": f"robust-zoo/{__version__}", **self.headers()}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        with requests.Session() as session:
+            try:
+                response = self._follow(session, self.url(path), headers)
+            except requests.exceptions.InvalidURL as error:
+                raise UserError(f"{self.address} is no address: {error}") from None
+            except requests.RequestException as error:
+                raise Interrupted(_reason(error)) from None
+            with response:
+                self._check(response, path)
+                start = _start(response, offset)
+                declared = response.headers.get("Content-Length", "")
+                yield Stream(start, int(declared) if declared.isdecimal() else None, _chunks(response))
+
+    def _follow(self, session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+        """Follow redirects, as long as they keep the scheme; what authenticates is sent to the first host only."""
+        scheme, host = urlsplit(url).scheme, urlsplit(url).netloc
+        for _ in range(REDIRECTS + 1):
+            response = session.get(
+                url, headers=headers, stream=True, allow_redirects=False, timeout=self.patience.timeout
+            )
+            if not response.is_redirect:
+                return response
+            response.close()
+            url = urljoin(url, response.headers["Location"])
+            if urlsplit(url).scheme != scheme:
+                raise UserError(f"{self.address} redirects from {scheme} to {url}: another scheme is not followed")
+            if urlsplit(url).netloc != host:
+                headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+        raise UserError(f"{self.address} redirects more than {REDIRECTS} times")
+
+    def _check(self, response: requests.Response, path: str) -> None:
+        status = response.status_code
+        if status in TRY_AGAIN:
+            raise Interrupted(f"the server answers {status} {response.reason}")
+        if status == 416:
+            raise Spoilt("the file on the server has become shorter")
+        if status in (401, 403):
+            raise UserError(f"{self.address} refuses {path} ({status} {response.reason}): are you logged in?")
+        if status not in (200, 206):
+            raise UserError(f"{self.address} has no {path} ({status} {response.reason})")
+        if "html" in response.headers.get("Content-Type", "") and not path.endswith(".html"):
+            raise Spoilt("the server sends a web page instead of the file")
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise Spoilt(f"the server sends {response.headers['Content-Encoding']} instead of the file")
+
+
+def _start(response: requests.Response, asked: int) -> int:
+    """Return where the answer begins: servers that know no ranges send the whole file."""
+    if response.status_code == 200:
+        return 0
+    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    if found is None or int(found[1]) != asked:
+        raise Spoilt("the server sends another range than was asked for")
+    return asked
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.raw.read1(CHUNK, decode_content=False)
+        except (HTTPError, OSError) as error:
+            raise Interrupted(_reason(error)) from None
+        if not chunk:
+            return
+        yield chunk
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words what went wrong on the way."""
+    text = str(error)
+    for sign, words in (
+        ("timed out", "no answer in time"),
+        ("NameResolution", "no such host"),
+        ("refused", "connection refused"),
+        ("IncompleteRead", "connection lost"),
+        ("reset by peer", "connection lost"),
+        ("without response", "connection lost"),
+        ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not trusted"),
+    ):
+        if sign in text:
+            return words
+    return type(error).__name__

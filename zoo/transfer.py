@@ -1,0 +1,63 @@
+"""Take over a trained model for other classes: its ranks and weights, with a new classifier where it must be one."""
+
+from torch import nn
+
+from zoo.backbone import ends
+from zoo.errors import UserError
+from zoo.run import Run, read_weights
+from zoo.surgery import Ranks, weight_layers
+
+
+def transferred_ranks(run: Run, model: nn.Module) -> Ranks:
+    """Return a run's ranks, for a dense model of the same architecture that may have other classes.
+
+    A classifier of full rank stays of full rank; another keeps its rank as far as it can.
+
+    Args:
+        run: the trained model.
+        model: the dense model, not yet converted.
+    """
+    own = {row.name: min(row.shape[0], _inputs(row.shape)) for row in run.card.layers}
+    full = {layer.name: layer.full_rank for layer in weight_layers(model)}
+    _, classifier = ends(model)
+    ranks = dict(run.card.ranks)
+    for name in classifier & ranks.keys() & full.keys():
+        ranks[name] = full[name] if ranks[name] == own.get(name) else min(ranks[name], full[name])
+    return ranks
+
+
+def _inputs(shape: tuple[int, ...]) -> int:
+    size = 1
+    for extent in shape[1:]:
+        size *= extent
+    return size
+
+
+def load_transferred(run: Run, model: nn.Module) -> None:
+    """Load a run's weights into a converted backbone, in place; of a classifier for other classes, none.
+
+    Args:
+        run: the trained model.
+        model: the backbone, converted with `transferred_ranks`.
+
+    Raises:
+        UserError: the weights are damaged or of another architecture or image size.
+    """
+    run.check_weights()
+    state = {
+        name.removeprefix("backbone."): value
+        for name, value in read_weights(run.folder / run.card.weights.file).items()
+    }
+    own = model.state_dict()
+    _, classifier = ends(model)
+    other = {name for name in own if name in state and own[name].shape != state[name].shape}
+    replaced = {layer for layer in classifier if any(name.startswith(f"{layer}.") for name in other)}
+    left = {name for name in own if any(name.startswith(f"{layer}.") for layer in replaced)}
+    wrong = sorted((own.keys() ^ state.keys()) - left | other - left)
+    if wrong:
+        shape = " x ".join(map(str, run.card.image_shape))
+        raise UserError(
+            f"{run.name} ({run.card.arch} for {shape} images) does not fit this model, {wrong[0]} for one: "
+            "take the same --arch, and a method and images of the same form"
+        )
+    model.load_state_dict({name: value for name, value in state.items() if name not in left}, strict=False)
