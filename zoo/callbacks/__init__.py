@@ -1,7 +1,8 @@
-"""Lightning callbacks; the constraints and rank pruning work in any LightningModule that holds factorized layers."""
+"""Lightning callbacks; the constraints and the pruning of ranks and channels work in any LightningModule."""
 
 from zoo.callbacks.averaging import ExponentialAverage
 from zoo.callbacks.best import BestCheckpoint
+from zoo.callbacks.channel_pruning import ChannelPruning
 from zoo.callbacks.conditioning import ConditioningMonitor
 from zoo.callbacks.dynamical_lowrank import DynamicalLowRank
 from zoo.callbacks.overfitting import OverfittingGuard
@@ -11,6 +12,7 @@ from zoo.callbacks.spectrum import SpectrumClamp
 
 __all__ = [
     "BestCheckpoint",
+    "ChannelPruning",
     "ConditioningMonitor",
     "DynamicalLowRank",
     "ExponentialAverage",
