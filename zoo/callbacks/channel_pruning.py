@@ -1,6 +1,7 @@
 """Take channels out of a network while it trains."""
 
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -17,9 +18,18 @@ from zoo.errors import UserError
 from zoo.importance import CRITERIA, Criterion
 from zoo.importance._base import Scores
 
-Spared = Callable[[pl.LightningModule, ChannelGraph], dict[str, float]]
-"""What each group's pruning ratio is lowered by, measured once before the first cut."""
 FineTune = Literal["full", "norms"]
+
+
+class Sparing(ABC):
+    """Says what each group's pruning ratio is lowered by; asked once, before the first cut."""
+
+    def check(self, pl_module: pl.LightningModule) -> None:  # noqa: B027
+        """Raise `UserError` before training if `tilts` cannot be answered later."""
+
+    @abstractmethod
+    def tilts(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
+        """Return it by group; negative numbers raise a ratio."""
 
 
 class ChannelPruning(RankSchedule):
@@ -37,7 +47,7 @@ class ChannelPruning(RankSchedule):
     Args:
         compression: share of the network's parameters to remove, in (0, 1).
         criterion: which channels of a group go: a name in `zoo.importance`, or a criterion.
-        spared: how much less than others each group loses; None: every group loses the same share.
+        sparing: how much less than others each group loses; None: every group loses the same share.
         finetune: what trains after the last cut: everything, or only vectors (normalisation and biases).
         begin: when to cut, as a share of the training's steps; 0: before the first one.
         end: of several cuts, when the last one is made.
@@ -57,7 +67,7 @@ class ChannelPruning(RankSchedule):
         self,
         compression: float,
         criterion: str | Criterion = "l2",
-        spared: Spared | None = None,
+        sparing: Sparing | None = None,
         finetune: FineTune = "full",
         begin: float = 0.3,
         end: float = 0.6,
@@ -72,7 +82,7 @@ class ChannelPruning(RankSchedule):
             raise UserError("channel pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
         if finetune not in ("full", "norms"):
             raise UserError(f"finetune {finetune!r} is unknown: choose full or norms")
-        self.compression, self.spared, self.finetune = compression, spared, finetune
+        self.compression, self.sparing, self.finetune = compression, sparing, finetune
         self.criterion = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
         self.begin, self.end, self.cuts, self.window = begin, end if cuts > 1 else begin, cuts, window
         self.name, self.image_shape = network, image_shape
@@ -102,6 +112,8 @@ class ChannelPruning(RankSchedule):
         shares = (self.begin + (self.end - self.begin) * k / max(1, self.cuts - 1) for k in range(self.cuts))
         self._steps = [min(round(total * share), int(total) - 1) for share in shares]
         self._trace(pl_module)
+        if self.sparing is not None:
+            self.sparing.check(pl_module)
 
     def _trace(self, pl_module: pl.LightningModule) -> None:
         network = self.network(pl_module)
@@ -137,8 +149,8 @@ class ChannelPruning(RankSchedule):
     def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
         graph, network = self.graph, self.network(pl_module)
         assert graph is not None
-        if self.spared is not None and self.tilts is None:
-            self.tilts = self.spared(pl_module, graph)
+        if self.sparing is not None and self.tilts is None:
+            self.tilts = self.sparing.tilts(pl_module, graph)
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
         chosen = choose_widths(graph, self.dense, size, self.total, self.tilts)

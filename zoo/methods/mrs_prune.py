@@ -5,7 +5,6 @@ network robustness, arXiv 2410.15176.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from zoo.budget import Budget
@@ -13,10 +12,7 @@ from zoo.errors import UserError
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
 
 if TYPE_CHECKING:
-    import lightning.pytorch as pl
     from lightning.pytorch.callbacks import Callback
-
-    from zoo.channels import ChannelGraph
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,13 @@ class MrsPrune(ChannelMethod):
     def callbacks(self, budget: Budget | None) -> "list[Callback]":
         """Return the pruning."""
         from zoo.callbacks import ChannelPruning  # a finished model needs no Lightning
+        from zoo.training.held_out import HeldOutSensitivity
 
-        spared = partial(_spared, images=self.images, climb=self.climb, spare=self.spare)
+        sparing = HeldOutSensitivity(self.images, self.climb, self.spare)
         pruning = ChannelPruning(
             compression(budget),
             self.criterion,
-            spared if self.ratio == "adaptive" else None,
+            sparing if self.ratio == "adaptive" else None,
             self.finetune,
             begin=self.begin,
             end=min(0.9, max(2 * self.begin, self.begin + 0.1)),
@@ -69,25 +66,3 @@ class MrsPrune(ChannelMethod):
             network=BACKBONE,
         )
         return [pruning]
-
-
-def _spared(
-    pl_module: "pl.LightningModule", graph: "ChannelGraph", images: int, climb: int, spare: float
-) -> dict[str, float]:
-    """Measure the sensitivities on held-out training images, and turn them into what each group is spared."""
-    from zoo.channels.sensitivity import module_robust_sensitivity, tilts
-    from zoo.data._split import stratified
-    from zoo.probes import Subject
-    from zoo.training.module import Classifier
-
-    assert isinstance(pl_module, Classifier)
-    source, held_out = pl_module.source, pl_module.val_indices
-    if not len(held_out):
-        raise UserError("adaptive ratios are measured on validation images: give a --val-fraction above 0")
-    rows = held_out.to(source.labels.device)
-    rows = rows[stratified(source.labels[rows].cpu(), images, seed=0).to(rows.device)]
-    model, training = pl_module.model, pl_module.model.training
-    subject = Subject(model.eval(), source.fetch(rows), source.labels[rows], pl_module.config.threat.eps)
-    sensitivities = module_robust_sensitivity(subject, graph, steps=climb, prefix="backbone.")
-    model.train(training)
-    return tilts(sensitivities, spare)
