@@ -5,6 +5,7 @@ from zoo.callbacks.best import BestCheckpoint
 from zoo.callbacks.channel_pruning import ChannelPruning
 from zoo.callbacks.conditioning import ConditioningMonitor
 from zoo.callbacks.dynamical_lowrank import DynamicalLowRank
+from zoo.callbacks.mask_search import MaskSearch
 from zoo.callbacks.overfitting import OverfittingGuard
 from zoo.callbacks.rank_pruning import RankPruning
 from zoo.callbacks.retraction import OrthonormalRetraction
@@ -16,6 +17,7 @@ __all__ = [
     "ConditioningMonitor",
     "DynamicalLowRank",
     "ExponentialAverage",
+    "MaskSearch",
     "OrthonormalRetraction",
     "OverfittingGuard",
     "RankPruning",
