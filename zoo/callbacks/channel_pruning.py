@@ -13,6 +13,7 @@ from zoo.callbacks._followers import renew, submodule_averages
 from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.channels import ChannelGraph, prune_, trace_channels, widths
 from zoo.channels.budget import choose_widths
+from zoo.channels.sensitivity import tilts
 from zoo.cost import count_params
 from zoo.errors import UserError
 from zoo.importance import CRITERIA, Criterion
@@ -21,15 +22,15 @@ from zoo.importance._base import Scores
 FineTune = Literal["full", "norms"]
 
 
-class Sparing(ABC):
-    """Says what each group's pruning ratio is lowered by; asked once, before the first cut."""
+class Sensitivity(ABC):
+    """Measures how much depends on each group of channels; asked once, before the first cut."""
 
     def check(self, pl_module: pl.LightningModule) -> None:  # noqa: B027
-        """Raise `UserError` before training if `tilts` cannot be answered later."""
+        """Raise `UserError` before training if `measure` cannot be answered later."""
 
     @abstractmethod
-    def tilts(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
-        """Return it by group; negative numbers raise a ratio."""
+    def measure(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
+        """Return it by group, >= 0."""
 
 
 class ChannelPruning(RankSchedule):
@@ -47,7 +48,8 @@ class ChannelPruning(RankSchedule):
     Args:
         compression: share of the network's parameters to remove, in (0, 1).
         criterion: which channels of a group go: a name in `zoo.importance`, or a criterion.
-        sparing: how much less than others each group loses; None: every group loses the same share.
+        sensitivity: by which groups lose more or less than others; None: every group loses the same share.
+        spare: difference between the shares that the least and the most sensitive group lose.
         finetune: what trains after the last cut: everything, or only vectors (normalisation and biases).
         begin: when to cut, as a share of the training's steps; 0: before the first one.
         end: of several cuts, when the last one is made.
@@ -57,7 +59,7 @@ class ChannelPruning(RankSchedule):
         image_shape: (channels, height, width) of the network's images; None: its own ``image_shape``.
 
     Attributes:
-        history: of each cut, the step and the widths after it.
+        history: of each cut, the step and the widths after it; of the first, the sensitivities too.
 
     Raises:
         UserError: a value is out of range, the network cannot be traced, or the budget cannot be met.
@@ -67,7 +69,8 @@ class ChannelPruning(RankSchedule):
         self,
         compression: float,
         criterion: str | Criterion = "l2",
-        sparing: Sparing | None = None,
+        sensitivity: Sensitivity | None = None,
+        spare: float = 0.4,
         finetune: FineTune = "full",
         begin: float = 0.3,
         end: float = 0.6,
@@ -82,14 +85,15 @@ class ChannelPruning(RankSchedule):
             raise UserError("channel pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
         if finetune not in ("full", "norms"):
             raise UserError(f"finetune {finetune!r} is unknown: choose full or norms")
-        self.compression, self.sparing, self.finetune = compression, sparing, finetune
+        self.compression, self.finetune = compression, finetune
+        self.sensitivity, self.spare = sensitivity, spare
         self.criterion = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
         self.begin, self.end, self.cuts, self.window = begin, end if cuts > 1 else begin, cuts, window
         self.name, self.image_shape = network, image_shape
         self.graph: ChannelGraph | None = None
         self.dense: dict[str, int] = {}
         self.total = 0
-        self.tilts: dict[str, float] | None = None
+        self.measured: dict[str, float] = {}
         self.gathered: Scores = {}
         self.history: list[dict[str, Any]] = []
         self.made = 0
@@ -112,8 +116,8 @@ class ChannelPruning(RankSchedule):
         shares = (self.begin + (self.end - self.begin) * k / max(1, self.cuts - 1) for k in range(self.cuts))
         self._steps = [min(round(total * share), int(total) - 1) for share in shares]
         self._trace(pl_module)
-        if self.sparing is not None:
-            self.sparing.check(pl_module)
+        if self.sensitivity is not None:
+            self.sensitivity.check(pl_module)
 
     def _trace(self, pl_module: pl.LightningModule) -> None:
         network = self.network(pl_module)
@@ -149,11 +153,14 @@ class ChannelPruning(RankSchedule):
     def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
         graph, network = self.graph, self.network(pl_module)
         assert graph is not None
-        if self.sparing is not None and self.tilts is None:
-            self.tilts = self.sparing.tilts(pl_module, graph)
+        measured = self.sensitivity is not None and not self.measured
+        if measured:
+            assert self.sensitivity is not None
+            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, graph))
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
-        chosen = choose_widths(graph, self.dense, size, self.total, self.tilts)
+        spared = tilts(self.measured, self.spare) if self.measured else None
+        chosen = choose_widths(graph, self.dense, size, self.total, spared)
         scores = self.scores(network, graph)
         keep = {g: _best(scores[g], width) for g, width in chosen.items() if width < graph.sizes[g]}
         keep = trainer.strategy.broadcast(keep)
@@ -163,7 +170,8 @@ class ChannelPruning(RankSchedule):
         renew(trainer)
         left = widths(network)
         prefix = f"{self.name}." if self.name else ""
-        self.history.append({"step": trainer.global_step, "ranks": {prefix + name: n for name, n in left.items()}})
+        cut = {"step": trainer.global_step, "ranks": {prefix + name: n for name, n in left.items()}}
+        self.history.append(cut | ({"sensitivity": self.measured} if measured else {}))
         kept = count_params(network)
         changed = ", ".join(f"{g} {graph.sizes[g]}→{len(k)}" for g, k in keep.items())
         pl_module.print(f"channels cut to {kept:,} parameters ({1 - kept / self.total:.1%} fewer): {changed or 'none'}")
@@ -184,7 +192,7 @@ class ChannelPruning(RankSchedule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to make the same cuts."""
-        names = ("dense", "total", "tilts", "gathered", "history", "made")
+        names = ("dense", "total", "measured", "gathered", "history", "made")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -54,11 +54,12 @@ class MrsPrune(ChannelMethod):
         from zoo.callbacks import ChannelPruning  # a finished model needs no Lightning
         from zoo.training.held_out import HeldOutSensitivity
 
-        sparing = HeldOutSensitivity(self.images, self.climb, self.spare)
+        sensitivity = HeldOutSensitivity(self.images, self.climb)
         pruning = ChannelPruning(
             compression(budget),
             self.criterion,
-            sparing if self.ratio == "adaptive" else None,
+            sensitivity if self.ratio == "adaptive" else None,
+            self.spare,
             self.finetune,
             begin=self.begin,
             end=min(0.9, max(2 * self.begin, self.begin + 0.1)),

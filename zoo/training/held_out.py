@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
-from zoo.callbacks.channel_pruning import Sparing
+from zoo.callbacks.channel_pruning import Sensitivity
 from zoo.channels import ChannelGraph
-from zoo.channels.sensitivity import module_robust_sensitivity, tilts
+from zoo.channels.sensitivity import module_robust_sensitivity
 from zoo.data._split import stratified
 from zoo.errors import UserError
 from zoo.probes import Subject
@@ -14,18 +14,16 @@ from zoo.training.module import Classifier
 
 
 @dataclass(frozen=True)
-class HeldOutSensitivity(Sparing):
+class HeldOutSensitivity(Sensitivity):
     """Measures sensitivities on held-out training images: test images must not decide what is pruned.
 
     Attributes:
         images: how many.
         climb: gradient steps of each group's weights.
-        spare: see `zoo.channels.sensitivity.tilts`.
     """
 
     images: int
     climb: int
-    spare: float
 
     def check(self, pl_module: pl.LightningModule) -> None:
         """Raise `UserError` if there are no validation images."""
@@ -33,8 +31,8 @@ class HeldOutSensitivity(Sparing):
         if not len(pl_module.val_indices):
             raise UserError("adaptive ratios are measured on validation images: give a --val-fraction above 0")
 
-    def tilts(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
-        """Measure, and log each group's sensitivity."""
+    def measure(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
+        """Measure it by group, in eval mode."""
         assert isinstance(pl_module, Classifier)
         source, model, training = pl_module.source, pl_module.model, pl_module.model.training
         rows = pl_module.val_indices.to(source.labels.device)
@@ -44,4 +42,4 @@ class HeldOutSensitivity(Sparing):
         found = module_robust_sensitivity(subject, graph, steps=self.climb, prefix="backbone.")
         model.train(training)
         pl_module.print("robust sensitivity: " + ", ".join(f"{group} {s:.3g}" for group, s in found.items()))
-        return tilts(found, self.spare)
+        return found
