@@ -1,8 +1,11 @@
 """Channel pruning in a LightningModule that knows nothing else of zoo, and in the runs of zoo."""
 
+import math
+from collections import Counter
 from pathlib import Path
 
 import lightning.pytorch as pl
+import onnx
 import pytest
 import torch
 from rank_training import Plain, fit
@@ -13,6 +16,7 @@ from zoo.channels import widths
 from zoo.cli import run as zoo
 from zoo.cost import count_params
 from zoo.errors import UserError
+from zoo.export.session import OnnxModel
 from zoo.importance import CRITERIA
 from zoo.methods.magnitude_prune import MagnitudePrune
 from zoo.methods.mrs_prune import MrsPrune
@@ -105,6 +109,21 @@ def test_a_run_keeps_its_promise_and_is_rebuilt_as_plain_narrow_layers(train_tin
     assert card.ranks == widths(model.get_submodule("backbone")) == card.training["cuts"][-1]["ranks"]
     assert card.macs < 0.5 * card.dense_macs
     assert any("outputs kept" in row.note and row.note[0].isdigit() for row in card.layers)
+
+
+def test_the_exported_file_holds_narrow_convolutions(train_tiny) -> None:
+    run: Run = train_tiny(MagnitudePrune(begin=0.0), compression=0.75)
+    zoo(["export", str(run.folder)])
+    held = onnx.load(run.folder / "model.onnx").graph.initializer
+    shapes = Counter(tuple(x.dims) for x in held if len(x.dims) == 4 and math.prod(x.dims) > 1)
+    convolutions = [m for m in run.model().modules() if isinstance(m, torch.nn.Conv2d)]
+    assert Counter(tuple(m.weight.shape) for m in convolutions) == shapes
+    assert sum(math.prod(x.dims) for x in held) <= 1.05 * run.card.params
+    images = torch.rand(3, *run.card.image_shape)
+    with torch.no_grad():
+        expected = run.model()(images)
+    found = OnnxModel(run.folder / "model.onnx", "cpu").logits(images.numpy())
+    torch.testing.assert_close(torch.as_tensor(found), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(train_tiny, dying_at, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zoo.callbacks._followers import renew
 from zoo.callbacks.channel_pruning import ChannelPruning, drop_gradients
 from zoo.channels import ChannelGraph
 from zoo.channels.budget import choose_widths
@@ -81,6 +82,7 @@ class MaskSearch(ChannelPruning):
         chosen = choose_widths(self.graph, self.dense, size, self.total)
         self.masks = ChannelMasks(self.network(pl_module), self.graph, scores, chosen)
         self._adam = torch.optim.Adam(self.masks.scores.values(), lr=self.lr)
+        renew(pl_module.trainer)  # a compiled network does not see new hooks
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -121,6 +123,7 @@ class MaskSearch(ChannelPruning):
     def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
         super()._cut(trainer, pl_module, cuts)
         self._let_go()
+        renew(trainer)
 
     def _let_go(self) -> None:
         if self.masks is not None:
