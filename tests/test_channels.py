@@ -144,6 +144,30 @@ class Odd(nn.Module):
         return self.last((a * b).mean((2, 3)))
 
 
+class Rigid(nn.Module):
+    """The second layer's width is written into the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1)
+        self.last = nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x)).view(len(x), 6, 32, 32)
+        return self.last(self.third(x).mean((2, 3)))
+
+
+def test_a_layer_whose_width_the_forward_pass_knows_is_left_alone() -> None:
+    model = Rigid()
+    graph = trace_channels(model, IMAGE)
+    assert graph.sizes == {"first": 8, "third": 4}
+    assert "fails" in graph.obstacles["second"]
+    left = prune_(model, graph, {"third": torch.tensor([0, 3])})
+    assert model.last.in_features == 2
+    assert ParameterCount(left)(left.sizes) == count_params(model)
+    assert model(torch.rand(2, *IMAGE)).shape == (2, 10)
+
+
 class Untraceable(nn.Module):
     def __init__(self) -> None:
         super().__init__()

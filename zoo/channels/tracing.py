@@ -205,9 +205,9 @@ def _problem(trial: nn.Module, graph: ChannelGraph, groups: list[str], example: 
 
 
 def _without(graph: ChannelGraph, broken: set[str]) -> ChannelGraph:
-    numbers = [-1 if group in broken else i for i, group in enumerate(x for x in graph.sizes)]
-    left = [number for number in numbers if number >= 0]
-    renumber = torch.tensor([left.index(number) if number >= 0 else -1 for number in numbers] + [-1])
+    left = [number for number, group in enumerate(graph.sizes) if group not in broken]
+    renumber = torch.full((len(graph.sizes) + 1,), -1)  # the last entry is what -1, no group, looks up
+    renumber[left] = torch.arange(len(left))
 
     def rest(of_groups: dict[str, Any]) -> dict[str, Any]:
         return {group: x for group, x in of_groups.items() if group not in broken}
