@@ -29,7 +29,7 @@ class Metadata:
         macs: multiply-accumulates for one image.
         dense_params: parameters of the backbone before compression.
         dense_macs: multiply-accumulates of the backbone before compression.
-        ranks: the rank of each factorized layer, by its name in the backbone.
+        ranks: the rank of each factorized layer, or the width of each layer of a pruned network, by its name.
         weights_sha256: of the run's weights.
         training: the command that trained the weights.
         commit: the commit it ran at, or ``""``.

@@ -1,6 +1,7 @@
-"""A small module whose ranks change while it trains.
+"""Small modules whose ranks or channels change while they train.
 
-``python rank_training.py FOLDER pruning|dynamical`` trains it in two processes, each of which saves what it ends with.
+``python rank_training.py FOLDER pruning|dynamical|channels`` trains one in two processes, each of which saves what it
+ends with.
 """
 
 import sys
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from zoo.callbacks import DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
+from zoo.callbacks import ChannelPruning, DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
+from zoo.channels import widths
 from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 
 
@@ -44,6 +46,34 @@ class Digits(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
+class Plain(Digits):
+    """Convolutions with batch normalisation and a sum of two branches, nothing factorized."""
+
+    image_shape = (1, 8, 8)
+
+    def __init__(self, optimizer: str = "sgd") -> None:
+        super().__init__(optimizer)
+        self.net = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), Residual(32))
+        self.net.extend([nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 10)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.net(x)
+
+
+class Residual(nn.Module):
+    """x + f(x), f two convolutions with normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(width, 64, 3, padding=1), nn.BatchNorm2d(64)
+        self.second = nn.Conv2d(64, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        return x + self.second(self.norm(self.first(x)).relu())
+
+
 def loader(seed: int = 0) -> DataLoader:
     """Return 128 random images with random labels."""
     generator = torch.Generator().manual_seed(seed)
@@ -65,13 +95,18 @@ def fit(module: pl.LightningModule, callbacks: list[pl.Callback], **options) -> 
 def main(folder: Path, kind: str) -> None:
     """Train in two processes, and save."""
     pl.seed_everything(0, verbose=False)
-    module = Digits()
-    schedule = RankPruning(0.6, cuts=3, window=2) if kind == "pruning" else DynamicalLowRank(0.6, local_steps=2)
+    module = Plain() if kind == "channels" else Digits()
+    schedules = {
+        "pruning": lambda: RankPruning(0.6, cuts=3, window=2),
+        "dynamical": lambda: DynamicalLowRank(0.6, local_steps=2),
+        "channels": lambda: ChannelPruning(0.6, "taylor", cuts=3, window=2),
+    }
+    schedule = schedules[kind]()
     constraints = [OrthonormalRetraction(), SpectrumClamp(0.1)] if kind == "pruning" else []
     trainer = fit(module, [schedule, *constraints], devices=2, strategy="ddp")
     ended = {
-        "weights": module.state_dict(),
-        "ranks": {name: layer.rank for name, layer in factorized_layers(module)},
+        "weights": {name: p.detach() for name, p in module.named_parameters()},
+        "ranks": {name: layer.rank for name, layer in factorized_layers(module)} or widths(module),
         "history": schedule.history,
     }
     torch.save(ended, folder / f"{trainer.global_rank}.pt")

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from zoo.channels import fit_shapes_
 from zoo.layers import FactorizedLinear
 from zoo.linalg.basis import BasisChange, singular_basis, slicing
-from zoo.rank_change import change_basis_, diagonalize_, fit_ranks_
+from zoo.rank_change import change_basis_, diagonalize_
 
 SIZES = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12), st.integers(0, 999))
 
@@ -137,7 +138,7 @@ def test_layers_take_the_ranks_of_saved_weights() -> None:
     model = nn.Sequential(FactorizedLinear(nn.Linear(9, 8), 4))
     saved = nn.Sequential(FactorizedLinear(nn.Linear(9, 8), 6)).state_dict()
     parameter = model[0].U
-    fit_ranks_(model, saved)
+    fit_shapes_(model, saved)
     model.load_state_dict(saved)
     assert model[0].U is parameter
     assert torch.equal(model[0].weight, model[0].U @ model[0].S @ model[0].V.T)

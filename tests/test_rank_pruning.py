@@ -138,7 +138,9 @@ def test_the_average_of_the_weights_is_cut_along() -> None:
     assert all(orthonormality_error(x.U.detach()) <= 1e-5 for _, x in factorized_layers(module))
 
 
-@pytest.mark.parametrize("kind", ["pruning", pytest.param("dynamical", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["pruning", *(pytest.param(x, marks=pytest.mark.slow) for x in ("dynamical", "channels"))]
+)
 def test_two_processes_end_with_equal_ranks_and_weights(tmp_path: Path, kind: str) -> None:
     script = Path(__file__).with_name("rank_training.py")
     subprocess.run([sys.executable, str(script), str(tmp_path), kind], check=True, capture_output=True, timeout=300)

@@ -26,7 +26,11 @@ def weight_modules(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def robust_criticality(
-    subject: Subject, radius: float = 0.1, steps: int = 10, say: Callable[[str], None] = lambda name: None
+    subject: Subject,
+    radius: float = 0.1,
+    steps: int = 10,
+    say: Callable[[str], None] = lambda name: None,
+    modules: dict[str, list[nn.Parameter]] | None = None,
 ) -> dict[str, float]:
     """Measure how much the mean cross-entropy on adversarial images grows when one module moves in its worst direction.
 
@@ -40,6 +44,7 @@ def robust_criticality(
         radius: relative; 0.1 in the paper.
         steps: of the ascent.
         say: told each module's name before it is measured.
+        modules: weights that climb together, by a name; None: those of each layer, see `weight_modules`.
 
     Returns:
         The growth by module, >= 0, in the model's order.
@@ -47,7 +52,7 @@ def robust_criticality(
     images = subject.adversarial
     before = _loss(subject, images)
     grown = {}
-    for name, weights in weight_modules(subject.model).items():
+    for name, weights in (modules or weight_modules(subject.model)).items():
         say(name)
         with movable(subject.model):
             ascend(subject, weights, images, radius, 0.0, steps)

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from zoo.layers import Factorized, factorized_layers
+from zoo.layers import Factorized
 from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis
 from zoo.linalg.stiefel import complement, full_precision
 
@@ -81,13 +81,3 @@ def augment_(
     change_basis_(layer, embedding(layer.S.data, more), optimizers, averages)
     for same in (layer, *averages):
         same.U.data[:, r:], same.V.data[:, r:] = new_u, new_v
-
-
-def fit_ranks_(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give a model's factorized layers the ranks of a state dict that is loaded into it next."""
-    for name, layer in factorized_layers(model):
-        for role in get_args(Role):
-            factor, saved = getattr(layer, role), state[f"{name}.{role}"]
-            if factor.shape != saved.shape:
-                factor.data = factor.data.new_empty(saved.shape)
-                factor.grad = None

@@ -67,6 +67,7 @@ def create_backbone(
                 )
             model = adapt(model, name, size) if small else model
             _try_out(model, image_shape, num_classes)
+            model.image_shape = image_shape  # for what must run the network later: finding its channels
             return model
         except (
             TypeError,

@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 
 from zoo.callbacks._peers import peers
 from zoo.callbacks._step_hook import StepHook
@@ -14,9 +15,13 @@ from zoo.layers import Factorized
 
 def averages_of(trainer: pl.Trainer, name: str) -> list[Factorized]:
     """Return a layer's copies in the callbacks that average weights."""
+    return [layer for layer in submodule_averages(trainer, name) if isinstance(layer, Factorized)]
+
+
+def submodule_averages(trainer: pl.Trainer, name: str) -> list[nn.Module]:
+    """Return a submodule's copies in the callbacks that average weights."""
     models = [averaging._average_model for averaging in peers(trainer, WeightAveraging)]
-    found = [model.module.get_submodule(name) for model in models if model is not None]
-    return [layer for layer in found if isinstance(layer, Factorized)]
+    return [model.module.get_submodule(name) for model in models if model is not None]
 
 
 def restore_constraints(trainer: pl.Trainer) -> None:

@@ -1,4 +1,4 @@
-"""What callbacks that change ranks during training have in common."""
+"""What callbacks that change ranks or widths during training have in common."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -11,10 +11,10 @@ from zoo.errors import UserError
 
 
 class RankSchedule(Callback):
-    """A callback that changes the ranks of factorized layers while they train.
+    """A callback that changes the ranks or the widths of layers while they train.
 
     Attributes:
-        history: the step and the ranks after each change.
+        history: the step and the ranks (or widths) after each change.
     """
 
     changes_often: ClassVar[bool] = False
@@ -25,7 +25,7 @@ class RankSchedule(Callback):
     @property
     @abstractmethod
     def done(self) -> bool:
-        """Whether the ranks are final."""
+        """Whether the ranks or widths are final."""
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
         """Take the state of an earlier checkpoint, whose weights and ranks the module has taken already."""

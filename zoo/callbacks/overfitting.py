@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.attacks.pgd import PGD
 from zoo.callbacks._peers import peers
 from zoo.callbacks._rank_schedule import RankSchedule
-from zoo.rank_change import fit_ranks_
+from zoo.channels import fit_shapes_
 
 
 class OverfittingGuard(Callback):
@@ -70,11 +70,11 @@ class OverfittingGuard(Callback):
     @staticmethod
     def _load(trainer: pl.Trainer, pl_module: pl.LightningModule, saved: dict[str, Any]) -> None:
         """Load weights, their average and their ranks, which later cuts may have lowered: those are made again."""
-        fit_ranks_(pl_module, saved["state_dict"])
+        fit_shapes_(pl_module, saved["state_dict"])
         pl_module.load_state_dict(saved["state_dict"])
         for averaging in peers(trainer, WeightAveraging):
             assert averaging._average_model is not None
-            fit_ranks_(averaging._average_model.module, saved["state_dict"])
+            fit_shapes_(averaging._average_model.module, saved["state_dict"])
             averaging.on_load_checkpoint(trainer, pl_module, saved)
         for schedule in peers(trainer, RankSchedule):
             schedule.go_back(trainer, saved["callbacks"][schedule.state_key])

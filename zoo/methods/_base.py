@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.budget import Budget
-from zoo.surgery import Ranks
+from zoo.layers import factorized_layers
+from zoo.surgery import Layer, LayerReport, Ranks, report
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -50,6 +51,17 @@ class Method(ABC):
         The same call rebuilds a saved model: build the dense one, convert it with the saved ranks, load
         the weights.
         """
+
+    def ranks(self, model: nn.Module) -> Ranks:
+        """Return what `convert` rebuilds a model of this form from: the present rank of each factorized layer.
+
+        A method that makes layers narrower instead returns their widths.
+        """
+        return {name: layer.rank for name, layer in factorized_layers(model)}
+
+    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+        """Say what became of each layer of the dense model, for the card."""
+        return report(layers, ranks)
 
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, objective: Objective = cross_entropy

@@ -19,10 +19,10 @@ from zoo.card import Card, LayerRow, Provenance
 from zoo.cost import count_macs, count_params
 from zoo.data import load_test
 from zoo.evaluation import QUICK, Sweep, quick_evaluation
-from zoo.methods import METHODS
+from zoo.methods import METHODS, Method
 from zoo.provenance import commit, hardware, versions
 from zoo.run import BEST, CARD, Run, save_weights
-from zoo.surgery import report, weight_layers
+from zoo.surgery import weight_layers
 from zoo.training.module import Classifier
 
 
@@ -92,7 +92,7 @@ def leave_run(
         dense_params=count_params(dense),
         macs=count_macs(deployed, data.image_shape),
         dense_macs=count_macs(dense, data.image_shape),
-        layers=_layer_rows(dense, module.ranks, result.condition_numbers),
+        layers=_layer_rows(method, dense, module.ranks, result.condition_numbers),
         max_condition_number=result.max_condition_number,
         lipschitz_bound=result.lipschitz_bound,
         training=training,
@@ -110,11 +110,11 @@ def leave_run(
 
 
 def _layer_rows(
-    dense: nn.Module, ranks: dict[str, int], condition_numbers: dict[str, float | None]
+    method: Method, dense: nn.Module, ranks: dict[str, int], condition_numbers: dict[str, float | None]
 ) -> tuple[LayerRow, ...]:
     return tuple(
         LayerRow(**vars(row), condition_number=condition_numbers.get(row.name))
-        for row in report(weight_layers(dense), ranks)
+        for row in method.report(weight_layers(dense), ranks)
     )
 
 

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from zoo.adversaries.none import NoAdversary
 from zoo.attacks.pgd import PGD
 from zoo.callbacks.conditioning import log_interval
+from zoo.channels import fit_shapes_
 from zoo.config import TrainConfig
 from zoo.data import DataSet
 from zoo.data._base import Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
 from zoo.data._split import train_val
 from zoo.errors import UserError
-from zoo.layers import factorized_layers
-from zoo.rank_change import fit_ranks_
 from zoo.surgery import Ranks
 from zoo.training.awp import WeightPerturbation
 from zoo.training.build import budget
@@ -75,13 +74,13 @@ class Classifier(pl.LightningModule):
 
     @property
     def ranks(self) -> Ranks:
-        """The present rank of each factorized layer, by its name in the backbone."""
-        return {name.removeprefix("backbone."): layer.rank for name, layer in factorized_layers(self.model)}
+        """What the method rebuilds the backbone from: the present rank (or width) of each layer."""
+        return self.method.ranks(self.model.get_submodule("backbone"))
 
     def load_checkpoint(self, path: Path) -> None:
         """Take the weights of a checkpoint of this training, whose ranks may be others."""
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        fit_ranks_(self, state)
+        fit_shapes_(self, state)
         self.load_state_dict(state)
 
     @property

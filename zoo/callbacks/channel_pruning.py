@@ -1,0 +1,211 @@
+"""Take channels out of a network while it trains."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.callbacks._followers import renew, submodule_averages
+from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.channels import ChannelGraph, prune_, trace_channels, widths
+from zoo.channels.budget import choose_widths
+from zoo.channels.sensitivity import tilts
+from zoo.cost import count_params
+from zoo.errors import UserError
+from zoo.importance import CRITERIA, Criterion
+from zoo.importance._base import Scores
+
+FineTune = Literal["full", "norms"]
+
+
+class Sensitivity(ABC):
+    """Measures how much depends on each group of channels; asked once, before the first cut."""
+
+    def check(self, pl_module: pl.LightningModule) -> None:  # noqa: B027
+        """Raise `UserError` before training if `measure` cannot be answered later."""
+
+    @abstractmethod
+    def measure(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
+        """Return it by group, >= 0."""
+
+
+class ChannelPruning(RankSchedule):
+    """Cut the least important channels of a network at one or a few points of the training.
+
+    Coupled channels go together, through Torch-Pruning's dependency graph (`zoo.channels`). Tensors really shrink: the
+    parameters stay the same objects, and the optimizer's state, an exponential average of the weights, BatchNorm's
+    statistics and DistributedDataParallel follow. Of several cuts the k-th leaves
+    target + (dense - target) (1 - k / cuts)^3 parameters.
+
+    Works in any LightningModule. One that is resumed must build its network with the widths of the checkpoint
+    (`zoo.channels.build_widths`, or `zoo.channels.fit_shapes_` in ``on_load_checkpoint``): Lightning loads weights
+    before callbacks.
+
+    Args:
+        compression: share of the network's parameters to remove, in (0, 1).
+        criterion: which channels of a group go: a name in `zoo.importance`, or a criterion.
+        sensitivity: by which groups lose more or less than others; None: every group loses the same share.
+        spare: difference between the shares that the least and the most sensitive group lose.
+        finetune: what trains after the last cut: everything, or only vectors (normalisation and biases).
+        begin: when to cut, as a share of the training's steps; 0: before the first one.
+        end: of several cuts, when the last one is made.
+        cuts: how often.
+        window: steps before a cut over which gradients are gathered, by a criterion that needs them.
+        network: name of the submodule to prune, ``""``: the whole module.
+        image_shape: (channels, height, width) of the network's images; None: its own ``image_shape``.
+
+    Attributes:
+        history: of each cut, the step and the widths after it; of the first, the sensitivities too.
+
+    Raises:
+        UserError: a value is out of range, the network cannot be traced, or the budget cannot be met.
+    """
+
+    def __init__(
+        self,
+        compression: float,
+        criterion: str | Criterion = "l2",
+        sensitivity: Sensitivity | None = None,
+        spare: float = 0.4,
+        finetune: FineTune = "full",
+        begin: float = 0.3,
+        end: float = 0.6,
+        cuts: int = 1,
+        window: int = 16,
+        network: str = "",
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        if not 0 < compression < 1:
+            raise UserError(f"compression {compression} is impossible: give a share between 0 and 1")
+        if not 0 <= begin < 1 or cuts < 1 or window < 1 or (cuts > 1 and not begin < end < 1):
+            raise UserError("channel pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
+        if finetune not in ("full", "norms"):
+            raise UserError(f"finetune {finetune!r} is unknown: choose full or norms")
+        self.compression, self.finetune = compression, finetune
+        self.sensitivity, self.spare = sensitivity, spare
+        self.criterion = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
+        self.begin, self.end, self.cuts, self.window = begin, end if cuts > 1 else begin, cuts, window
+        self.name, self.image_shape = network, image_shape
+        self.graph: ChannelGraph | None = None
+        self.dense: dict[str, int] = {}
+        self.total = 0
+        self.measured: dict[str, float] = {}
+        self.gathered: Scores = {}
+        self.history: list[dict[str, Any]] = []
+        self.made = 0
+        self._steps: list[int] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the widths are final."""
+        return self.made == self.cuts
+
+    def network(self, module: nn.Module) -> nn.Module:
+        """Return the network that is pruned."""
+        return module.get_submodule(self.name)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Trace the network, lay out the cuts over the training's steps, and check that the target can be met."""
+        total = trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise UserError("channel pruning needs to know how long the training is: set max_epochs or max_steps")
+        shares = (self.begin + (self.end - self.begin) * k / max(1, self.cuts - 1) for k in range(self.cuts))
+        self._steps = [min(round(total * share), int(total) - 1) for share in shares]
+        self._trace(pl_module)
+        if self.sensitivity is not None:
+            self.sensitivity.check(pl_module)
+
+    def _trace(self, pl_module: pl.LightningModule) -> None:
+        network = self.network(pl_module)
+        self.graph = trace_channels(network, self.image_shape)
+        if not self.total:
+            self.dense, self.total = dict(self.graph.sizes), count_params(network)
+        if not self.done:
+            choose_widths(self.graph, self.dense, (1 - self.compression) * self.total, self.total)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Cut, if it is time: right after an optimizer's step and before the next backward."""
+        due = sum(step <= trainer.global_step for step in self._steps)
+        if due > self.made:
+            self._cut(trainer, pl_module, due)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Gather what the criterion needs of the gradients, or drop those of weights that stay as they are."""
+        network = self.network(pl_module)
+        if self.done:
+            if self.finetune == "norms":
+                drop_gradients(p for p in network.parameters() if p.ndim > 1)
+            return
+        near = trainer.global_step >= self._steps[self.made] - self.window
+        if near and self.criterion.needs_gradients:
+            assert self.graph is not None
+            for group, value in self.criterion.observe(network, self.graph).items():
+                self.gathered[group] = self.gathered[group].to(value) + value if group in self.gathered else value
+
+    def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
+        graph, network = self.graph, self.network(pl_module)
+        assert graph is not None
+        measured = self.sensitivity is not None and not self.measured
+        if measured:
+            assert self.sensitivity is not None
+            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, graph))
+        target = (1 - self.compression) * self.total
+        size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
+        spared = tilts(self.measured, self.spare) if self.measured else None
+        chosen = choose_widths(graph, self.dense, size, self.total, spared)
+        scores = self.scores(network, graph)
+        keep = {g: _best(scores[g], width) for g, width in chosen.items() if width < graph.sizes[g]}
+        keep = trainer.strategy.broadcast(keep)
+        averages = submodule_averages(trainer, self.name)
+        self.graph = prune_(network, graph, keep, trainer.optimizers, averages)
+        self.gathered, self.made = {}, cuts
+        renew(trainer)
+        left = widths(network)
+        prefix = f"{self.name}." if self.name else ""
+        cut = {"step": trainer.global_step, "ranks": {prefix + name: n for name, n in left.items()}}
+        self.history.append(cut | ({"sensitivity": self.measured} if measured else {}))
+        kept = count_params(network)
+        changed = ", ".join(f"{g} {graph.sizes[g]}→{len(k)}" for g, k in keep.items())
+        pl_module.print(f"channels cut to {kept:,} parameters ({1 - kept / self.total:.1%} fewer): {changed or 'none'}")
+
+    def scores(self, network: nn.Module, graph: ChannelGraph) -> Scores:
+        """Return what the channels are worth at a cut."""
+        if self.criterion.needs_gradients and not self.gathered:
+            raise UserError(
+                "this criterion gathers gradients before the cut, and there was no step: cut later than at the start "
+                "(begin), or choose another criterion"
+            )
+        return self.criterion.scores(network, graph, self.gathered)
+
+    def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
+        """Take the state of an earlier checkpoint, whose weights and widths the module has taken already."""
+        super().go_back(trainer, state)
+        self._trace(trainer.lightning_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to make the same cuts."""
+        names = ("dense", "total", "measured", "gathered", "history", "made")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+
+def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Keep the next step from moving some parameters, weight decay and momentum included."""
+    for p in parameters:
+        p.grad = None
+
+
+def _best(scores: Tensor, width: int) -> Tensor:
+    return torch.sort(torch.topk(scores.cpu(), width).indices)[0]

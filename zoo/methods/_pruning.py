@@ -1,0 +1,66 @@
+"""What methods that prune channels have in common."""
+
+import copy
+from dataclasses import dataclass
+
+from torch import nn
+
+from zoo.budget import Budget
+from zoo.channels import build_widths, layer_report, trace_channels, widths
+from zoo.channels.budget import choose_widths
+from zoo.cost import count_params
+from zoo.errors import UserError
+from zoo.methods._base import Method
+from zoo.surgery import Layer, LayerReport, Ranks
+
+DEFAULT_BUDGET = Budget(compression=0.75)
+BACKBONE = "model.backbone"
+"""Where the LightningModule of a training holds what is pruned."""
+
+
+@dataclass(frozen=True)
+class ChannelMethod(Method):
+    """A network that starts dense and loses channels during training; what it is rebuilt from are its widths."""
+
+    begin: float = 0.3
+    """When to cut, as a share of the training's steps; with the weights of a dense run 0 will do."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < 1:
+            raise UserError(f"begin {self.begin} is impossible: the cut is at a share of the steps, 0 <= begin < 1")
+
+    def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
+        """Return the widths of the dense model, with which training starts (default: 75 % go during training)."""
+        graph, total = trace_channels(model), count_params(model)
+        choose_widths(graph, graph.sizes, (1 - compression(budget)) * total, total)
+        return widths(model)
+
+    def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
+        """Cut the model to the given widths."""
+        if ranks == widths(model):
+            return model
+        return build_widths(model, trace_channels(model), ranks)
+
+    def ranks(self, model: nn.Module) -> Ranks:
+        """Return the present width of every linear and convolution layer."""
+        return widths(model)
+
+    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+        """Say of each layer how many of its outputs are left."""
+        return layer_report(layers, ranks)
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Return a copy: pruned layers are plain and narrow already."""
+        return copy.deepcopy(model)
+
+
+def compression(budget: Budget | None) -> float:
+    """Return the share of the parameters to remove.
+
+    Raises:
+        UserError: the budget is a rank fraction.
+    """
+    budget = budget or DEFAULT_BUDGET
+    if budget.compression is None:
+        raise UserError("channels have no rank: give --compression instead of --rank-fraction")
+    return budget.compression
