@@ -1,8 +1,8 @@
 """What a layer costs in each of its forms, estimated: for a target that is not at hand.
 
-Three terms, in units of one multiply-accumulate at full speed: the arithmetic, the values that pass through memory,
-and a fixed price per operator. They were fitted to times of ONNX Runtime on a CPU with AVX-512; the tests compare the
-order that they predict with measured times.
+Four terms, in units of one multiply-accumulate at full speed: the arithmetic, the values that pass through memory,
+those that change their layout on the way, and a fixed price per operator. They were fitted to times of ONNX Runtime on
+a CPU with AVX-512; the tests compare the order that they predict with measured times.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from zoo.export.forms import Form, Geometry, Op, Two
 
 BLOCK = 16
 """Input channels that fast kernels take at once: 16 of AVX-512, and a multiple of AVX2's and tensor cores' 8."""
-UNALIGNED = 1.4
-"""A convolution with more input channels than a block, and no multiple of it, leaves the blocked layout."""
 TRAFFIC = 10.0
 """Multiply-accumulates in the time that one value takes through memory: a weight read, an activation in or out."""
+REORDER = 100.0
+"""The same for a value that goes from the blocked layout into the plain one or back: a convolution with more input
+channels than a block, and no multiple of it, is computed in the plain one."""
 OPERATOR = 300_000.0
 """Multiply-accumulates in the time that an operator takes besides."""
 
@@ -36,6 +37,6 @@ def _cost(problem: Geometry, form: Form) -> float:
 def _op_cost(op: Op, before: Two, after: Two, blocked: bool) -> float:
     weights = op.inputs * op.outputs * op.kernel[0] * op.kernel[1]
     read, written = before[0] * before[1] * op.inputs, after[0] * after[1] * op.outputs
+    cost = after[0] * after[1] * weights + TRAFFIC * (read + written + weights) + OPERATOR
     aligned = op.inputs % BLOCK == 0 or op.inputs < BLOCK
-    slower = UNALIGNED if blocked and not aligned else 1.0
-    return slower * after[0] * after[1] * weights + TRAFFIC * (read + written + weights) + OPERATOR
+    return cost + REORDER * (read + written) if blocked and not aligned else cost

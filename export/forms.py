@@ -6,10 +6,10 @@ A kernel W in R^(n x c x h x w) is a matrix in three ways, and a factorization o
 - rows (n, h, w), columns c: 1 x 1 to r channels, then h x w;
 - rows (n, w), columns (c, h): h x 1 to r channels, then 1 x w.
 
-Each is exact at the rank that W has in that unfolding. A W trained with rank r in the first one has in general full
-rank in the others, where two layers would cost more than one; they are candidates only where its rank is lower (dead
-input channels, filters that share a subspace). The first form at a rank padded with zeros, and one dense layer, are
-always exact.
+Each is exact at the rank that W has in that unfolding. A W of rank r in the first has in general rank min(c, r h w) in
+the second and min(r h, ...) in the third, where two layers cost more than those of the first; they are candidates only
+where the rank is so much lower that they cost less (dead input channels, filters that share a subspace). The first form
+at a rank padded with zeros, and one dense layer, are always exact.
 """
 
 from dataclasses import dataclass
@@ -162,7 +162,7 @@ def candidates(pair: FactorPair, problem: Geometry, block: int) -> list[Form]:
         weight = pair.weight
         for split in ("1x1 to kxk", "kx1 to 1xk"):
             other = Form(split, _numerical_rank(_unfold(weight, split)))
-            if problem.macs(other) < problem.macs(DENSE):
+            if problem.macs(other) < problem.macs(trained):
                 found.append(other)
     return list(dict.fromkeys([*found, DENSE]))
 

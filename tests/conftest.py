@@ -23,6 +23,11 @@ def _same_numbers_every_time() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_times_from_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["ZOO_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def cifar10_dir() -> Path:
     """Folder with ``cifar-10-batches-py``, named by ZOO_DATA_DIR; tests that need it are skipped without."""
