@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from make_run import make_run
 
 from zoo import cli
 from zoo.card import Sanity
+from zoo.checkpoint import Checkpoint
 from zoo.errors import UserError
 from zoo.export.bench import Settings
 from zoo.export.latency import Latency, TimingProcess
+from zoo.export.metadata import Metadata
 from zoo.export.session import OnnxModel
 from zoo.export.timing import FEWEST, failed_run, time_runs
 from zoo.run import Run
@@ -190,3 +193,26 @@ def test_baselines(runs: tuple[Run, Run], tmp_path: Path) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(UserError, match="must not be negative"):
         Settings(n=-1)
+
+
+def test_a_checkpoint_is_measured_like_its_run(train_tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train_tiny("lowrank", compression=0.5)
+    images = torch.rand(3, *run.card.image_shape)
+    with torch.no_grad():
+        torch.testing.assert_close(Checkpoint(run.folder / "last.ckpt").model()(images), run.model()(images))
+    metadata = Checkpoint(run.folder / "last.ckpt").metadata()
+    of_run = Metadata.of(run.card)
+    same = ("arch", "method", "params", "macs", "dense_params", "dense_macs", "ranks", "class_names", "mean", "std")
+    assert all(getattr(metadata, name) == getattr(of_run, name) for name in same)
+
+
+def test_checkpoints_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(UserError, match="no checkpoint at"):
+        cli.run(["bench", str(path)])
+    path.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"lies without its config\.yaml"):
+        cli.run(["bench", str(path)])
+    (tmp_path / "config.yaml").write_text("arch: test_resnet\n")
+    with pytest.raises(UserError, match="is no checkpoint of a training, or a damaged one"):
+        cli.run(["bench", str(path)])
