@@ -97,7 +97,7 @@ def adversarial_accuracies(
             for i, adversarial in enumerate(outcome.adversarial):
                 counts[i] += _right(model, adversarial, y)
     n = len(labels)
-    here = (robust / n).tolist()
+    here = [count / n for count in robust.tolist()]
     return [
         [_accuracy(sweep, eps, count / n, there, n) for eps, count, there in zip(sweep.eps, counts, here, strict=True)]
         for counts in right
@@ -131,7 +131,7 @@ def black_box_accuracies(model: OnnxModel, sweep: Sweep, images: Tensor, labels:
     victim, robust, n = _Logits(model).eval(), torch.zeros(len(sweep.eps)), len(labels)
     for x, y in _batches(images, labels):
         robust += sweep.attack(victim, x, y, sweep.eps).robust.sum(1)
-    shares = (robust / n).tolist()
+    shares = [count / n for count in robust.tolist()]
     return [_accuracy(sweep, eps, share, None, n) for eps, share in zip(sweep.eps, shares, strict=True)]
 
 

@@ -94,7 +94,7 @@ def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> 
     assert dense["theoretical_speedup"] == 1
     assert rows[0]["theoretical_speedup"] == pytest.approx(first.card.dense_macs / first.card.macs)
     assert rows[0]["bytes"] == (first.folder / "model.onnx").stat().st_size
-    assert rows[0]["bytes"] < 0.6 * dense["bytes"]
+    assert rows[0]["bytes"] < 0.7 * dense["bytes"]
     assert rows[0]["macs"] == first.card.macs
     for row in (dense, *rows):
         assert [latency["batch"] for latency in row["latency"]] == [1, 4]

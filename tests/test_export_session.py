@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +81,13 @@ def test_a_type_that_the_provider_lacks(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in (INPUT, OUTPUT)]
     nodes = [
         helper.make_node("Cast", [INPUT], ["a"], to=TensorProto.INT16),
-        helper.make_node("Neg", ["a"], ["b"]),
+        helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("Cast", ["b"], [OUTPUT], to=TensorProto.FLOAT),
     ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:])
     path = tmp_path / "a.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    assert "has the operator Neg, which CPUExecutionProvider" in error_of(path)
+    assert re.search(r"has the operator (Relu|Max), which CPUExecutionProvider", error_of(path))
 
 
 @no_cuda

@@ -33,6 +33,6 @@ def main(parser: Parser, argv: list[str]) -> None:
         done = export_model(
             run.model(), Metadata.of(run.card), output or run.folder / ONNX_FILE, settings, status.update
         )
-    with atomic(done.path.with_suffix(".json")) as temporary:
+    with atomic(done.path.with_name(f"{done.path.name}.json")) as temporary:
         temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n")
     print("\n".join(lines(done)))
