@@ -42,7 +42,12 @@ def graphs(arch: str, compression: float, size: int, threads: int, folder: Path)
         "cost model": {n: c.form for n, c in choose_forms(model, metadata.image_shape, open_target("generic")).items()},
     }
     files = {"chosen": folder / "chosen.onnx"}
+    written = [{name: choice.form for name, choice in done.choices.items()}]
     for name, forms in forced.items():
+        if forms in written:
+            print(f"{arch}: {name} is the same graph as another")
+            continue
+        written.append(forms)
         files[name] = folder / f"{len(files)}.onnx"
         write_onnx(apply_forms(model, forms), files[name], metadata.image_shape, metadata.to_props())
     return files
