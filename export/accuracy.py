@@ -1,6 +1,6 @@
 """Accuracy of an exported file itself, on test images and on adversarial examples made with PyTorch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,31 +73,68 @@ def clean_accuracy(model: OnnxModel, images: Tensor, labels: Tensor) -> Accuracy
     return Accuracy("clean", None, 0.0, right / len(labels), None, len(labels), {})
 
 
-def adversarial_accuracy(
-    model: OnnxModel, source: nn.Module, sweep: Sweep, images: Tensor, labels: Tensor
-) -> list[Accuracy]:
-    """Measure accuracy on examples made with the PyTorch model that the file was exported from.
+def adversarial_accuracies(
+    models: Sequence[OnnxModel], source: nn.Module, sweep: Sweep, images: Tensor, labels: Tensor
+) -> list[list[Accuracy]]:
+    """Measure accuracy on examples made with the PyTorch model that the files were exported from.
+
+    Args:
+        models: exported files, all given the same examples.
+        source: their PyTorch model in eval mode; the attack runs on its device.
+        sweep: the attack and its radii.
+        images: uint8, (n, C, H, W).
+        labels: (n,).
+
+    Returns:
+        For each file, one accuracy per radius.
+    """
+    device = next(source.parameters()).device
+    right, robust = [[0] * len(sweep.eps) for _ in models], torch.zeros(len(sweep.eps))
+    for x, y in _batches(images.to(device), labels.to(device)):
+        outcome = sweep.attack(source, x, y, sweep.eps)
+        robust += outcome.robust.sum(1).cpu()
+        for model, counts in zip(models, right, strict=True):
+            for i, adversarial in enumerate(outcome.adversarial):
+                counts[i] += _right(model, adversarial, y)
+    n = len(labels)
+    here = [count / n for count in robust.tolist()]
+    return [
+        [_accuracy(sweep, eps, count / n, there, n) for eps, count, there in zip(sweep.eps, counts, here, strict=True)]
+        for counts in right
+    ]
+
+
+class _Logits(nn.Module):
+    """The graph as a model that has logits and no gradients: all that a black-box attack asks for."""
+
+    def __init__(self, model: OnnxModel) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self._model.logits(np.ascontiguousarray(images.cpu().numpy()))
+        return torch.from_numpy(logits).to(images.device)
+
+
+def black_box_accuracies(model: OnnxModel, sweep: Sweep, images: Tensor, labels: Tensor) -> list[Accuracy]:
+    """Measure accuracy under an attack on the graph itself, which needs no PyTorch model.
 
     Args:
         model: the exported file.
-        source: its PyTorch model in eval mode; the attack runs on its device.
-        sweep: the attack and its radii.
+        sweep: an attack that asks for logits only, such as Square, and its radii.
         images: uint8, (n, C, H, W).
         labels: (n,).
 
     Returns:
         One accuracy per radius.
     """
-    device = next(source.parameters()).device
-    right, robust = [0] * len(sweep.eps), torch.zeros(len(sweep.eps))
-    for x, y in _batches(images.to(device), labels.to(device)):
-        outcome = sweep.attack(source, x, y, sweep.eps)
-        robust += outcome.robust.sum(1).cpu()
-        for i, adversarial in enumerate(outcome.adversarial):
-            right[i] += _right(model, adversarial, y)
-    n, name, norm = len(labels), ATTACKS.name_of(sweep.attack), sweep.attack.norm
+    victim, robust, n = _Logits(model).eval(), torch.zeros(len(sweep.eps)), len(labels)
+    for x, y in _batches(images, labels):
+        robust += sweep.attack(victim, x, y, sweep.eps).robust.sum(1)
+    shares = [count / n for count in robust.tolist()]
+    return [_accuracy(sweep, eps, share, None, n) for eps, share in zip(sweep.eps, shares, strict=True)]
+
+
+def _accuracy(sweep: Sweep, eps: float, there: float, here: float | None, n: int) -> Accuracy:
     options = {key: value for key, value in asdict(sweep.attack).items() if key != "norm"}
-    return [
-        Accuracy(name, norm, eps, there / n, here / n, n, options)
-        for eps, there, here in zip(sweep.eps, right, robust.tolist(), strict=True)
-    ]
+    return Accuracy(ATTACKS.name_of(sweep.attack), sweep.attack.norm, eps, there, here, n, options)

@@ -2,22 +2,29 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from zoo.backbone import create_backbone, with_normalization
+from zoo.attacks.square import Square
 from zoo.data import load_test
 from zoo.errors import UserError
 from zoo.evaluation.folded import folded
 from zoo.evaluation.sweeps import Sweep
-from zoo.export.accuracy import Accuracy, adversarial_accuracy, check_labels, clean_accuracy
-from zoo.export.latency import Latency, measure
+from zoo.export.accuracy import (
+    Accuracy,
+    adversarial_accuracies,
+    black_box_accuracies,
+    check_labels,
+    clean_accuracy,
+)
+from zoo.export.baselines import Reference, export_dense, other_baselines
+from zoo.export.latency import Timing, measure
 from zoo.export.metadata import Metadata
-from zoo.export.onnx_file import write_onnx
 from zoo.export.results import Row
 from zoo.export.session import Device, OnnxModel, default_threads, resolve_device
 
@@ -30,12 +37,18 @@ class Settings:
     """cpu, cuda, or auto: CUDA when ONNX Runtime has it and there is a GPU, else the CPU."""
     threads: int = field(default_factory=default_threads)
     """Threads of one operator on the CPU."""
-    batch_size: int = 32
-    """Batch for the throughput; latency is that of batch 1."""
+    batch_size: str = "32"
+    """Batches for the throughput, such as 8,32,128; latency is that of batch 1."""
     rounds: int = 5
     """Turns in which the files are timed one after another."""
     seconds: float = 0.3
     """Length of a turn, for one file and one batch size."""
+    baselines: bool = False
+    """Also the dense backbone by PyTorch's exporter alone, in int8, and under torch.compile."""
+    square: bool = False
+    """Also Square, a black-box attack, on the file itself."""
+    queries: int = 100
+    """Forward passes of Square for each image."""
     n: int | Literal["all"] = 500
     """Test images for the accuracies, the same share of every class, or all; 0 for latency only."""
     seed: int = 0
@@ -46,11 +59,26 @@ class Settings:
     """Download a data set that is not there."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "batch_size", "rounds"):
+        for name in ("threads", "rounds", "queries"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.throughput or min(self.throughput) < 1:
+            raise UserError(f"batch-size must be at least 1, not {self.batch_size}")
         if (self.n != "all" and self.n < 0) or not 0 <= self.seconds < 3600:
             raise UserError("n and seconds must not be negative, and a turn not longer than an hour")
+
+    @property
+    def throughput(self) -> tuple[int, ...]:
+        """The batches for the throughput."""
+        try:
+            return tuple(dict.fromkeys(int(word) for word in str(self.batch_size).split(",")))
+        except ValueError:
+            raise UserError(f"batch-size {self.batch_size}: give whole numbers, such as 32 or 8,32,128") from None
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """All batches that are timed."""
+        return tuple(sorted({1, *self.throughput}))
 
 
 @dataclass(frozen=True)
@@ -76,24 +104,6 @@ def _dense_key(metadata: Metadata) -> tuple[object, ...]:
     return metadata.arch, metadata.image_shape, len(metadata.class_names)
 
 
-def _export_dense(metadata: Metadata, folder: Path) -> Target:
-    """Export the uncompressed backbone of a target with random weights: latency does not depend on them."""
-    backbone = create_backbone(metadata.arch, len(metadata.class_names), metadata.image_shape)
-    model = with_normalization(backbone, metadata.mean, metadata.std).eval()
-    path = folder / f"dense-{len(list(folder.iterdir()))}.onnx"
-    ours = replace(
-        metadata,
-        method="dense",
-        params=metadata.dense_params,
-        macs=metadata.dense_macs,
-        ranks={},
-        weights_sha256="",
-        training="",
-    )
-    write_onnx(model, path, ours.image_shape, ours.to_props())
-    return Target(f"{metadata.arch} (dense)", path, ours, None)
-
-
 def _accuracies(target: Target, settings: Settings, sweeps: Sequence[Sweep]) -> tuple[tuple[Accuracy, ...], str]:
     """Measure a target's accuracies; the second value says why some are missing, or is empty."""
     if not settings.n:
@@ -110,12 +120,26 @@ def _accuracies(target: Target, settings: Settings, sweeps: Sequence[Sweep]) -> 
     onnx_model = OnnxModel(target.path, settings.device, settings.threads)
     check_labels(onnx_model, labels)
     clean = clean_accuracy(onnx_model, images, labels)
+    direct = _square(onnx_model, settings, sweeps, images, labels)
     if target.model is None:
-        return (clean,), "no run beside the file: no model to make adversarial examples with"
+        return (clean, *direct), "no run beside the file: no model to make adversarial examples with"
     on_gpu = onnx_model.device == "cuda" and torch.cuda.is_available()
     source = folded(target.model(), metadata.image_shape).to("cuda" if on_gpu else "cpu")
-    found = [adversarial_accuracy(onnx_model, source, sweep, images, labels) for sweep in sweeps]
-    return (clean, *(accuracy for of_sweep in found for accuracy in of_sweep)), ""
+    found = [adversarial_accuracies([onnx_model], source, sweep, images, labels)[0] for sweep in sweeps]
+    return (clean, *(accuracy for of_sweep in found for accuracy in of_sweep), *direct), ""
+
+
+def _square(
+    model: OnnxModel, settings: Settings, sweeps: Sequence[Sweep], images: Tensor, labels: Tensor
+) -> list[Accuracy]:
+    """Attack the graph itself at the radii of the other attacks, if that was asked for."""
+    if not settings.square:
+        return []
+    radii = {sweep.attack.norm: sweep.eps for sweep in sweeps}
+    attacks = [
+        Sweep(Square(norm=norm, queries=settings.queries, seed=settings.seed), eps) for norm, eps in radii.items()
+    ]
+    return [a for sweep in attacks for a in black_box_accuracies(model, sweep, images, labels)]
 
 
 def bench(targets: list[Target], settings: Settings, sweeps: Sequence[Sweep], say: Callable[[str], None]) -> list[Row]:
@@ -128,7 +152,7 @@ def bench(targets: list[Target], settings: Settings, sweeps: Sequence[Sweep], sa
         say: told what is being done.
 
     Returns:
-        One row per dense backbone and target, each target after its backbone.
+        One row per dense backbone, further baseline and target, each target after its backbone.
     """
     device = resolve_device(settings.device)
     settings = replace(settings, device=device)
@@ -137,39 +161,57 @@ def bench(targets: list[Target], settings: Settings, sweeps: Sequence[Sweep], sa
         say(f"accuracy of {target.name} ({i} of {len(targets)})")
         measured.append(_accuracies(target, settings, sweeps))
     with TemporaryDirectory() as folder:
-        dense: dict[tuple[object, ...], Target] = {}
-        for target in targets:
-            if _dense_key(target.metadata) not in dense:
-                say(f"exporting the dense {target.metadata.arch}")
-                dense[_dense_key(target.metadata)] = _export_dense(target.metadata, Path(folder))
+        references = _references(targets, settings, Path(folder), say)
         say("timing")
-        files = [*dense.values(), *targets]
-        batches = tuple(dict.fromkeys((1, settings.batch_size)))
-        latencies = measure(
-            [t.path for t in files],
-            device=device,
-            threads=settings.threads,
-            batches=batches,
-            rounds=settings.rounds,
-            seconds=settings.seconds,
+        groups = [(found, [t for t in targets if _dense_key(t.metadata) == key]) for key, found in references.items()]
+        programs = [x for found, group in groups for x in (*(r.program for r in found), *(t.path for t in group))]
+        timings = iter(
+            measure(
+                programs,
+                device=device,
+                threads=settings.threads,
+                batches=settings.batches,
+                rounds=settings.rounds,
+                seconds=settings.seconds,
+            )
         )
         rows: list[Row] = []
-        for key, reference in dense.items():
-            base = latencies[files.index(reference)]
-            rows.append(_row(reference, base, base, (), ""))
-            for target, latency, found in zip(targets, latencies[len(dense) :], measured, strict=True):
-                if _dense_key(target.metadata) == key:
-                    rows.append(_row(target, latency, base, *found))
+        accuracies = dict(zip(map(id, targets), measured, strict=True))
+        for found, group in groups:
+            of_group = list(islice(timings, len(found) + len(group)))
+            base = of_group[0]
+            rows += [_reference_row(*x, base) for x in zip(found, of_group, strict=False)]
+            rows += [
+                _row(target, timing, base, *accuracies[id(target)])
+                for target, timing in zip(group, of_group[len(found) :], strict=True)
+            ]
         return rows
 
 
-def _row(
-    target: Target,
-    latency: dict[int, Latency],
-    base: dict[int, Latency],
-    accuracies: tuple[Accuracy, ...],
-    note: str,
-) -> Row:
-    ratios = {batch: latency[batch].ratio_to(base[batch]) for batch in latency}
-    size = target.path.stat().st_size
-    return Row(target.name, target.path.name, size, target.metadata, latency, ratios, accuracies, note, target.masking)
+def _references(
+    targets: list[Target], settings: Settings, folder: Path, say: Callable[[str], None]
+) -> dict[tuple[object, ...], list[Reference]]:
+    """Export the dense backbone of each architecture, image size and number of classes, and other baselines of it."""
+    found: dict[tuple[object, ...], list[Reference]] = {}
+    for target in targets:
+        key = _dense_key(target.metadata)
+        if key not in found:
+            say(f"exporting the dense {target.metadata.arch}")
+            dense = export_dense(target.metadata, folder)
+            found[key] = [dense, *(other_baselines(dense, folder) if settings.baselines else [])]
+    return found
+
+
+def _ratios(timing: Timing, base: Timing) -> dict[int, float]:
+    return {batch: latency.ratio_to(base.latency[batch]) for batch, latency in timing.latency.items()}
+
+
+def _reference_row(reference: Reference, timing: Timing, base: Timing) -> Row:
+    path = reference.path
+    size, file = (path.stat().st_size, path.name) if path else (0, "")
+    return Row(reference.name, file, size, reference.metadata, timing, _ratios(timing, base))
+
+
+def _row(target: Target, timing: Timing, base: Timing, accuracies: tuple[Accuracy, ...], note: str) -> Row:
+    size, ratios = target.path.stat().st_size, _ratios(timing, base)
+    return Row(target.name, target.path.name, size, target.metadata, timing, ratios, accuracies, note, target.masking)

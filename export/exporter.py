@@ -1,18 +1,26 @@
 """Export a deployed model: fold, write, compare, and only then put the file in its place."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from zoo.export.choice import Choices, choose_forms
 from zoo.export.metadata import Metadata
-from zoo.export.onnx_file import write_onnx
-from zoo.export.parity import check_parity
+from zoo.export.precision_cost import AccuracyChange, accuracy_changes, calibration_images, check_drop
+from zoo.export.session import OnnxModel
+from zoo.export.settings import ExportSettings
+from zoo.export.target import Target, open_target
+from zoo.export.whole_graph import CHOSEN, alternatives, compare, fastest, overruled
+from zoo.export.writer import GraphWriter, Written, copy_with
 from zoo.files import atomic
-from zoo.layers import FactorPair
 
 ONNX_FILE = "model.onnx"
 """Name of the exported file in a RUN folder."""
+GENERIC = ExportSettings(target="generic")
+"""Needs no measuring: the same file on every machine."""
 
 
 @dataclass(frozen=True)
@@ -22,37 +30,89 @@ class Exported:
     Attributes:
         path: the file.
         bytes: its size.
-        params: parameters in it, BatchNorm folded.
-        factorized: layers that are two in it.
-        parity: largest relative difference of logits, by batch size.
+        written: what is in it, and how its logits compare with PyTorch's.
+        metadata: what it says of itself.
+        choices: the form of each layer that was trained as two.
+        graphs: time of whole graphs over that of the one chosen layer by layer; empty if they were not compared.
+        changes: accuracies in fp32 and in the precision written; empty for fp32.
     """
 
     path: Path
     bytes: int
-    params: int
-    factorized: int
-    parity: dict[int, float]
+    written: Written
+    metadata: Metadata
+    choices: Choices
+    graphs: dict[str, float]
+    changes: tuple[AccuracyChange, ...]
+
+    @property
+    def params(self) -> int:
+        """Parameters in it."""
+        return self.written.params
+
+    @property
+    def factorized(self) -> int:
+        """Layers that are two in it."""
+        return self.written.factorized
+
+    @property
+    def parity(self) -> dict[int, float]:
+        """Largest relative difference of logits, by batch size."""
+        return self.written.parity
 
 
-def export_model(model: nn.Module, metadata: Metadata, path: Path) -> Exported:
+def export_model(
+    model: nn.Module,
+    metadata: Metadata,
+    path: Path,
+    settings: ExportSettings = GENERIC,
+    say: Callable[[str], None] = lambda text: None,
+) -> Exported:
     """Write a model as ONNX and compare it with PyTorch; a file that fails is not left behind.
 
     Args:
         model: the deployed model in eval mode, on the CPU; images in [0, 1] to logits.
         metadata: what the file shall say of itself.
         path: the file; an older one is replaced once the new one has passed.
+        settings: what it is made for, and how precise.
+        say: told what is being done.
 
     Raises:
-        UserError: the model cannot be exported, or its logits differ.
+        UserError: the model cannot be exported, its logits differ, it loses too much accuracy, or there is no such
+            target here.
     """
-    with atomic(path) as temporary:
-        folded = write_onnx(model, temporary, metadata.image_shape, metadata.to_props())
-        parity = check_parity(model, temporary, metadata.image_shape)
+    target = open_target(settings.target, settings.threads)
+    images = calibration_images(metadata, settings) if settings.precision == "int8" else None
+    metadata = replace(metadata, target=target.name, precision=settings.precision)
+    with atomic(path) as temporary, TemporaryDirectory() as folder:
+        write = GraphWriter(model, metadata, Path(folder), images)
+        say("choosing the form of each layer")
+        choices = choose_forms(model, metadata.image_shape, target)
+        choices, graphs = _hold_up_together(choices, target, write, say)
+        metadata = replace(metadata, forms={name: choice.to_dict() for name, choice in choices.items()})
+        say("writing")
+        written = write({name: choice.form for name, choice in choices.items()})
+        copy_with(written.path, temporary, metadata)
+        changes: list[AccuracyChange] = []
+        if settings.precision != "fp32":
+            say(f"accuracy in {settings.precision}")
+            after = OnnxModel(temporary, target.device, target.threads)
+            changes = accuracy_changes(OnnxModel(written.full, "cpu", target.threads), after, model, settings)
+            check_drop(changes, settings.max_drop, settings.precision)
         size = temporary.stat().st_size
-    return Exported(
-        path=path,
-        bytes=size,
-        params=sum(p.numel() for p in folded.parameters()),
-        factorized=sum(isinstance(module, FactorPair) for module in folded.modules()),
-        parity=parity,
-    )
+    return Exported(path, size, written, metadata, choices, graphs, tuple(changes))
+
+
+def _hold_up_together(
+    choices: Choices, target: Target, write: GraphWriter, say: Callable[[str], None]
+) -> tuple[Choices, dict[str, float]]:
+    """Compare the chosen graph with the one as trained and the dense one; the fastest one's choices are returned."""
+    graphs = alternatives(choices)
+    if not target.is_measured or len(graphs) == 1:
+        return choices, {}
+    say("timing whole graphs")
+    m = write.metadata
+    what = [m.arch, m.image_shape, len(m.class_names), m.precision]
+    ratios = compare(graphs, what, lambda forms: write(forms).path, target)
+    best = fastest(ratios)
+    return (choices if best == CHOSEN else overruled(choices, best, ratios)), ratios

@@ -1,7 +1,7 @@
 """What an exported file says of itself: the entries of its ``metadata_props``."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from zoo import __version__
@@ -33,6 +33,9 @@ class Metadata:
         weights_sha256: of the run's weights.
         training: the command that trained the weights.
         commit: the commit it ran at, or ``""``.
+        target: what the file was made for, see `zoo.export.target`.
+        precision: of weights and products: fp32, fp16 or int8.
+        forms: how each factorized layer is written and why, see `zoo.export.choice`.
     """
 
     zoo_version: str
@@ -51,6 +54,9 @@ class Metadata:
     weights_sha256: str
     training: str
     commit: str
+    target: str = "generic"
+    precision: str = "fp32"
+    forms: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, card: "Card") -> "Metadata":
@@ -72,20 +78,23 @@ class Metadata:
         """Read the metadata of an ONNX file; entries that are not ours are passed over.
 
         Raises:
-            ValueError: an entry is missing or cannot be read.
+            ValueError: an entry is missing (other than one with a default) or cannot be read.
         """
         hints = get_type_hints(cls)
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            if field.name not in props:
-                raise ValueError(f"no {field.name!r}")
-            value: Any = props[field.name]
-            if hints[field.name] is not str:
+        for entry in fields(cls):
+            name = entry.name
+            if name not in props:
+                if entry.default is MISSING and entry.default_factory is MISSING:
+                    raise ValueError(f"no {name!r}")
+                continue
+            value: Any = props[name]
+            if hints[name] is not str:
                 try:
                     value = json.loads(value)
                 except json.JSONDecodeError:
-                    raise ValueError(f"an unreadable {field.name!r}") from None
-            values[field.name] = tuple(value) if isinstance(value, list) else value
+                    raise ValueError(f"an unreadable {name!r}") from None
+            values[name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 
 

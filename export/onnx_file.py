@@ -69,6 +69,23 @@ def write_onnx(
     return folded
 
 
+def write_plainly(model: nn.Module, path: Path, image_shape: tuple[int, int, int], metadata: dict[str, str]) -> None:
+    """Write a model as PyTorch's exporter does by itself: nothing folded before. For comparison.
+
+    Args:
+        model: in eval mode, on the CPU.
+        path: the file to write.
+        image_shape: (C, H, W).
+        metadata: entries of the file's ``metadata_props``.
+
+    Raises:
+        UserError: the architecture cannot be exported.
+    """
+    proto = _trace(_written_out(model), image_shape, OPSET)
+    onnx.helper.set_model_props(proto, metadata)
+    path.write_bytes(proto.SerializeToString())
+
+
 def _written_out(model: nn.Module) -> nn.Module:
     """Make timm's attention multiply its matrices itself: the exporter knows fused attention of four axes only."""
     for module in model.modules():

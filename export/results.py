@@ -10,7 +10,7 @@ from rich.table import Table
 from zoo import provenance
 from zoo.attacks import format_eps
 from zoo.export.accuracy import Accuracy
-from zoo.export.latency import Latency
+from zoo.export.latency import Latency, Timing
 from zoo.export.metadata import Metadata
 from zoo.export.session import provider_name, resolve_device
 
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from zoo.export.bench import Settings
 
 
+PRECISION = "precision"
+
+
 @dataclass(frozen=True)
 class Row:
     """What was measured of one file.
 
     Attributes:
+        timing: latency by batch size, memory and start.
         latency_ratio: time over the dense backbone's, by batch size.
         note: why accuracies are missing, or ``""``.
         masking: signs of masked gradients on the model's card: accuracies under attack are not to be believed.
@@ -32,7 +36,7 @@ class Row:
     file: str
     bytes: int
     metadata: Metadata
-    latency: dict[int, Latency]
+    timing: Timing
     latency_ratio: dict[int, float]
     accuracies: tuple[Accuracy, ...] = ()
     note: str = ""
@@ -42,6 +46,20 @@ class Row:
     def is_dense(self) -> bool:
         """Whether this is the dense backbone that others are compared with."""
         return not self.metadata.weights_sha256
+
+    @property
+    def latency(self) -> dict[int, Latency]:
+        """By batch size."""
+        return self.timing.latency
+
+    @property
+    def theoretical_speedup(self) -> float:
+        """How many times fewer multiply-accumulates than the dense backbone's."""
+        return self.metadata.dense_macs / self.metadata.macs if self.metadata.macs else 1.0
+
+    def achieved_share(self, batch: int) -> float:
+        """Return the measured speed-up over the theoretical one."""
+        return 1 / self.latency_ratio[batch] / self.theoretical_speedup
 
 
 def report(rows: list[Row], settings: "Settings") -> dict[str, Any]:
@@ -64,14 +82,23 @@ def report(rows: list[Row], settings: "Settings") -> dict[str, Any]:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    kept = ("arch", "method", "data", "image_shape", "params", "macs", "weights_sha256")
+    kept = ("arch", "method", "data", "image_shape", "params", "macs", "weights_sha256", "target", "precision", "forms")
     return {
         "name": row.name,
         "dense_reference": row.is_dense,
         "file": row.file,
         "bytes": row.bytes,
         **{name: getattr(row.metadata, name) for name in kept},
-        "latency": [{**asdict(x), "ratio_to_dense": row.latency_ratio[x.batch]} for x in row.latency.values()],
+        "start_ms": row.timing.start_ms,
+        "theoretical_speedup": row.theoretical_speedup,
+        "latency": [
+            {
+                **asdict(x),
+                "ratio_to_dense": row.latency_ratio[x.batch],
+                "achieved_share_of_theoretical_speedup": row.achieved_share(x.batch),
+            }
+            for x in row.latency.values()
+        ],
         "accuracies": [asdict(x) for x in row.accuracies],
         "gradient_masking": list(row.masking),
         "note": row.note,
@@ -91,7 +118,9 @@ def table(rows: list[Row], settings: "Settings") -> Table:
     result.add_column(no_wrap=True)
     for row in rows:
         result.add_column(row.name, justify="right", overflow="fold")
-    columns = [_figures(row, settings.batch_size) for row in rows]
+    columns = [_figures(row, settings.throughput) for row in rows]
+    if all(row.metadata.precision == "fp32" for row in rows):
+        columns = [{label: cell for label, cell in c.items() if label != PRECISION} for c in columns]
     for label in columns[0]:
         result.add_row(label, *(column[label] for column in columns))
     for label in accuracies:
@@ -110,16 +139,30 @@ def _name(accuracy: Accuracy) -> str:
     return f"{accuracy.attack} {accuracy.norm} {format_eps(accuracy.eps)}"
 
 
-def _figures(row: Row, batch_size: int) -> dict[str, str]:
+def _figures(row: Row, batches: tuple[int, ...]) -> dict[str, str]:
     """Return a row's cells by label: sizes, then times."""
-    single, many = row.latency[1], row.latency[batch_size]
-    return {
+    single = row.latency[1]
+    cells = {
+        PRECISION: row.metadata.precision,
         "parameters": f"{row.metadata.params:,}",
         "MACs": f"{row.metadata.macs:,}",
-        "file, MB": f"{row.bytes / 1e6:.2f}",
+        "file, MB": f"{row.bytes / 1e6:.2f}" if row.bytes else "-",
         "ms, batch 1: median": f"{single.median_ms:.2f}",
         "  95th percentile": f"{single.p95_ms:.2f}",
+        "  99th percentile": f"{single.p99_ms:.2f}",
         "  median of dense": f"{row.latency_ratio[1]:.2f}",
-        f"images/s, batch {batch_size}": f"{many.images_per_second:,.0f}",
-        "  times dense": f"{1 / row.latency_ratio[batch_size]:.2f}",
+        "  of the MACs' speed-up": f"{row.achieved_share(1):.0%}",
     }
+    for batch in batches:
+        times_dense = f"{1 / row.latency_ratio[batch]:.2f}"
+        cells |= {
+            f"images/s, batch {batch}": f"{row.latency[batch].images_per_second:,.0f}",
+            # Labels are keys: with several batches each needs its own.
+            "  times dense" if len(batches) == 1 else f"  times dense, batch {batch}": times_dense,
+        }
+    largest = max(row.latency)
+    cells |= {
+        f"memory, MB, batch {largest}": f"{row.latency[largest].memory_mb:.0f}",
+        "start, ms": f"{row.timing.start_ms:.0f}",
+    }
+    return cells

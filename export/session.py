@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,21 +109,51 @@ def provider_name(device: Literal["cpu", "cuda"]) -> str:
     return first if isinstance(first, str) else first[0]
 
 
-def _open(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
-    if not path.is_file():
-        raise UserError(f"no ONNX file at {path}: write one with `zoo export RUN`")
+def open_session(model: Path | bytes, device: Literal["cpu", "cuda"], threads: int, stop_spinning: bool = False) -> Any:
+    """Open a graph in ONNX Runtime; its exceptions are passed on.
+
+    Args:
+        model: a file, or a file's content.
+        device: where to run it, or as much of it as the provider takes.
+        threads: of one operator on the CPU.
+        stop_spinning: threads stop waiting busily when a run ends, for several sessions in one process.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    if stop_spinning:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        if device == "cuda":
+            ort.preload_dlls()  # finds the libraries that come with PyTorch
+        return ort.InferenceSession(model, options, providers=PROVIDERS[device])
+
+
+def _open(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
+    if not path.is_file():
+        raise UserError(f"no ONNX file at {path}: write one with `zoo export RUN`")
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            if device == "cuda":
-                ort.preload_dlls()  # finds the libraries that come with PyTorch
-            return ort.InferenceSession(path, options, providers=PROVIDERS[device])
+        return open_session(path, device, threads)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        reason = str(error).splitlines()[0].rpartition(" : ")[2].replace(f"Load model from {path} failed:", "")
-        raise UserError(f"{path} is no ONNX file or a truncated one ({reason.rstrip('.')})") from None
+        raise UserError(_why_not(path, device, " ".join(str(error).split()))) from None
+
+
+def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
+    """Say what is wrong with a file that ONNX Runtime does not open."""
+    if "external" in error.lower() or "model_path must not be empty" in error:
+        lost = re.search(r"([\w.-]+\.(?:data|bin|weights|onnx_data|ext))\b", error)
+        what = f"the file {lost[1]}" if lost else "a file"
+        return (
+            f"{path} keeps its weights in {what} beside it, which is missing or too short: copy both, or export again"
+        )
+    operator = re.search(r"implementation for (?:the node )?\S*?(\w+)\((\d+)\)|No Op registered for (\w+)", error)
+    operator = operator or re.search(r"(\w+)\((?:-?\d+)\) is not a registered function/op", error)
+    if operator:
+        name = next(group for group in operator.groups() if group)
+        return f"{path} has the operator {name}, which {provider_name(device)} of this ONNX Runtime lacks: update it"
+    reason = error.rpartition(" : ")[2].replace(f"Load model from {path} failed:", "").strip()
+    return f"{path} is no ONNX file or a truncated one ({reason.rstrip('.')})"
 
 
 def _metadata(path: Path, session: Any) -> Metadata:

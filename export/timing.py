@@ -1,17 +1,18 @@
 """Time one exported file in a process of its own, which `zoo.export.latency` starts.
 
 By hand: ``echo '1 0.5' | python -m zoo.export.timing FILE.onnx cpu 2`` times batch 1 for half a second on
-2 threads. Each line of standard input is a request ``BATCH SECONDS``; each is answered by one line of JSON
-after `MARKER`.
+2 threads. Each line of standard input is a request ``BATCH SECONDS``, or ``start`` for the time that opening takes;
+each is answered by one line of JSON after `MARKER`.
 """
 
 import gc
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -29,55 +30,137 @@ FEWEST = 3
 """Timed runs of a round, however slow."""
 
 
-def runner(model: OnnxModel, batch: int) -> Callable[[], Any]:
-    """Return a function that classifies one batch of random images, which are on the device already."""
-    shape = (batch, *model.metadata.image_shape)
-    images = np.random.default_rng(0).random(shape, dtype=np.float32)
-    if model.device == "cpu":
-        return lambda: model.logits(images)
-    binding = model.session.io_binding()
-    binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, "cuda", 0))
-    binding.bind_output(OUTPUT, "cuda")
-    return lambda: model.session.run_with_iobinding(binding)
+class Timeable(Protocol):
+    """What can be timed."""
+
+    provider: str
+
+    def runner(self, batch: int) -> Callable[[], Any]:
+        """Return a function that classifies one batch of random images, which are on the device already."""
+        ...
+
+    def start_times(self) -> list[float]:
+        """Return how long it takes until a model is ready, in seconds, measured several times if that is cheap."""
+        ...
+
+
+class OnnxFile:
+    """An exported file."""
+
+    def __init__(self, path: Path, device: Any, threads: int) -> None:
+        self._open = lambda: OnnxModel(path, device, threads)
+        self.model = self._open()
+        self.provider = self.model.provider
+
+    def runner(self, batch: int) -> Callable[[], Any]:
+        """Return a function that classifies one batch of random images, which are on the device already."""
+        images = random_images(batch, self.model.metadata.image_shape)
+        if self.model.device == "cpu":
+            return lambda: self.model.logits(images)
+        binding = self.model.session.io_binding()
+        binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, "cuda", 0))
+        binding.bind_output(OUTPUT, "cuda")
+        return lambda: self.model.session.run_with_iobinding(binding)
+
+    def start_times(self) -> list[float]:
+        """Open the file a few times more: ONNX Runtime reads it and optimises its graph."""
+        return time_runs(self._open, 0.0)
+
+
+def random_images(batch: int, image_shape: tuple[int, int, int]) -> Any:
+    """Return images in [0, 1], float32, (batch, C, H, W)."""
+    return np.random.default_rng(0).random((batch, *image_shape), dtype=np.float32)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python's collector from running."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
     """Call ``run`` for about so many seconds and return the time of each call, in seconds."""
     times: list[float] = []
-    gc.collect()
-    gc.disable()
-    try:
-        end = time.perf_counter() + seconds
-        while len(times) < FEWEST or time.perf_counter() < end:
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-    finally:
-        gc.enable()
+    end = time.perf_counter() + seconds
+    while len(times) < FEWEST or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
     return times
+
+
+class Memory:
+    """The process's memory beyond what it had when this was made, in MB; 0 where Linux does not tell."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, that of the imports
+        self._before = _status("VmRSS")
+
+    def peak(self) -> float:
+        """Return the most there has been since."""
+        return max(0.0, _status("VmHWM") - self._before)
+
+
+def _status(entry: str) -> float:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(entry):
+                return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
 
 
 def _answer(content: dict[str, Any]) -> None:
     print(MARKER + json.dumps(content), flush=True)
 
 
-def main(argv: list[str]) -> None:
-    """Open the file and answer requests until standard input ends."""
-    path, device, threads = argv
+def serve(make: Callable[[], Timeable]) -> None:
+    """Make what is to be timed and answer requests until standard input ends."""
+    memory = Memory()
     try:
-        model = OnnxModel(Path(path), device, int(threads))  # type: ignore[arg-type]
+        model = make()
     except UserError as error:
         _answer({"error": str(error)})
         return
     _answer({"provider": model.provider})
     runners: dict[int, Callable[[], Any]] = {}
     for line in sys.stdin:
-        batch, seconds = line.split()
-        fresh = int(batch) not in runners
-        run = runners.setdefault(int(batch), runner(model, int(batch)))
-        for _ in range(FIRST_RUNS if fresh else WARM_RUNS):
-            run()
-        _answer({"times": time_runs(run, float(seconds))})
+        if line.strip() == "start":
+            _answer({"times": model.start_times()})
+            continue
+        words = line.split()
+        batch, seconds = int(words[0]), float(words[1])
+        try:
+            fresh = batch not in runners
+            run = runners.setdefault(batch, model.runner(batch)) if fresh else runners[batch]
+            for _ in range(FIRST_RUNS if fresh else WARM_RUNS):
+                run()
+            with no_collection():
+                times = time_runs(run, seconds)
+        except Exception as error:  # ONNX Runtime's and PyTorch's exceptions share no base of their own
+            _answer({"error": failed_run(batch, error)})
+            return
+        _answer({"times": times, "memory_mb": memory.peak()})
+
+
+def failed_run(batch: int, error: Exception) -> str:
+    """Say in one line why a batch could not be run."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    full = ("alloc", "out of memory", "CUBLAS_STATUS_ALLOC", "Array is too big", "maximum allowed dimension")
+    if isinstance(error, MemoryError) or any(word in text for word in full):
+        return f"a batch of {batch} images does not fit in memory: choose a smaller --batch-size ({text[:200]})"
+    return f"a batch of {batch} images cannot be run: {text[:300]}"
+
+
+def main(argv: list[str]) -> None:
+    """Serve the file, device and number of threads on the command line."""
+    path, device, threads = argv
+    serve(lambda: OnnxFile(Path(path), device, int(threads)))
 
 
 if __name__ == "__main__":

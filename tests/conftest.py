@@ -42,6 +42,11 @@ def _brief_measurement(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     monkeypatch.setattr("zoo.training.finish.quick_evaluation", brief)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_times_from_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["ZOO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def cifar10_dir() -> Path:
     """Folder with ``cifar-10-batches-py``, named by ZOO_DATA_DIR; tests that need it are skipped without."""

@@ -4,15 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from make_run import make_run
 
 from zoo import cli
 from zoo.card import Sanity
+from zoo.checkpoint import Checkpoint
 from zoo.errors import UserError
 from zoo.export.bench import Settings
 from zoo.export.latency import Latency, TimingProcess
+from zoo.export.metadata import Metadata
 from zoo.export.session import OnnxModel
-from zoo.export.timing import FEWEST, time_runs
+from zoo.export.timing import FEWEST, failed_run, time_runs
 from zoo.run import Run
 
 QUICK = ["--rounds", "2", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
@@ -23,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """Two runs of one architecture; the first has been exported."""
     folder = tmp_path_factory.mktemp("runs")
     first, second = make_run(folder / "first"), make_run(folder / "second", method="dense", compression=None)
-    cli.run(["export", str(first.folder)])
+    cli.run(["export", str(first.folder), "--target", "generic"])
     return first, second
 
 
@@ -70,7 +73,8 @@ def test_masked_gradients_are_flagged(
 
 def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:
     first, second = runs
-    argv = ["bench", str(first.folder), str(second.folder), *QUICK, "--n", "40", "--eps", "0.1,8/255"]
+    square = ["--square", "true", "--queries", "5"]
+    argv = ["bench", str(first.folder), str(second.folder), *QUICK, "--n", "40", "--eps", "0.1,8/255", *square]
     cli.run(argv)
     printed = capsys.readouterr().out
     assert printed.rstrip().splitlines()[-1] == f"saved in {first.folder / 'bench.json'}"
@@ -87,21 +91,30 @@ def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> 
     assert [row["dense_reference"] for row in (dense, *rows)] == [True, False, False]
     assert dense["params"] == first.card.dense_params
     assert dense["accuracies"] == []
+    assert dense["theoretical_speedup"] == 1
+    assert rows[0]["theoretical_speedup"] == pytest.approx(first.card.dense_macs / first.card.macs)
     assert rows[0]["bytes"] == (first.folder / "model.onnx").stat().st_size
-    assert rows[0]["bytes"] < 0.6 * dense["bytes"]
+    assert rows[0]["bytes"] < 0.7 * dense["bytes"]
     assert rows[0]["macs"] == first.card.macs
     for row in (dense, *rows):
         assert [latency["batch"] for latency in row["latency"]] == [1, 4]
         for latency in row["latency"]:
-            assert 0 < latency["median_ms"] <= latency["p95_ms"]
+            assert 0 < latency["median_ms"] <= latency["p95_ms"] <= latency["p99_ms"]
+            share = latency["achieved_share_of_theoretical_speedup"]
+            assert share * row["theoretical_speedup"] == pytest.approx(1 / latency["ratio_to_dense"])
+            assert 0 < latency["memory_mb"] < 2000
             assert latency["n"] >= 2 * FEWEST
             assert latency["images_per_second"] == pytest.approx(1e3 * latency["batch"] / latency["median_ms"])
             assert latency["ratio_to_dense"] > 0
+        assert 0 < row["start_ms"] < 60_000
     for row in rows:
         figures = [(x["attack"], x["norm"], x["eps"], x["n"]) for x in row["accuracies"]]
         linf = [("pgd", "Linf", 8 / 255, 40), ("pgd", "Linf", 0.1, 40)]
-        assert figures == [("clean", None, 0.0, 40), *linf]
-        for x in row["accuracies"][1:]:
+        direct = [("square", *figure[1:]) for figure in linf]
+        assert figures == [("clean", None, 0.0, 40), *linf, *direct]
+        assert all(x["accuracy"] <= row["accuracies"][0]["accuracy"] for x in row["accuracies"][3:])
+        assert all(x["pytorch_accuracy"] is None for x in row["accuracies"][3:])
+        for x in row["accuracies"][1:3]:
             assert x["accuracy"] == pytest.approx(x["pytorch_accuracy"], abs=0.051)
             assert x["options"]["steps"] == 10
 
@@ -132,6 +145,8 @@ def test_file_of_other_weights(runs: tuple[Run, Run], tmp_path: Path) -> None:
     [
         (["--threads", "0"], "threads must be at least 1"),
         (["--batch-size", "0"], "batch-size must be at least 1"),
+        (["--batch-size", "8,many"], "give whole numbers"),
+        (["--queries", "0"], "queries must be at least 1"),
         (["--eps", "1e400"], "eps"),
         (["--attacks", "pgg"], "did you mean pgd"),
         (["--norms", "L3"], "norm"),
@@ -150,6 +165,54 @@ def test_target_that_is_nothing(tmp_path: Path) -> None:
         cli.run(["bench", str(tmp_path / "nothing.onnx")])
 
 
+def test_a_batch_that_does_not_fit_in_memory(runs: tuple[Run, Run]) -> None:
+    with pytest.raises(UserError, match=r"a batch of 100000000000 images does not fit in memory: choose a smaller"):
+        cli.run(["bench", str(runs[0].folder), *QUICK, "--n", "0", "--batch-size", "100000000000"])
+
+
+def test_memory_that_onnx_runtime_cannot_have() -> None:
+    error = RuntimeError("bfc_arena.cc:376 Available memory of 0 is smaller: Failed to allocate memory for requested")
+    assert "does not fit in memory: choose a smaller --batch-size" in failed_run(7, error)
+    assert failed_run(7, ValueError("other")) == "a batch of 7 images cannot be run: other"
+
+
+@pytest.mark.slow
+def test_baselines(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    """PyTorch's own exporter, int8 of the dense model and torch.compile stand beside the run."""
+    result = tmp_path / "out.json"
+    options = ["--baselines", "true", "--n", "0", "--batch-size", "2,4", "--json", str(result)]
+    cli.run(["bench", str(runs[0].folder), *QUICK[:4], "--threads", "1", "--device", "cpu", *options])
+    rows = {row["name"]: row for row in json.loads(result.read_text())["rows"]}
+    kinds = ("dense", "torch.onnx.export", "dense int8", "torch.compile")
+    assert list(rows) == [*(f"test_resnet ({kind})" for kind in kinds), "first"]
+    assert all([latency["batch"] for latency in row["latency"]] == [1, 2, 4] for row in rows.values())
+    assert rows["test_resnet (dense int8)"]["bytes"] < 0.5 * rows["test_resnet (dense)"]["bytes"]
+    assert rows["test_resnet (torch.compile)"]["bytes"] == 0
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(UserError, match="must not be negative"):
         Settings(n=-1)
+
+
+def test_a_checkpoint_is_measured_like_its_run(train_tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train_tiny("lowrank", compression=0.5)
+    images = torch.rand(3, *run.card.image_shape)
+    with torch.no_grad():
+        torch.testing.assert_close(Checkpoint(run.folder / "last.ckpt").model()(images), run.model()(images))
+    metadata = Checkpoint(run.folder / "last.ckpt").metadata()
+    of_run = Metadata.of(run.card)
+    same = ("arch", "method", "params", "macs", "dense_params", "dense_macs", "ranks", "class_names", "mean", "std")
+    assert all(getattr(metadata, name) == getattr(of_run, name) for name in same)
+
+
+def test_checkpoints_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(UserError, match="no checkpoint at"):
+        cli.run(["bench", str(path)])
+    path.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"lies without its config\.yaml"):
+        cli.run(["bench", str(path)])
+    (tmp_path / "config.yaml").write_text("arch: test_resnet\n")
+    with pytest.raises(UserError, match="is no checkpoint of a training, or a damaged one"):
+        cli.run(["bench", str(path)])

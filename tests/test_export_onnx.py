@@ -1,9 +1,12 @@
 import contextlib
 import io
+import json
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +21,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from zoo import cli
 from zoo.errors import UserError
 from zoo.export import onnx_file
+from zoo.export.choice import apply_forms
 from zoo.export.exporter import export_model
 from zoo.export.fold import fold_batch_norm
+from zoo.export.forms import Form
 from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
 from zoo.export.parity import LIMIT, check_parity
@@ -39,7 +44,7 @@ def printed(run: Run) -> str:
     """What `zoo export RUN` prints; the file is there then."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        cli.run(["export", str(run.folder)])
+        cli.run(["export", str(run.folder), "--target", "generic"])
     assert err.getvalue() == ""
     return out.getvalue()
 
@@ -50,24 +55,27 @@ def path(run: Run, printed: str) -> Path:
 
 
 def test_graph_is_factorized(run: Run, path: Path) -> None:
-    folded = fold_batch_norm(run.model(), run.card.image_shape)
+    forms = OnnxModel(path, "cpu").metadata.forms
+    chosen = {name: Form(entry["split"], entry["rank"]) for name, entry in forms.items()}
+    folded = fold_batch_norm(apply_forms(run.model(), chosen), run.card.image_shape)
     graph = onnx.load(path).graph
     elements = sum(math.prod(tensor.dims) for tensor in graph.initializer)
     constants = 16  # mean, std and shapes
     assert sum(p.numel() for p in folded.parameters()) <= elements + constants
     assert elements <= sum(p.numel() for p in folded.parameters()) + constants
-    assert elements < 0.55 * run.card.dense_params
+    assert elements < 0.65 * run.card.dense_params
 
     kinds = Counter(node.op_type for node in graph.node)
     assert kinds["Conv"] == sum(isinstance(module, nn.Conv2d) for module in folded.modules())
     assert kinds["Gemm"] + kinds["MatMul"] == sum(isinstance(m, nn.Linear) for m in folded.modules())
     assert kinds["BatchNormalization"] == 0
-    assert sum(isinstance(module, FactorPair) for module in folded.modules()) > 5
+    assert sum(isinstance(module, FactorPair) for module in folded.modules()) > 2
 
 
 def test_metadata_round_trip(run: Run, path: Path) -> None:
     metadata = OnnxModel(path, "cpu").metadata
-    assert metadata == Metadata.of(run.card)
+    assert replace(metadata, forms={}) == Metadata.of(run.card)
+    assert metadata.forms
     assert metadata.class_names == CLASSES
     assert metadata.weights_sha256 == run.card.weights.sha256
     assert metadata.ranks == run.card.ranks
@@ -91,13 +99,17 @@ def test_any_batch(run: Run, path: Path, batch: int) -> None:
 
 
 def test_command_says_what_it_wrote(run: Run, printed: str, path: Path) -> None:
-    factorized = sum(isinstance(module, FactorPair) for module in run.model().modules())
-    lines = printed.splitlines()
-    assert f"{factorized} factorized layers" in lines[0]
-    assert "(batch 1)" in lines[1]
-    assert "(batch 5)" in lines[1]
-    assert lines[2] == f"saved in {path}"
-    assert len(lines) == 3
+    pairs = [name for name, module in run.model().named_modules() if isinstance(module, FactorPair)]
+    report = json.loads(path.with_name("model.onnx.json").read_text())
+    *layers, forms, sizes, parity, saved = printed.splitlines()
+    assert list(report["layers"]) == pairs
+    assert sum(1 + int((re.findall(r"and (\d+) more", line) or [0])[0]) for line in layers) == len(pairs)
+    assert all("dense" in line and "cost" in line for line in layers)
+    assert forms.startswith("forms estimated for any machine: ")
+    assert f"{sum(layer['rank'] > 0 for layer in report['layers'].values())} factorized layers" in sizes
+    assert "(batch 1)" in parity
+    assert "(batch 5)" in parity
+    assert saved == f"saved in {path}"
 
 
 def test_file_tells_nothing_of_the_machine(path: Path) -> None:

@@ -1,5 +1,7 @@
+import re
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -46,6 +48,46 @@ def test_foreign_names(tmp_path: Path) -> None:
 
 def test_no_metadata(tmp_path: Path) -> None:
     assert "its metadata has no 'zoo_version'" in error_of(identity(tmp_path / "a.onnx", INPUT, OUTPUT))
+
+
+def test_weights_in_another_file(tmp_path: Path) -> None:
+    """They are lost, or cut short."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in (INPUT, OUTPUT)]
+    weight = onnx.numpy_helper.from_array(np.ones((2, 2), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", [INPUT, "w"], [OUTPUT])], "g", values[:1], values[1:], [weight]
+    )
+    path = tmp_path / "a.onnx"
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(proto, path, save_as_external_data=True, location="a.bin", size_threshold=0)
+    (tmp_path / "a.bin").write_bytes(b"12")
+    assert "keeps its weights in a file beside it, which is missing or too short" in error_of(path)
+    (tmp_path / "a.bin").unlink()
+    assert "keeps its weights in the file a.bin beside it, which is missing" in error_of(path)
+
+
+@pytest.mark.parametrize(("domain", "operator"), [("", "Sharpen"), ("my.operators", "Sharpen")])
+def test_operators_that_the_provider_lacks(tmp_path: Path, domain: str, operator: str) -> None:
+    path = identity(tmp_path / "a.onnx", INPUT, OUTPUT)
+    proto = onnx.load(path)
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = operator, domain
+    if domain:
+        proto.opset_import.append(helper.make_opsetid(domain, 1))
+    onnx.save(proto, path)
+    assert f"has the operator {operator}, which CPUExecutionProvider of this ONNX Runtime lacks" in error_of(path)
+
+
+def test_a_type_that_the_provider_lacks(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in (INPUT, OUTPUT)]
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["a"], to=TensorProto.INT16),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Cast", ["b"], [OUTPUT], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    path = tmp_path / "a.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    assert re.search(r"has the operator (Relu|Max), which CPUExecutionProvider", error_of(path))
 
 
 @no_cuda

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -44,6 +46,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             aside.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Return where zoo keeps what it can have again: ``ZOO_CACHE``, or the system's place for caches."""
+    return Path(os.environ.get("ZOO_CACHE") or platformdirs.user_cache_path("zoo")).expanduser()
 
 
 def sha256(path: Path) -> str:

@@ -19,7 +19,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.export.bench import Settings
 
     add = parser.add_argument
-    add("targets", nargs="+", type=Path, metavar="RUN|FILE.onnx", help="Runs, published models or exported files.")
+    what = "Runs, published models, checkpoints (RUN/last.ckpt) or exported files."
+    add("targets", nargs="+", type=Path, metavar="RUN|CHECKPOINT|FILE", help=what)
     add_hub(parser)
     parser.add_fields(Settings)
     add("--attacks", type=str, default="pgd", help="Attacks that make the adversarial examples: fgsm,pgd.")
@@ -79,9 +80,12 @@ def open_target(path: Path, hub: str | None = None) -> "Target":
     from zoo.export.exporter import ONNX_FILE, export_model
     from zoo.export.metadata import Metadata
     from zoo.export.session import OnnxModel
+    from zoo.export.settings import ExportSettings
     from zoo.hub.runs import open_run
     from zoo.run import CARD, Run
 
+    if path.suffix == ".ckpt":
+        return _open_checkpoint(path)
     if path.suffix == ".onnx" and not path.is_dir():
         metadata = OnnxModel(path, "cpu").metadata
         if (path.parent / CARD).is_file():
@@ -92,11 +96,26 @@ def open_target(path: Path, hub: str | None = None) -> "Target":
     run = open_run(path, hub)
     file = run.folder / ONNX_FILE
     if not file.is_file():
-        export_model(run.model(), Metadata.of(run.card), file)
+        export_model(run.model(), Metadata.of(run.card), file, ExportSettings())
     metadata = OnnxModel(file, "cpu").metadata
     if metadata.weights_sha256 != run.card.weights.sha256:
         raise UserError(f"{file} has other weights than the run has now: `zoo export {path}` again")
     return Target(run.name, file, metadata, run.model, _masking(run))
+
+
+def _open_checkpoint(path: Path) -> "Target":
+    """Export a checkpoint beside itself, unless the file is there already."""
+    from zoo.checkpoint import Checkpoint
+    from zoo.export.bench import Target
+    from zoo.export.exporter import export_model
+    from zoo.export.session import OnnxModel
+    from zoo.export.settings import ExportSettings
+
+    checkpoint, file = Checkpoint(path), path.with_suffix(".onnx")
+    if not file.is_file() or OnnxModel(file, "cpu").metadata.weights_sha256 != checkpoint.sha256:
+        export_model(checkpoint.model(), checkpoint.metadata(), file, ExportSettings())
+    name = f"{path.parent.resolve().name}/{path.name}"
+    return Target(name, file, OnnxModel(file, "cpu").metadata, checkpoint.model)
 
 
 def _masking(run: "Run") -> tuple[str, ...]:

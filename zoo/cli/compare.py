@@ -97,4 +97,4 @@ def _latencies(comparison: "Comparison") -> dict[str, float]:
     found = measure(
         files, device=resolve_device("auto"), threads=default_threads(), batches=(1,), rounds=5, seconds=0.3
     )
-    return {name: latency[1].median_ms for name, latency in zip(first, found, strict=True)}
+    return {name: timing.latency[1].median_ms for name, timing in zip(first, found, strict=True)}

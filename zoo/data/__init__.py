@@ -53,4 +53,4 @@ def load_test(
     return source.fetch(indices), source.labels[indices]
 
 
-__all__ = ["DATA", "DataSet", "load_test", "open_data"]
+__all__ = ["DATA", "DataSet", "load_test", "open_data", "stratified"]

@@ -1,10 +1,8 @@
 """Where downloaded models are kept: one folder per version of a model, complete or not there."""
 
-import os
 from functools import partial
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
@@ -25,11 +23,6 @@ from zoo.hub.index import Entry, FileEntry
 
 WAIT = 1800.0
 """Seconds to wait for another process that downloads the same model."""
-
-
-def cache_folder() -> Path:
-    """Return the folder of downloaded models: ``ZOO_CACHE``, or the system's place for caches."""
-    return Path(os.environ.get("ZOO_CACHE") or platformdirs.user_cache_path("zoo")).expanduser()
 
 
 def fetch(hub: Hub, name: str, entry: Entry, progress: bool = True) -> Path:

@@ -1,0 +1,74 @@
+"""What `zoo export` did, as lines for the screen and as plain data."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from zoo import provenance
+from zoo.export.exporter import Exported
+from zoo.export.parity import LIMIT
+from zoo.export.whole_graph import MERGED, fastest
+
+
+def report(done: Exported) -> dict[str, Any]:
+    """Return it as plain data: the choice for each layer with its reason and times, parity, accuracies."""
+    return {
+        "file": done.path.name,
+        "bytes": done.bytes,
+        "params": done.params,
+        "factorized_layers": done.factorized,
+        "target": done.metadata.target,
+        "precision": done.metadata.precision,
+        "parity": {str(batch): value for batch, value in done.parity.items()},
+        "graphs": done.graphs,
+        "layers": done.metadata.forms,
+        "accuracies": [
+            {"name": c.name, "fp32": asdict(c.before), done.metadata.precision: asdict(c.after), "drop": c.drop}
+            for c in done.changes
+        ],
+        "processor": provenance.cpu_name(),
+        "versions": provenance.versions(),
+    }
+
+
+def lines(done: Exported) -> list[str]:
+    """Return it for the screen: layers of equal forms together, sizes, parity, accuracies, the file."""
+    found = [*_forms(done)]
+    found.append(
+        f"{done.bytes / 1e6:.2f} MB, {done.params:,} parameters, {done.factorized} factorized layers"
+        + (f", {done.metadata.precision}" if done.metadata.precision != "fp32" else "")
+    )
+    parity = ", ".join(f"{value:.1e} (batch {batch})" for batch, value in done.parity.items())
+    found.append(f"largest difference of logits from PyTorch, relative: {parity}; limit {LIMIT:.0e}")
+    for change in done.changes:
+        found.append(
+            f"{change.name}: {change.after.accuracy:.2%} in {done.metadata.precision}, {change.before.accuracy:.2%} "
+            f"in fp32, {change.after.n} images"
+        )
+    found.append(f"saved in {done.path}")
+    return found
+
+
+def _forms(done: Exported) -> list[str]:
+    if not done.choices:
+        return []
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, choice in done.choices.items():
+        alike.setdefault((str(choice.form), choice.reason), []).append(name.removeprefix("backbone."))
+    names = [group[0] + (f" and {len(group) - 1} more" if len(group) > 1 else "") for group in alike.values()]
+    width, column = max(map(len, names)), max(len(form) for form, _ in alike)
+    found = [f"{name:{width}}  {form:{column}}  {why}" for name, (form, why) in zip(names, alike, strict=True)]
+    kinds = Counter(
+        "one dense layer" if not c.form.rank else "padded" if c.form != c.trained else "as trained"
+        for c in done.choices.values()
+    )
+    how = "estimated for any machine" if done.metadata.target == "generic" else f"measured on this {_machine(done)}"
+    found.append(f"forms {how}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    if MERGED in done.graphs:
+        ratio = done.graphs[fastest(done.graphs)] / done.graphs[MERGED]
+        found.append(f"the whole graph takes {ratio:.2f} of the time that it takes with all layers dense, batch 1")
+    return found
+
+
+def _machine(done: Exported) -> str:
+    return "GPU" if done.metadata.target == "cuda" else f"processor ({provenance.cpu_name()})"

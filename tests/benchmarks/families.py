@@ -1,0 +1,168 @@
+"""Take one small member of every timm module all the way, and write the table docs/families.md.
+
+Usage: python tests/benchmarks/families.py [--only resnet10t,vgg11] [--results families.json] [--table docs/families.md]
+
+Each member runs in a process of its own, at 50 % compression: convert, two training steps, export, comparison with ONNX
+Runtime, file size and latency beside the dense model. Results are kept in the JSON file after each member, so that the
+same command after an interruption goes on from there; the table is written from all that it holds.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+MARKER = "@family "
+COMPRESSION = 0.5
+STAGES = ("builds", "converts", "trains", "exports")
+MINUTES = 15
+
+
+def take(arch: str, threads: int) -> dict[str, Any]:
+    """Return what became of one member: the stages it passed, the reason why it stopped, and its figures."""
+    import torch
+    from test_families import NATIVE_SIZE, metadata
+
+    from zoo.backbone import create_backbone, with_normalization
+    from zoo.budget import Budget
+    from zoo.cost import count_macs, count_params
+    from zoo.errors import UserError
+    from zoo.export.exporter import export_model
+    from zoo.export.latency import measure
+    from zoo.export.onnx_file import write_onnx
+    from zoo.methods import METHODS
+
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    size = NATIVE_SIZE.get(arch, 64)
+    shape, found = (3, size, size), {"arch": arch, "size": size, "passed": [], "reason": ""}
+    half, quarter = (0.5,) * 3, (0.25,) * 3
+    with tempfile.TemporaryDirectory() as folder:
+        dense_file, file = Path(folder) / "dense.onnx", Path(folder) / "model.onnx"
+        try:
+            method = METHODS.get("robust_lowrank")(init="random")
+            model = create_backbone(arch, 10, shape)
+            found |= {"dense_params": count_params(model), "dense_macs": count_macs(model, shape)}
+            found["passed"].append("builds")
+            dense = with_normalization(model, half, quarter).eval()
+            try:
+                write_onnx(dense, dense_file, shape, metadata(arch, shape).to_props())
+            except UserError as error:
+                raise UserError(f"even dense, {error}") from None
+            found["dense_bytes"] = dense_file.stat().st_size
+            ranks = method.plan(model, Budget(compression=COMPRESSION))
+            model = with_normalization(method.convert(model, ranks), half, quarter).train()
+            found["passed"].append("converts")
+            optimizer = torch.optim.SGD(method.parameter_groups(model, 1e-4), lr=0.001)
+            for _ in range(2):
+                optimizer.zero_grad()
+                loss = method.loss(model, torch.rand(4, *shape), torch.arange(4))["loss"]
+                loss.backward()
+                optimizer.step()
+            if not torch.isfinite(loss):
+                raise UserError(f"the loss is {float(loss)}")
+            found["passed"].append("trains")
+            deployed = method.finish(model).eval()
+            done = export_model(deployed, metadata(arch, shape), file)
+            found |= {"params": count_params(deployed), "bytes": done.bytes, "parity": max(done.parity.values())}
+            found["passed"].append("exports")
+            timings = measure([dense_file, file], device="cpu", threads=threads, batches=(1,), rounds=7, seconds=0.2)
+            found["ratio"] = timings[1].latency[1].ratio_to(timings[0].latency[1])
+        except UserError as error:
+            found["reason"] = str(error)
+        except Exception as error:  # what timm's code raises is the result
+            found["reason"] = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return found
+
+
+def in_process(arch: str, threads: int) -> dict[str, Any]:
+    """Run one member in a process of its own, whose death is a result too."""
+    command = [sys.executable, __file__, "--member", arch, "--threads", str(threads)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * MINUTES)
+    except subprocess.TimeoutExpired:
+        return {"arch": arch, "passed": [], "reason": f"took more than {MINUTES} minutes"}
+    for line in done.stdout.splitlines():
+        if line.startswith(MARKER):
+            return json.loads(line.removeprefix(MARKER))
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return {"arch": arch, "passed": [], "reason": f"the process ended with code {done.returncode}: {last}"}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Lay the results out as a page in Markdown, a row per timm module."""
+    import timm
+    from timm.models import model_entrypoint
+
+    from zoo import provenance
+
+    rows = sorted((model_entrypoint(arch).__module__.rpartition(".")[2], r) for arch, r in results.items())
+    whole = sum("exports" in r["passed"] for _, r in rows)
+    head = ("module", "member", "pixels", "parameters", *STAGES, "parity", "file, MB", "of dense", "ms of dense")
+    lines = [
+        "# Families",
+        "",
+        f"One small member of each timm module with `robust_lowrank` at {COMPRESSION:.0%} compression, written by",
+        "`python tests/benchmarks/families.py`: " + f"{whole} of {len(rows)} go all the way. Parity is the largest",
+        "difference of logits between PyTorch and ONNX Runtime over the largest logit. Latency is at batch 1 beside",
+        f"the dense model, forms by the cost model; {provenance.cpu_name()}, timm {timm.__version__}.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+    ]
+    for module, r in rows:
+        marks = ["yes" if stage in r["passed"] else "no" for stage in STAGES]
+        cells = [
+            module,
+            r["arch"],
+            str(r.get("size", "")),
+            f"{r['dense_params']:,}" if "dense_params" in r else "",
+            *marks,
+        ]
+        if "bytes" in r:
+            cells += [f"{r['parity']:.0e}", f"{r['bytes'] / 1e6:.1f}", f"{r['bytes'] / r['dense_bytes']:.2f}"]
+            cells.append(f"{r['ratio']:.2f}" if "ratio" in r else "")
+        else:
+            cells += [""] * 4
+        lines.append("| " + " | ".join(cells) + " |")
+    stopped = [f"- {r['arch']}: {r['reason']}" for _, r in rows if r["reason"]]
+    if stopped:
+        lines += ["", "What stopped the others:", "", *stopped]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing, one member after the other, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="members, separated by commas; default: one of every module")
+    parser.add_argument("--results", type=Path, default=Path("families.json"))
+    parser.add_argument("--table", type=Path, default=ROOT / "docs/families.md")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--member", help="take this one in this process and print its result")
+    options = parser.parse_args()
+    if options.member:
+        print(MARKER + json.dumps(take(options.member, options.threads)))
+        return
+    from test_families import FAMILIES
+
+    results = json.loads(options.results.read_text()) if options.results.is_file() else {}
+    for arch in options.only.split(",") if options.only else FAMILIES:
+        if arch not in results:
+            begin = time.time()
+            results[arch] = in_process(arch, options.threads)
+            options.results.write_text(json.dumps(results, indent=1) + "\n")
+            passed = ", ".join(results[arch]["passed"]) or "nothing"
+            print(f"{arch}: {passed} {results[arch]['reason']} ({time.time() - begin:.0f} s)", flush=True)
+    options.table.write_text(table(results))
+    print(f"saved in {options.table}")
+
+
+if __name__ == "__main__":
+    main()
