@@ -24,6 +24,10 @@ class Parser(ArgumentParser):
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]
             raise unknown_name("option", unknown[1], options)
+        choice = re.search(r'key "([\w.]+)": Expected a typing.Literal\[(.*?)\]. Got value: (\S+)', message)
+        if choice:
+            options = [option.strip("' ") for option in choice[2].split(",")]
+            raise unknown_name(f"--{choice[1].replace('_', '-')}", choice[3], options)
         raise UserError(re.sub(r"\s+", " ", f"{self.prog}: {message}"))
 
     def add_fields(self, cls: type, skip: tuple[str, ...] = ()) -> None:

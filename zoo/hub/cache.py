@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from zoo.errors import UserError
-from zoo.files import sha256
+from zoo.files import cache_folder, sha256
 from zoo.hub._base import Hub
 from zoo.hub.download import download
 from zoo.hub.index import Entry, FileEntry
