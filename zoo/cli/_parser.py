@@ -24,7 +24,7 @@ class Parser(ArgumentParser):
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]
             raise unknown_name("option", unknown[1], options)
-        choice = re.search(r'key "([\w.]+)": Expected a typing.Literal\[(.*?)\]. Got value: (\S+)', message)
+        choice = re.search(r'key "([\w.]+)":\s+Expected a typing.Literal\[(.*?)\]. Got value: (\S+)', message)
         if choice:
             options = [option.strip("' ") for option in choice[2].split(",")]
             raise unknown_name(f"--{choice[1].replace('_', '-')}", choice[3], options)
