@@ -1,6 +1,7 @@
 """Shared fixtures: small models, finished runs, and real data where it is at hand."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from zoo.evaluation import LipschitzBound, condition_numbers, evaluate, sanity
+from zoo.evaluation import LipschitzBound, condition_numbers, evaluate, quick_evaluation, sanity
 from zoo.evaluation.report import Report
 from zoo.methods import Method
 
@@ -25,21 +26,27 @@ def _same_numbers_every_time() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _brief_measurement(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _brief_measurement() -> Iterator[None]:
     """Measure no attack and no Lipschitz bound after a training: they take three times as long as it does here.
 
     Tests of what a finished run says of itself are marked ``measured``.
     """
-    if "measured" in request.keywords:
-        return
 
     def brief(deployed, trained, images, labels, sweeps, *, device) -> Report:
         found = evaluate(deployed, images, labels, (), device=device, progress=False)
         unbounded = LipschitzBound(None, "not measured")
         return Report(found, sanity(deployed, images, labels, found), condition_numbers(trained), unbounded)
 
-    monkeypatch.setattr("zoo.training.finish.quick_evaluation", brief)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo.training.finish.quick_evaluation", brief)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _whole_measurement(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "measured" in request.keywords:
+        monkeypatch.setattr("zoo.training.finish.quick_evaluation", quick_evaluation)
 
 
 @pytest.fixture(autouse=True, scope="session")

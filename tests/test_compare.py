@@ -28,7 +28,6 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return commands
 
 
-@pytest.mark.measured
 def test_each_contender_is_trained_once_with_each_seed(in_process, tmp_path: Path, capsys) -> None:
     out = ["--out", str(tmp_path / "c"), "--seeds", "0,1"]
     zoo(["compare", "lowrank", *out, *SHARED])

@@ -159,7 +159,13 @@ def go_all_the_way(arch: str, folder: Path, size: int = 64) -> None:
     export_model(deployed, metadata(arch, shape), folder / "model.onnx")
 
 
-@pytest.mark.parametrize("arch", timm.list_models("test_*"))
+SOON = ("test_byobnet", "test_convnext", "test_efficientnet", "test_mambaout", "test_maxvit", "test_resnet", "test_vit")
+"""Tried in every run of the suite; the others need `pytest -m slow tests/test_families.py`."""
+
+
+@pytest.mark.parametrize(
+    "arch", [pytest.param(x, marks=() if x in SOON else pytest.mark.slow) for x in timm.list_models("test_*")]
+)
 def test_models_made_for_tests(arch: str, tmp_path: Path) -> None:
     if arch in UNSUPPORTED:
         with pytest.raises(UserError, match=UNSUPPORTED[arch]):

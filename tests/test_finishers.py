@@ -32,7 +32,7 @@ QUICKLY = ["--finish", "rift", "--finish.epochs", "1", "--finish.n", "60", "--fi
 def robust_run(tmp_path_factory) -> Path:
     """A run of robust_lowrank that was trained adversarially on a few digits."""
     folder = tmp_path_factory.mktemp("runs") / "robust"
-    small = ["--arch", "test_resnet", "--epochs", "3", "--n", "60", "--compression", "0.5"]
+    small = ["--arch", "test_resnet", "--epochs", "2", "--n", "20", "--compression", "0.5"]
     zoo(["train", *small, "--adversary", "fgsm_rs", "--precision", "32-true", "--device", "cpu", "--out", str(folder)])
     return folder
 

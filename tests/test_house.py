@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import zoo.methods
+from zoo.cli import run as run_command
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -82,22 +85,18 @@ def test_python_in_the_documents_is_valid() -> None:
             compile(block, document.name, "exec")
 
 
-def test_the_method_in_the_documents_is_one_file(tmp_path: Path) -> None:
+def test_the_method_in_the_documents_is_one_file(tmp_path: Path, monkeypatch, capsys) -> None:
     """The page on adding a method is followed to the letter: it must train."""
     page = (ROOT / "docs/adding_a_method.md").read_text()
     code = re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1]
     folder = tmp_path / "methods"
     folder.mkdir()
     (folder / "soft_lowrank.py").write_text(code)
-    script = (
-        f"import zoo.methods; zoo.methods.__path__.append({str(folder)!r})\n"
-        "from zoo.cli import run\n"
-        "run(['list', '--methods'])\n"
-        f"run(['train', '--arch', 'test_resnet', '--method', 'soft_lowrank', '--method.beta', '0.01', '--epochs', '1',"
-        f" '--n', '30', '--out', {str(tmp_path / 'run')!r}])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "soft_lowrank" in done.stdout
+    monkeypatch.setattr(zoo.methods, "__path__", [*zoo.methods.__path__, str(folder)])
+    run_command(["list", "--methods"])
+    assert "soft_lowrank" in capsys.readouterr().out
+    out, small = str(tmp_path / "run"), ["--arch", "test_resnet", "--epochs", "1", "--n", "30"]
+    run_command(["train", *small, "--method", "soft_lowrank", "--method.beta", "0.01", "--out", out])
+    monkeypatch.delitem(sys.modules, "zoo.methods.soft_lowrank")
     assert "beta: 0.01" in (tmp_path / "run/config.yaml").read_text()
     assert "penalty" in (tmp_path / "run/metrics.csv").read_text().splitlines()[0]

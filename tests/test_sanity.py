@@ -78,7 +78,7 @@ def test_a_masked_model_is_flagged(masked, sign, digits):
 def test_square_finds_what_masked_gradients_hide(digits):
     """Rounding is no defence: the black-box part of AutoAttack breaks images that gradients cannot."""
     model, images, labels = Rounded(digits[0]).eval(), *digits[1:]
-    found = evaluate(model, images[:40], labels[:40], [Sweep(AutoAttack(), (0.1,))])
+    found = evaluate(model, images[:24], labels[:24], [Sweep(AutoAttack(), (0.1,))])
     assert found[1].parts["fab_t"] > found[1].parts["square"]
     assert "black_box_stronger" in sanity(model, images, labels, found).failures
 
