@@ -55,6 +55,11 @@ class Found:
         """Return a folder with its files, downloaded if need be; see `zoo.hub.cache.fetch`."""
         return fetch(self.hub, self.name, self.entry, progress)
 
+    def card_file(self) -> Path:
+        """Return where its card is; nothing else is downloaded for it."""
+        alone = self.entry.model_copy(update={"files": {"card.json": self.entry.files["card.json"]}})
+        return fetch(self.hub, self.name, alone, progress=False) / "card.json"
+
 
 def published(addresses: str | None = None) -> dict[str, Found]:
     """Return every model of the hubs, by name; of two with one name, the one in the earlier hub.

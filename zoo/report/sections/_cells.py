@@ -9,11 +9,13 @@ from zoo.report.figures import RunFigures
 from zoo.report.table import Cell
 
 
-def run_cell(run: RunFigures) -> Cell:
-    """Return a run's name with its colour."""
+def run_cell(run: RunFigures, link: str = "") -> Cell:
+    """Return a run's name with its colour, leading to an address if there is one."""
     sample = svg.swatch(run.style, line=False)
     parts = re.split(r"(?<=[-_/])", run.name)  # where a narrow screen may break it
     name = Markup("<wbr>").join(parts)
+    if link:
+        name = Markup('<a href="{}">{}</a>').format(link, name)
     return Cell(Markup('<span class="name">{}<span>{}</span></span>').format(sample, name), run.name)
 
 

@@ -42,6 +42,19 @@ def sanity(runs: Sequence[RunFigures]) -> Section:
     return Section("sanity", "Can the attacks be believed?", blocks)
 
 
+def masking_warnings(runs: Sequence[RunFigures]) -> list[Text]:
+    """Return a warning for each run that failed a check."""
+    return [
+        Text(
+            f"{run.name}: gradients are masked ({', '.join(run.card.sanity.failures).replace('_', ' ')}), so its "
+            "accuracies under attack are not to be believed.",
+            warning=True,
+        )
+        for run in runs
+        if run.card.sanity and run.card.gradient_masking
+    ]
+
+
 def _row(run: RunFigures) -> list[Cell]:
     checked = run.card.sanity
     if checked is None:

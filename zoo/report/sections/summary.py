@@ -5,22 +5,15 @@ from collections.abc import Sequence
 from zoo.attacks import format_eps
 from zoo.report.cases import Key, accuracies, clean, reference
 from zoo.report.figures import RunFigures
-from zoo.report.page import Block, Section, Text
+from zoo.report.page import Block, Section
 from zoo.report.sections._cells import run_cell
+from zoo.report.sections.sanity import masking_warnings
 from zoo.report.table import Cell, Column, Table, number, percent, text
 
 
 def summary(runs: Sequence[RunFigures]) -> Section:
     """Return one table with a row per run."""
-    blocks: list[Block] = [
-        Text(
-            f"{run.name}: gradients are masked ({', '.join(run.card.sanity.failures).replace('_', ' ')}), so its "
-            "accuracies under attack are not to be believed.",
-            warning=True,
-        )
-        for run in runs
-        if run.card.sanity and run.card.gradient_masking
-    ]
+    blocks: list[Block] = [*masking_warnings(runs)]
     keys = [key for key in (reference(runs, "Linf"), reference(runs, "L2")) if key is not None]
     timed, mixed = any(run.timing for run in runs), len({run.card.data for run in runs}) > 1
     columns = [

@@ -10,15 +10,22 @@ from zoo.report.pareto import pareto_front, steps
 from zoo.report.scale import Scale
 
 Cost = Callable[[RunFigures], float | None]
+Gain = tuple[str, str, Cost]
+"""An accuracy: its name in files, its name on the page, and how much of it a run has."""
 
 
 def tradeoff(runs: Sequence[RunFigures]) -> Section:
     """Return a chart for each pair of an accuracy (clean, under attack in each norm) and a cost (size, latency)."""
-    gains: list[tuple[str, str, Cost]] = [("clean", "clean accuracy", lambda run: clean(run.card))]
+    gains: list[Gain] = [("clean", "clean accuracy", lambda run: clean(run.card))]
     for norm in ("Linf", "L2"):
         key = reference(runs, norm)
         if key is not None:
             gains.append((norm.lower(), f"accuracy under {key_text(key)}", _under(key)))
+    return Section("tradeoff", "Accuracy against size and latency", tradeoff_blocks(runs, gains))
+
+
+def tradeoff_blocks(runs: Sequence[RunFigures], gains: Sequence[Gain]) -> list[Block]:
+    """Return a chart for each accuracy against size and against latency on each machine, and how to read them."""
     costs: list[tuple[str, str, Cost]] = [("parameters", "parameters", lambda run: run.card.params)]
     conditions = list(dict.fromkeys(run.timing.conditions for run in runs if run.timing))
     for i, condition in enumerate(conditions):
@@ -35,7 +42,7 @@ def tradeoff(runs: Sequence[RunFigures]) -> Section:
         for gain_name, gain_text, gain in gains
     ]
     blocks: list[Block] = [
-        Text("Up and to the left is better. The dotted steps are the Pareto front: below them, another run is as good.")
+        Text("Up and to the left is better. The dotted steps are the Pareto front: below them, another is as good.")
     ]
     if not conditions:
         blocks.append(Text("No latency was measured: zoo bench RUN writes it into the run's folder."))
@@ -43,7 +50,7 @@ def tradeoff(runs: Sequence[RunFigures]) -> Section:
         numbered = [f"({i + 1}) {x}" if len(conditions) > 1 else x for i, x in enumerate(conditions)]
         blocks.append(Text(f"Latency is the median in ONNX Runtime: {'; '.join(numbered)}."))
     blocks.append(Gallery(charts))
-    return Section("tradeoff", "Accuracy against size and latency", blocks)
+    return blocks
 
 
 def _under(key: Key) -> Cost:
@@ -73,5 +80,5 @@ def _chart(runs: Sequence[RunFigures], name: str, gain_text: str, cost_text: str
             Series("Pareto front", tuple(front), kind="front"),
             *(Series(run.name, (points[run.name],), run.style, "points") for run in runs if run.name in points),
         ),
-        note=f"Not measured: {', '.join(missing)}." if missing else "",
+        note=f"Not shown: {', '.join(missing)}." if missing else "",
     )

@@ -1,0 +1,301 @@
+"""The leaderboard: like is compared with like, what is not to be believed has no rank, every figure is a card's."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from html_page import EVIL, Elements, chromium
+from hub_server import FaultyServer
+from make_hub import L2, LINF, PARTS, autoattack, make_card, pgd, write_hub
+from refresh_readme import README, refreshed
+
+from zoo.card import Card, Threat
+from zoo.cli import run as zoo
+from zoo.errors import UserError
+from zoo.files import sha256
+from zoo.hub.search import BUNDLED, published
+from zoo.leaderboard import gather, write_leaderboard, write_robustbench
+from zoo.leaderboard.robustbench import standard_autoattack
+from zoo.leaderboard.standings import lowest, standings
+
+STRONG, SMALL, MASKED, OTHER, HUNDRED, NEVER = NAMES = tuple(
+    f"resnet18.{tag}" for tag in ("strong", "small", "masked", "other", "hundred", "never")
+)
+
+
+def cards() -> list[Card]:
+    strong = make_card(STRONG, LINF, [autoattack(LINF, 0.48), pgd(LINF, 0.52), autoattack(L2, 0.55)], ms=8.0)
+    made = strong.provenance.model_copy(update={"command": EVIL})
+    return [
+        strong.model_copy(update={"provenance": made, "licence": EVIL}),
+        make_card(SMALL, LINF, [pgd(LINF, 0.40)], params=1000, ms=0.5, hardware=EVIL),
+        make_card(MASKED, LINF, [pgd(LINF, 0.79)], masked=True, ms=3.0, hardware="A third"),
+        make_card(OTHER, L2, [pgd(L2, 0.30), autoattack(LINF, 0.01)]),
+        make_card(HUNDRED, LINF, [autoattack(LINF, 0.6)], data="cifar100"),
+        make_card(NEVER, None, []),
+    ]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hub(tmp_path_factory.mktemp("hub") / "hub", cards())
+
+
+@pytest.fixture(scope="module")
+def page(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("page") / "the board.html"
+    zoo(["leaderboard", "--hub", str(hub), "--out", str(page)])
+    return page
+
+
+@pytest.fixture(scope="module")
+def elements(page: Path) -> Elements:
+    return Elements(page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def data(page: Path) -> dict:
+    return json.loads(page.with_suffix(".json").read_text())
+
+
+def column(table: list[list[tuple[str, str]]], title: str) -> list[str]:
+    place = [text.strip().split("\n")[0] for text, _ in table[0]].index(title)
+    return [row[place][1] for row in table[1:]]
+
+
+def test_each_table_has_one_data_set_and_threat_model_and_all_that_were_measured_there(data: dict) -> None:
+    tables = {(t["data"], t["norm"], t["eps"]): [row["name"] for row in t["rows"]] for t in data["tables"]}
+    assert tables[("cifar10", "Linf", 8 / 255)] == [STRONG, SMALL, OTHER, MASKED]
+    assert tables[("cifar10", "L2", 0.5)] == [STRONG, OTHER]
+    assert tables[("cifar100", "Linf", 8 / 255)] == [HUNDRED]
+    judged_by = {(c.data, c.threat_model.norm, c.threat_model.eps) for c in cards() if c.threat_model}
+    bundled = [Card.load(path) for path in BUNDLED.glob("*/card.json")]
+    assert set(tables) == judged_by | {(c.data, c.threat_model.norm, c.threat_model.eps) for c in bundled}
+
+
+def test_every_figure_is_that_of_the_card(hub: Path, data: dict, elements: Elements) -> None:
+    found = published(str(hub))
+    assert set(data["models"]) == set(found)
+    for table in data["tables"]:
+        threat = Threat(norm=table["norm"], eps=table["eps"])
+        for row in table["rows"]:
+            robust = found[row["name"]].entry.summary.robust_at(threat)
+            assert (row["robust"], row["n"]) == (robust.accuracy, robust.n)
+    for name, model in data["models"].items():
+        summary = found[name].entry.summary
+        for key in ("clean", "params", "macs", "latency_ms", "method", "data"):
+            assert model[key] == getattr(summary, key)
+        assert model["card_sha256"] == found[name].entry.files["card.json"].sha256
+    for shown, table in zip(elements.tables, data["tables"], strict=False):
+        names = [row["name"] for row in table["rows"]]
+        assert column(shown, "model") == names
+        assert column(shown, "clean") == [str(data["models"][name]["clean"]) for name in names]
+        assert column(shown, "parameters") == [str(data["models"][name]["params"]) for name in names]
+        believed = [str(row["robust"]) if not row["gradient_masking"] else "" for row in table["rows"]]
+        assert column(shown, "robust") == believed
+
+
+def test_masked_gradients_are_flagged_and_never_lead(page: Path, elements: Elements) -> None:
+    """Its accuracy under attack is the highest of all, and still it is last, outside the charts, and no best."""
+    table = elements.tables[0]
+    assert column(table, "model")[-1] == MASKED
+    assert column(table, "masking")[-1] == "masked"
+    warnings = [values for tag, values in elements.found if tag == "p" and values.get("class") == "warning"]
+    assert len(warnings) == 1
+    charts = re.findall(r"<svg viewBox.*?</svg>", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert any(f"{STRONG}:" in chart for chart in charts)
+    assert not any(f"{MASKED}:" in chart for chart in charts)
+    assert 'data-value="" class="number  bad">79.0</td>' in page.read_text(encoding="utf-8")
+
+
+def test_latencies_of_different_machines_are_told_apart(elements: Elements) -> None:
+    head, *rows = elements.tables[0]
+    place = next(i for i, (title, _) in enumerate(head) if title.strip().startswith("ms"))
+    assert [row[place] for row in rows] == [
+        ("8.00 (1)", "8.0"),
+        ("0.50 (2)", "0.5"),
+        ("1.00 (1)", "1.0"),
+        ("3.00 (3)", "3.0"),
+    ]
+    text = "".join(elements.texts)
+    assert "(3) CPUExecutionProvider, A third, 2 threads" in text
+    assert f"(2) CPUExecutionProvider, {EVIL}, 2 threads" in text
+
+
+def test_each_row_leads_to_the_card_as_the_hub_has_it_and_to_its_command(
+    page: Path, hub: Path, elements: Elements
+) -> None:
+    ids = {values["id"] for _, values in elements.found if "id" in values}
+    targets = {values["href"] for tag, values in elements.found if tag == "a"}
+    assert {target[1:] for target in targets if target.startswith("#")} == ids - {f"made-{NEVER}"}
+    linked = {page.parent / target.replace("%20", " ") for target in targets if not target.startswith("#")}
+    assert linked == set(page.with_suffix("").glob("*.json"))
+    for name in NAMES:
+        assert f"made-{name}" in ids
+        assert sha256(page.with_suffix("") / f"{name}.json") == sha256(hub / name / "card.json")
+
+
+def test_models_without_a_measurement_are_named(elements: Elements) -> None:
+    assert f"so they are in no table: {NEVER}." in "".join(elements.texts)
+
+
+def test_the_page_loads_nothing_and_what_a_card_holds_is_text(page: Path, elements: Elements) -> None:
+    assert not re.search(r"https?:|@import|url\(", page.read_text(encoding="utf-8"))
+    assert not any({"src", "srcset", "action"} & set(values) for _, values in elements.found)
+    assert sum(tag == "script" for tag, _ in elements.found) == 1
+    assert "".join(elements.texts).count(EVIL) >= 3  # the command, the licence, the processor
+
+
+def test_of_a_hub_elsewhere_only_the_cards_are_downloaded(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    server = FaultyServer(hub)
+    with server.running():
+        zoo(["leaderboard", "resnet18.s*", "--hub", server.address, "--out", str(tmp_path / "page.html")])
+    assert {path for path, _ in server.requests} == {"/index.json", *(f"/{n}/card.json" for n in (STRONG, SMALL))}
+    models = json.loads((tmp_path / "page.json").read_text())["models"]
+    assert {model["hub"] for model in models.values()} == {server.address}
+
+
+def test_of_equal_accuracies_the_stronger_attack_is_named() -> None:
+    card = make_card(STRONG, LINF, [pgd(LINF, 0.4), autoattack(LINF, 0.4), pgd(L2, 0.1)])
+    assert lowest(card, LINF).attack == "autoattack"
+    assert lowest(card, Threat(norm="Linf", eps=0.0313)) is None
+    assert lowest(card, Threat(norm="Linf", eps=0.0313725)) is not None
+
+
+def test_models_are_chosen_by_name_and_data(hub: Path, tmp_path: Path) -> None:
+    zoo(["leaderboard", "--data", "digits", "--hub", str(hub), "--out", str(tmp_path / "page.html")])
+    assert all(name.startswith("test_") for name in json.loads((tmp_path / "page.json").read_text())["models"])
+    with pytest.raises(UserError, match="no model to compare"):
+        zoo(["leaderboard", "vgg*", "--hub", str(hub), "--out", str(tmp_path / "none.html")])
+    with pytest.raises(UserError, match=r"ends in \.html"):
+        zoo(["leaderboard", "--hub", str(hub), "--out", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page.json", "page"}
+
+
+def test_a_damaged_card_is_named_and_an_older_page_stays(hub: Path, tmp_path: Path) -> None:
+    broken, page = tmp_path / "hub", tmp_path / "page.html"
+    shutil.copytree(hub, broken)
+    (broken / SMALL / "card.json").write_text("{}")
+    page.write_text("old")
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        zoo(["leaderboard", "--hub", str(broken), "--out", str(page)])
+    assert page.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eps": 4 / 255},
+        {"n": 999},
+        {"attack": "apgd"},
+        {"parts": dict.fromkeys(PARTS[:3], 0.5)},
+        {"skipped": {"apgd_t": "fewer than 4 classes"}},
+        {"options": {"restarts": 1, "seed": 0, "gradients": "bf16"}},
+        {"options": {"restarts": 2, "seed": 0}},
+    ],
+)
+def test_only_the_whole_standard_autoattack_counts_for_robustbench(changes: dict) -> None:
+    whole = autoattack(LINF, 0.4)
+    assert standard_autoattack(make_card(STRONG, LINF, [whole, pgd(LINF, 0.3)]), LINF) == whole
+    card = make_card(STRONG, LINF, [autoattack(LINF, 0.4, **changes), pgd(LINF, 0.3)])
+    assert standard_autoattack(card, LINF) is None
+
+
+def test_robustbench_gets_a_file_per_benchmark_and_the_rest_are_named(tmp_path: Path) -> None:
+    done = write_robustbench({card.name: card for card in cards()}, tmp_path)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")}
+    ten = {f"cifar10/Linf/{STRONG}.json", f"cifar10/L2/{STRONG}.json", f"cifar10/Linf/{OTHER}.json"}
+    assert files == ten | {f"cifar100/Linf/{HUNDRED}.json"}
+    assert {tmp_path / file for file in files} == set(done.files)
+    assert set(done.left_out) == {SMALL, MASKED, NEVER}
+    info = json.loads((tmp_path / f"cifar10/Linf/{STRONG}.json").read_text())
+    assert (info["dataset"], info["eps"], info["clean_acc"], info["autoattack_acc"]) == (
+        "cifar10", "8/255", "80.0", "48.0",
+    )  # fmt: skip
+    assert json.loads((tmp_path / f"cifar10/L2/{STRONG}.json").read_text())["eps"] == "0.5"
+    assert "1,000 test images" in info["footnote"]
+    assert info["unreliable"] is False
+
+
+def test_robustbench_files_have_the_fields_of_its_tables(tmp_path: Path) -> None:
+    """Its leaderboard sorts by the accuracy and shows the others; numbers are percentages in strings."""
+    fields = {
+        *("link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture"),
+        *("eps", "clean_acc", "reported", "autoattack_acc", "footnote", "unreliable"),
+    }
+    card = make_card(STRONG, LINF, [autoattack(LINF, 0.48123)], clean=0.8, masked=True)
+    (file,) = write_robustbench({STRONG: card}, tmp_path).files
+    info = json.loads(file.read_text())
+    assert set(info) == fields
+    assert info["unreliable"] is True
+    assert "masked gradients: zero gradients" in info["footnote"]
+    assert float(info["autoattack_acc"]) / 100 == pytest.approx(0.48123, abs=5e-5)
+    assert all(isinstance(info[key], str) for key in ("eps", "clean_acc", "autoattack_acc", "venue", "link"))
+
+
+def test_what_was_filled_in_by_hand_stays_and_what_was_measured_does_not(tmp_path: Path) -> None:
+    (file,) = write_robustbench({STRONG: make_card(STRONG, LINF, [autoattack(LINF, 0.4)])}, tmp_path).files
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"authors": "A. Author", "autoattack_acc": "99.0"}))
+    better = {STRONG: make_card(STRONG, LINF, [autoattack(LINF, 0.45)])}
+    write_robustbench(better, tmp_path)
+    info = json.loads(file.read_text())
+    assert (info["authors"], info["autoattack_acc"]) == ("A. Author", "45.0")
+    file.write_text("[]")
+    with pytest.raises(UserError, match="no JSON object"):
+        write_robustbench(better, tmp_path)
+
+
+def test_the_command_says_who_is_left_out_for_robustbench(
+    hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    zoo(["leaderboard", "--hub", str(hub), "--out", str(tmp_path / "x.html"), "--robustbench", str(tmp_path / "info")])
+    printed = capsys.readouterr().out
+    assert "4 files for RobustBench" in printed
+    assert f"left out {SMALL}: no whole standard AutoAttack at Linf 8/255 or L2 0.5" in printed
+    assert "test_resnet.robust_lowrank50_digits: RobustBench has no digits" in printed
+
+
+def test_the_bundled_models_make_a_page(tmp_path: Path) -> None:
+    models = gather(published(""))
+    written = write_leaderboard(models, tmp_path / "page.html")
+    assert written.tables == len(standings(models)) >= 1
+    assert {model.hub for model in models} == {"bundled"}
+    assert str(BUNDLED) not in written.page.read_text() + written.data.read_text()
+
+
+def test_the_readme_s_table_of_models_is_that_of_the_cards() -> None:
+    """When it fails: python tests/refresh_readme.py."""
+    text = README.read_text()
+    assert refreshed(text) == text
+    before, command, table = text.partition("$ zoo list --models\n")
+    wrong, changes = re.subn(r"\d\d\.\d%", "12.3%", table, count=1)
+    assert changes == 1
+    assert refreshed(before + command + wrong) == text
+
+
+@pytest.mark.slow
+def test_a_browser_sorts_the_leaderboard_and_keeps_the_masked_last(page: Path, tmp_path: Path) -> None:
+    probe = """<script>
+      const table = document.querySelector("table"), head = [...table.tHead.rows[0].cells];
+      const column = head.findIndex(c => c.textContent.startsWith("robust"));
+      const names = () => [...table.tBodies[0].rows].map(r => r.cells[0].dataset.value);
+      const button = head[column].querySelector("button"), seen = [names()];
+      button.click(); seen.push(names()); button.click(); seen.push(names());
+      document.title = JSON.stringify([seen, document.documentElement.scrollWidth - innerWidth]);
+    </script></body>"""
+    probed = tmp_path / "probe.html"
+    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    browser = [chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"]
+    done = subprocess.run(
+        [*browser, "--window-size=500,900", "--dump-dom", probed.as_uri()], capture_output=True, text=True, timeout=60
+    )
+    (start, down, up), overflow = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1])
+    assert start == down == [STRONG, SMALL, OTHER, MASKED]
+    assert up == [OTHER, SMALL, STRONG, MASKED]
+    assert overflow <= 0
