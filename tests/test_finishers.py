@@ -25,7 +25,7 @@ from zoo.training.fine_tuning import fine_tune
 from zoo.training.module import Classifier
 from zoo.training.parts import Parts
 
-QUICKLY = ["--finish", "rift", "--finish.epochs", "1", "--finish.n", "60", "--finish.lr", "1"]
+QUICKLY = ["--finish", "rift", "--finish.epochs", "1", "--finish.n", "20", "--finish.lr", "1"]
 
 
 @pytest.fixture(scope="module")

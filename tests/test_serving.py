@@ -38,7 +38,7 @@ SHAPE = (3, 32, 24)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose images are not square, packed in every way into its own folder; tracing it once is enough."""
     run = make_run(tmp_path_factory.mktemp("serving") / "my run", image_shape=SHAPE)
-    zoo(["export", str(run.folder)])
+    zoo(["export", str(run.folder), "--target", "generic"])
     for how in (Packaging("onnx", True), Packaging("triton"), Packaging("kserve", True)):
         pack(run, how.default_output(run.folder), how)
     return run
@@ -183,7 +183,7 @@ def test_other_models_in_a_repository_stay(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_writes_a_repository_with_preprocessing(run: Run, tmp_path: Path, capsys) -> None:
     options = ["--layout", "triton", "--embed-preprocessing", "true", "-o", str(tmp_path / "models")]
-    zoo(["export", str(run.folder), *options])
+    zoo(["export", str(run.folder), "--target", "generic", *options])
     printed = capsys.readouterr().out
     assert "with preprocessing inside, by size of the images: " in printed
     assert ort.InferenceSession(tmp_path / "models/my_run/1/model.onnx").get_inputs()[0].type == "tensor(uint8)"

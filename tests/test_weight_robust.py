@@ -152,6 +152,7 @@ def test_it_goes_with_a_method_and_an_adversary(tmp_path) -> None:
     out = tmp_path / "run"
     recipe = ["--arch", "test_resnet", "--epochs", "1", "--n", "20", "--adversary", "fgsm_rs", "--device", "cpu"]
     more = ["--regularize", "weight_robust", "--regularize.weight", "0.1", "--trainer.limit_train_batches", "2"]
+    more += ["--trainer.log_every_n_steps", "1"]
     zoo(["train", *recipe, *more, "--out", str(out)])
     assert Run(out).card.training["regularize"]["weight"] == 0.1
     assert [x["name"] for x in Run(out).card.applied] == ["robust_lowrank", "fgsm_rs", "weight_robust"]
