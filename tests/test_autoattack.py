@@ -38,7 +38,7 @@ def linear() -> tuple[nn.Module, Tensor, Tensor]:
     with torch.no_grad():
         layer.bias.copy_(-0.5 * layer.weight.sum(1))
     model = nn.Sequential(nn.Flatten(), layer).eval()
-    images = 0.5 + 0.3 * (torch.rand(40, *SHAPE) - 0.5)
+    images = 0.5 + 0.3 * (torch.rand(80, *SHAPE) - 0.5)
     return model, images, model(images).argmax(1)
 
 
