@@ -170,6 +170,11 @@ def test_a_published_command_names_no_folder_of_its_machine() -> None:
     assert without_places(command) == "zoo train --arch resnet18 --data-dir DIR --config mine.yaml --lr 0.1"
 
 
+def test_a_bundled_model_is_what_its_card_says(capsys: pytest.CaptureFixture) -> None:
+    cli(["verify", "test_resnet.robust_lowrank50_digits", "--n", "50"])
+    assert "1 models agree" in capsys.readouterr().out
+
+
 def test_every_bundled_model_is_small_and_complete() -> None:
     models = read_index(open_hub(str(BUNDLED))).models
     assert models
