@@ -88,6 +88,15 @@ def test_fine_tuning_keeps_the_ranks_and_the_constraints(tmp_path, monkeypatch: 
     assert yaml.safe_load((out / "config.yaml").read_text())["init"] == NAME
 
 
+@pytest.mark.parametrize("method", ["rank_adaptive", "magnitude_prune"])
+def test_a_start_whose_ranks_have_fallen_is_not_cut_again(method: str, train_tiny, tmp_path) -> None:
+    start = train_tiny(method, "start", compression=0.5)
+    out = tmp_path / "again"
+    cli(["train", "--init", str(start.folder), "--epochs", "1", "--n", "60", "--device", "cpu", "--out", str(out)])
+    assert Run(out).card.ranks == start.card.ranks
+    assert Run(out).card.params == start.card.params
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

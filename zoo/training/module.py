@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.adversaries.none import NoAdversary
 from zoo.attacks.pgd import PGD
+from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.callbacks.conditioning import log_interval
 from zoo.channels import fit_shapes_
 from zoo.config import TrainConfig
@@ -187,8 +188,9 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the method's callbacks."""
-        return self.method.callbacks(budget(self.config))
+        """Return the method's callbacks; a training that starts from a finished model keeps its ranks."""
+        callbacks = self.method.callbacks(budget(self.config))
+        return [x for x in callbacks if not (self.config.init and isinstance(x, RankSchedule))]
 
     def probe(self) -> tuple[Tensor, Tensor]:
         """Return a few training images, in [0, 1], and their labels: the same ones whenever asked."""
