@@ -87,6 +87,16 @@ def curve(attack: str, *points: tuple[float, float]) -> list[Evaluation]:
     return [Evaluation(attack=attack, norm="Linf", eps=eps, accuracy=a, n=1000) for eps, a in points]
 
 
+def test_more_steps_of_one_attack_may_break_more(digits):
+    few, many = (
+        Evaluation(attack="pgd", norm="L2", eps=0.3, accuracy=a, n=1000, options={"steps": steps})
+        for steps, a in ((10, 0.6), (20, 0.5))
+    )
+    assert sanity(*digits, [few, many]).failures == ()
+    fewer_left = few.model_copy(update={"accuracy": 0.4})
+    assert sanity(*digits, [fewer_left, many]).failures == ("not_monotone",)
+
+
 @pytest.mark.parametrize(
     ("evaluations", "sign"),
     [

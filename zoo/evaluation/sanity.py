@@ -71,8 +71,13 @@ def _monotone(evaluations: Sequence[Evaluation]) -> bool:
         for weak in attacked
         for strong in attacked
         if weak.norm == strong.norm and weak.eps <= strong.eps
-        if STRENGTH.index(weak.attack) <= STRENGTH.index(strong.attack)
+        if _strength(weak) <= _strength(strong)
     )
+
+
+def _strength(e: Evaluation) -> tuple[int, int]:
+    """Return the place of an attack among `STRENGTH`, and among those of one name its steps."""
+    return STRENGTH.index(e.attack), e.options.get("steps", 0)
 
 
 def _black_box_stronger(evaluations: Sequence[Evaluation]) -> bool:
