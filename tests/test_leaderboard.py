@@ -61,6 +61,11 @@ def data(page: Path) -> dict:
     return json.loads(page.with_suffix(".json").read_text())
 
 
+def table_with(elements: Elements, name: str) -> list[list[tuple[str, str]]]:
+    """Return the first table that ranks a model; the hub that comes with zoo has tables of its own."""
+    return next(table for table in elements.tables if any(row[0][1] == name for row in table[1:]))
+
+
 def column(table: list[list[tuple[str, str]]], title: str) -> list[str]:
     place = [text.strip().split("\n")[0] for text, _ in table[0]].index(title)
     return [row[place][1] for row in table[1:]]
@@ -100,7 +105,7 @@ def test_every_figure_is_that_of_the_card(hub: Path, data: dict, elements: Eleme
 
 def test_masked_gradients_are_flagged_and_never_lead(page: Path, elements: Elements) -> None:
     """Its accuracy under attack is the highest of all, and still it is last, outside the charts, and no best."""
-    table = elements.tables[0]
+    table = table_with(elements, MASKED)
     assert column(table, "model")[-1] == MASKED
     assert column(table, "masking")[-1] == "masked"
     warnings = [values for tag, values in elements.found if tag == "p" and values.get("class") == "warning"]
@@ -112,7 +117,7 @@ def test_masked_gradients_are_flagged_and_never_lead(page: Path, elements: Eleme
 
 
 def test_latencies_of_different_machines_are_told_apart(elements: Elements) -> None:
-    head, *rows = elements.tables[0]
+    head, *rows = table_with(elements, MASKED)
     place = next(i for i, (title, _) in enumerate(head) if title.strip().startswith("ms"))
     assert [row[place] for row in rows] == [
         ("8.00 (1)", "8.0"),
