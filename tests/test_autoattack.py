@@ -139,7 +139,7 @@ def bumpy():
     with torch.no_grad():
         model[1].weight.mul_(6)
         model[3].weight.mul_(4)
-    images = torch.rand(24, *SHAPE)
+    images = torch.rand(60, *SHAPE)
     return model, images, model(images).argmax(1)
 
 
@@ -151,7 +151,7 @@ def test_autoattack_leaves_nothing_standing_that_one_of_its_parts_breaks(norm, b
     assert 0 < together.double().mean() < 1
     for part in AutoAttack(norm=norm).parts(CLASSES):
         # Each part draws its randomness for those that stand, so single images at the border may differ.
-        assert (together & ~part(model, images, labels, eps).robust).double().mean() <= 1 / 24 + 1e-9
+        assert (together & ~part(model, images, labels, eps).robust).double().mean() <= 0.02
 
 
 def test_autoattack_is_the_standard_one():
