@@ -1,10 +1,12 @@
 """Take one small member of every timm module all the way, and write the table docs/families.md.
 
-Usage: python tests/benchmarks/families.py [--only resnet10t,vgg11] [--results families.json] [--table docs/families.md]
+Usage: python tests/benchmarks/families.py [--only resnet10t,vgg11] [--workers 2] [--threads 1]
+       [--results families.json] [--table docs/families.md]
 
 Each member runs in a process of its own, at 50 % compression: convert, two training steps, export, comparison with ONNX
 Runtime, file size and latency beside the dense model. Results are kept in the JSON file after each member, so that the
-same command after an interruption goes on from there; the table is written from all that it holds.
+same command after an interruption goes on from there; the table is written from all that it holds. Members are taken by
+as many workers as told; latencies are ratios of interleaved runs, so that what else goes on meets both graphs alike.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,12 @@ def take(arch: str, threads: int) -> dict[str, Any]:
 
 def in_process(arch: str, threads: int) -> dict[str, Any]:
     """Run one member in a process of its own, whose death is a result too."""
+    begin = time.monotonic()
+    result = _in_process(arch, threads)
+    return result | {"seconds": round(time.monotonic() - begin)}
+
+
+def _in_process(arch: str, threads: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--member", arch, "--threads", str(threads)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60 * MINUTES)
@@ -96,7 +105,7 @@ def in_process(arch: str, threads: int) -> dict[str, Any]:
     return {"arch": arch, "passed": [], "reason": f"the process ended with code {done.returncode}: {last}"}
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
+def table(results: dict[str, dict[str, Any]], threads: int) -> str:
     """Lay the results out as a page in Markdown, a row per timm module."""
     import timm
     from timm.models import model_entrypoint
@@ -112,7 +121,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         f"One small member of each timm module with `robust_lowrank` at {COMPRESSION:.0%} compression, written by",
         "`python tests/benchmarks/families.py`: " + f"{whole} of {len(rows)} go all the way. Parity is the largest",
         "difference of logits between PyTorch and ONNX Runtime over the largest logit. Latency is at batch 1 beside",
-        f"the dense model, forms by the cost model; {provenance.cpu_name()}, timm {timm.__version__}.",
+        f"the dense model, forms by the cost model; {provenance.cpu_name()}, threads: {threads}, timm {timm.__version__}.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
@@ -139,12 +148,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run what is missing, one member after the other, and write the table."""
+    """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="members, separated by commas; default: one of every module")
     parser.add_argument("--results", type=Path, default=Path("families.json"))
     parser.add_argument("--table", type=Path, default=ROOT / "docs/families.md")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="members taken at a time")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each worker")
     parser.add_argument("--member", help="take this one in this process and print its result")
     options = parser.parse_args()
     if options.member:
@@ -153,14 +163,15 @@ def main() -> None:
     from test_families import FAMILIES
 
     results = json.loads(options.results.read_text()) if options.results.is_file() else {}
-    for arch in options.only.split(",") if options.only else FAMILIES:
-        if arch not in results:
-            begin = time.time()
-            results[arch] = in_process(arch, options.threads)
+    missing = [arch for arch in (options.only.split(",") if options.only else FAMILIES) if arch not in results]
+    with ThreadPoolExecutor(options.workers) as pool:
+        for done in as_completed([pool.submit(in_process, arch, options.threads) for arch in missing]):
+            result = done.result()
+            results[result["arch"]] = result
             options.results.write_text(json.dumps(results, indent=1) + "\n")
-            passed = ", ".join(results[arch]["passed"]) or "nothing"
-            print(f"{arch}: {passed} {results[arch]['reason']} ({time.time() - begin:.0f} s)", flush=True)
-    options.table.write_text(table(results))
+            passed = ", ".join(result["passed"]) or "nothing"
+            print(f"{result['arch']}: {passed} {result['reason']} ({result['seconds']} s)", flush=True)
+    options.table.write_text(table(results, options.threads))
     print(f"saved in {options.table}")
 
 
