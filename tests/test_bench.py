@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from zoo.errors import UserError
 from zoo.export.bench import Settings
 from zoo.export.latency import Latency, TimingProcess
 from zoo.export.metadata import Metadata
-from zoo.export.session import OnnxModel
-from zoo.export.timing import FEWEST, failed_run, time_runs
+from zoo.export.session import OnnxModel, failed_run
+from zoo.export.timing import FEWEST, time_runs
 from zoo.run import Run
 
 QUICK = ["--rounds", "2", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
@@ -177,6 +178,25 @@ def test_memory_that_onnx_runtime_cannot_have() -> None:
     error = RuntimeError("bfc_arena.cc:376 Available memory of 0 is smaller: Failed to allocate memory for requested")
     assert "does not fit in memory: choose a smaller --batch-size" in failed_run(7, error)
     assert failed_run(7, ValueError("other")) == "a batch of 7 images cannot be run: other"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process")
+def test_memory_that_runs_out_while_a_file_is_timed(runs: tuple[Run, Run]) -> None:
+    import resource
+
+    with TimingProcess(runs[0].folder / "model.onnx", "cpu", 1) as process:
+        assert process.time(1, 0.0)
+        pages = int(Path(f"/proc/{process._process.pid}/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + 2**28
+        resource.prlimit(process._process.pid, resource.RLIMIT_AS, (limit, limit))
+        with pytest.raises(UserError, match=r"a batch of 100000 images does not fit in memory: choose a smaller"):
+            process.time(100_000, 0.0)
+
+
+def test_images_that_the_graph_does_not_take(runs: tuple[Run, Run]) -> None:
+    model = OnnxModel(runs[0].folder / "model.onnx", "cpu")
+    with pytest.raises(UserError, match="a batch of 3 images cannot be run: "):
+        model.logits(np.zeros((3, 1, 9, 9), np.float32))
 
 
 @pytest.mark.slow
