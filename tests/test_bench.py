@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from zoo.card import Sanity
 from zoo.checkpoint import Checkpoint
 from zoo.errors import UserError
 from zoo.export.bench import Settings
-from zoo.export.latency import Latency, TimingProcess
+from zoo.export.latency import Latency, Timing, TimingProcess
 from zoo.export.metadata import Metadata
+from zoo.export.results import Row, table
 from zoo.export.session import OnnxModel, failed_run
 from zoo.export.timing import FEWEST, time_runs
 from zoo.run import Run
@@ -96,7 +98,9 @@ def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> 
     assert dense["params"] == first.card.dense_params
     assert dense["accuracies"] == []
     assert dense["theoretical_speedup"] == 1
-    assert rows[0]["theoretical_speedup"] == pytest.approx(first.card.dense_macs / first.card.macs)
+    of_file = OnnxModel(first.folder / "model.onnx", "cpu").metadata
+    assert (rows[0]["graph_params"], rows[0]["graph_macs"]) == (of_file.graph_params, of_file.graph_macs)
+    assert rows[0]["theoretical_speedup"] == pytest.approx(first.card.dense_macs / rows[0]["graph_macs"])
     assert rows[0]["bytes"] == (first.folder / "model.onnx").stat().st_size
     assert rows[0]["bytes"] < 0.6 * dense["bytes"]
     assert rows[0]["macs"] == first.card.macs
@@ -121,6 +125,36 @@ def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> 
         for x in row["accuracies"][1:3]:
             assert x["accuracy"] == pytest.approx(x["pytorch_accuracy"], abs=0.051)
             assert x["options"]["steps"] == 10
+
+
+def row_of(metadata: Metadata) -> Row:
+    latency = Latency.of(1, [[0.001] * 3])
+    return Row("a", "a.onnx", 1, metadata, Timing({1: latency}, 1.0), {1: 0.5})
+
+
+def test_the_speed_up_is_that_of_the_graph_that_is_timed(runs: tuple[Run, Run]) -> None:
+    """Half the time at a quarter of the graph's multiply-accumulates is half of what they promise."""
+    metadata = replace(Metadata.of(runs[0].card), params=100, macs=10, dense_macs=200)
+    assert row_of(metadata).achieved_share(1) == pytest.approx(0.1)
+    merged = row_of(replace(metadata, graph_params=150, graph_macs=50))
+    assert merged.theoretical_speedup == 4
+    assert merged.achieved_share(1) == pytest.approx(0.5)
+    cells = {label: cells for label, *cells in lines_of([row_of(metadata), merged])}
+    assert cells["parameters"] == ["100", "150"]
+    assert cells["parameters as trained"] == ["100", "100"]
+    assert cells["MACs"] == ["10", "50"]
+    assert cells["MACs as trained"] == ["10", "10"]
+    assert not any("as trained" in label for label, *_ in lines_of([row_of(metadata)]))
+
+
+def lines_of(rows: list[Row]) -> list[list[str]]:
+    """The table's cells, line by line."""
+    return [
+        [str(cell).strip() for cell in line] for line in zip(*(c.cells for c in table(rows, ONE).columns), strict=True)
+    ]
+
+
+ONE = Settings(device="cpu", threads=1, batch_size="1")
 
 
 def test_file_without_its_run(runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
