@@ -55,8 +55,8 @@ def export_dense(metadata: Metadata, folder: Path) -> Reference:
     ours = dense_metadata(metadata)
     path = _new(folder, "dense")
     folded = write_onnx(_model(ours), path, ours.image_shape, ours.to_props())
-    counts = {"graph_params": count_params(folded), "graph_macs": count_macs(folded, ours.image_shape)}
-    return Reference(f"{ours.arch} (dense)", replace(ours, **counts), path, path)
+    params, macs = count_params(folded), count_macs(folded, ours.image_shape)
+    return Reference(f"{ours.arch} (dense)", replace(ours, graph_params=params, graph_macs=macs), path, path)
 
 
 def other_baselines(dense: Reference, folder: Path) -> list[Reference]:

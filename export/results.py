@@ -46,7 +46,7 @@ class Row:
 
     @property
     def is_dense(self) -> bool:
-        """Whether this is the dense backbone that others are compared with."""
+        """Whether this is a baseline: a dense backbone with random weights."""
         return not self.metadata.weights_sha256
 
     @property
@@ -132,7 +132,8 @@ def table(rows: list[Row], settings: "Settings") -> Table:
     result.add_column(no_wrap=True)
     for row in rows:
         result.add_column(row.name, justify="right", overflow="fold")
-    columns = [_figures(row, settings.throughput) for row in rows]
+    memory = "memory, MB" if device == "cpu" else "memory of the host, MB"
+    columns = [_figures(row, settings.throughput, memory) for row in rows]
     for label in (label for label in columns[0] if label not in _redundant(rows)):
         result.add_row(label, *(column[label] for column in columns))
     for label in accuracies:
@@ -161,7 +162,7 @@ def _name(accuracy: Accuracy) -> str:
     return f"{accuracy.attack} {accuracy.norm} {format_eps(accuracy.eps)}"
 
 
-def _figures(row: Row, batches: tuple[int, ...]) -> dict[str, str]:
+def _figures(row: Row, batches: tuple[int, ...], memory: str) -> dict[str, str]:
     """Return a row's cells by label: sizes, then times."""
     single = row.latency[1]
     cells = {
@@ -186,7 +187,7 @@ def _figures(row: Row, batches: tuple[int, ...]) -> dict[str, str]:
         }
     largest = max(row.latency)
     cells |= {
-        f"memory, MB, batch {largest}": f"{row.latency[largest].memory_mb:.0f}",
+        f"{memory}, batch {largest}": f"{row.latency[largest].memory_mb:.0f}",
         "start, ms": f"{row.timing.start_ms:.0f}",
     }
     return cells

@@ -12,10 +12,13 @@ from make_run import make_run
 from zoo import cli
 from zoo.card import Sanity
 from zoo.checkpoint import Checkpoint
+from zoo.cli.bench import open_target
 from zoo.errors import UserError
 from zoo.export.bench import Settings
+from zoo.export.exporter import export_model
 from zoo.export.latency import Latency, Timing, TimingProcess
 from zoo.export.metadata import Metadata
+from zoo.export.parity import check_parity
 from zoo.export.results import Row, table
 from zoo.export.session import OnnxModel, failed_run
 from zoo.export.timing import FEWEST, time_runs
@@ -252,7 +255,7 @@ def test_settings_are_checked() -> None:
         Settings(n=-1)
 
 
-def test_a_checkpoint_is_measured_like_its_run(train_tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_is_measured_like_its_run(train_tiny) -> None:
     run = train_tiny("lowrank", compression=0.5)
     images = torch.rand(3, *run.card.image_shape)
     with torch.no_grad():
@@ -261,6 +264,11 @@ def test_a_checkpoint_is_measured_like_its_run(train_tiny, tmp_path: Path, capsy
     of_run = Metadata.of(run.card)
     same = ("arch", "method", "params", "macs", "dense_params", "dense_macs", "ranks", "class_names", "mean", "std")
     assert all(getattr(metadata, name) == getattr(of_run, name) for name in same)
+    path = run.folder / "last.ckpt"
+    export_model(Checkpoint(path).model(), metadata, path.with_suffix(".onnx"))
+    target = open_target(path)
+    assert (target.name, target.path) == ("run/last.ckpt", run.folder / "last.onnx")
+    assert max(check_parity(run.model(), target.path, run.card.image_shape).values()) < 1e-4
 
 
 def test_checkpoints_that_are_none(tmp_path: Path) -> None:
