@@ -63,7 +63,10 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise SystemExit(f"ONNX Runtime cannot open {path}: {error}") from None
     metadata = session.get_modelmeta().custom_metadata_map
     if not {"class_names", "image_shape"} <= metadata.keys():
         raise SystemExit(f"{path} was not written by `zoo export`: it does not name its classes")

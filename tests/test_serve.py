@@ -85,12 +85,15 @@ def test_a_graph_that_preprocesses_gets_images_as_they_are_decoded(server: tuple
     assert classifier(str(path), 1)(file.getvalue())["class"] == CLASSES[int(logits.argmax())]
 
 
-def test_a_file_without_class_names_is_not_served(tmp_path: Path) -> None:
+def test_a_file_that_is_not_ours_is_not_served(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in ("images", "logits")]
     graph = helper.make_graph([helper.make_node("Identity", ["images"], ["logits"])], "g", values[:1], values[1:])
     path = tmp_path / "a.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     with pytest.raises(SystemExit, match="was not written by `zoo export`"):
+        classifier(str(path), 1)
+    path.write_bytes(b"<html>")
+    with pytest.raises(SystemExit, match="ONNX Runtime cannot open"):
         classifier(str(path), 1)
 
 
