@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from zoo import __version__
 
@@ -99,8 +100,16 @@ class Metadata:
                     value = json.loads(value)
                 except json.JSONDecodeError:
                     raise ValueError(f"an unreadable {name!r}") from None
-            values[name] = tuple(value) if isinstance(value, list) else value
+                value = tuple(value) if isinstance(value, list) else value
+                if not isinstance(value, _kinds(hints[name])):
+                    raise ValueError(f"an unreadable {name!r}")
+            values[name] = value
         return cls(**values)
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """Return the classes of a field's values: those of ``tuple[int, ...]`` are tuples."""
+    return tuple(get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
 
 
 _FROM_CARD = (

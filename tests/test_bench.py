@@ -163,7 +163,7 @@ ONE = Settings(device="cpu", threads=1, batch_size="1")
 def test_file_without_its_run(runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(shutil.copy(runs[0].folder / "model.onnx", tmp_path / "stranded.onnx"))
     cli.run(["bench", str(path), *QUICK, "--n", "40", "--json", str(tmp_path / "out.json")])
-    assert "no run beside the file" in capsys.readouterr().out
+    assert "no run of its weights beside the file" in capsys.readouterr().out
     row = json.loads((tmp_path / "out.json").read_text())["rows"][1]
     assert [x["attack"] for x in row["accuracies"]] == ["clean"]
     assert row["note"]

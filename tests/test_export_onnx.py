@@ -106,11 +106,12 @@ def test_a_model_that_diverged_is_not_exported(run: Run, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("field", ["class_names", "params"])
-def test_damaged_metadata(run: Run, field: str) -> None:
+@pytest.mark.parametrize("text", ["[", "null", '"ten"'])
+@pytest.mark.parametrize("field", ["class_names", "image_shape", "params", "ranks"])
+def test_damaged_metadata(run: Run, field: str, text: str) -> None:
     props = Metadata.of(run.card).to_props()
     with pytest.raises(ValueError, match=f"an unreadable '{field}'"):
-        Metadata.from_props({**props, field: "["})
+        Metadata.from_props({**props, field: text})
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 17])
