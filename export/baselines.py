@@ -7,10 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
+from zoo.cost import count_macs, count_params
 from zoo.export.latency import Program
 from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx, write_plainly
-from zoo.export.precision import CALIBRATION_BATCH, to_int8
+from zoo.export.precision import CALIBRATION_BATCH, saturates_here, to_int8
 from zoo.export.timing import random_images
 
 
@@ -44,6 +45,8 @@ def dense_metadata(metadata: Metadata) -> Metadata:
         target="generic",
         precision="fp32",
         forms={},
+        graph_params=None,
+        graph_macs=None,
     )
 
 
@@ -51,17 +54,19 @@ def export_dense(metadata: Metadata, folder: Path) -> Reference:
     """Export the dense backbone as `zoo export` would, with BatchNorm folded."""
     ours = dense_metadata(metadata)
     path = _new(folder, "dense")
-    write_onnx(_model(ours), path, ours.image_shape, ours.to_props())
-    return Reference(f"{ours.arch} (dense)", ours, path, path)
+    folded = write_onnx(_model(ours), path, ours.image_shape, ours.to_props())
+    params, macs = count_params(folded), count_macs(folded, ours.image_shape)
+    return Reference(f"{ours.arch} (dense)", replace(ours, graph_params=params, graph_macs=macs), path, path)
 
 
 def other_baselines(dense: Reference, folder: Path) -> list[Reference]:
     """Return the dense backbone as PyTorch exports it, in int8, and under `torch.compile`."""
     ours, arch = dense.metadata, dense.metadata.arch
+    unfolded = dense_metadata(ours)
     assert dense.path is not None
     plain, int8 = _new(folder, "plain"), _new(folder, "int8")
     write_plainly(_model(ours), plain, ours.image_shape, ours.to_props())
-    to_int8(dense.path, int8, random_images(CALIBRATION_BATCH, ours.image_shape))
+    to_int8(dense.path, int8, random_images(CALIBRATION_BATCH, ours.image_shape), seven_bits=saturates_here())
     spec = {
         "arch": arch,
         "classes": len(ours.class_names),
@@ -70,9 +75,9 @@ def other_baselines(dense: Reference, folder: Path) -> list[Reference]:
         "std": ours.std,
     }
     return [
-        Reference(f"{arch} (torch.onnx.export)", ours, plain, plain),
+        Reference(f"{arch} (torch.onnx.export)", unfolded, plain, plain),
         Reference(f"{arch} (dense int8)", replace(ours, precision="int8"), int8, int8),
-        Reference(f"{arch} (torch.compile)", ours, None, Program("zoo.export.compiled", json.dumps(spec))),
+        Reference(f"{arch} (torch.compile)", unfolded, None, Program("zoo.export.compiled", json.dumps(spec))),
     ]
 
 

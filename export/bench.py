@@ -122,7 +122,7 @@ def _accuracies(target: Target, settings: Settings, sweeps: Sequence[Sweep]) -> 
     clean = clean_accuracy(onnx_model, images, labels)
     direct = _square(onnx_model, settings, sweeps, images, labels)
     if target.model is None:
-        return (clean, *direct), "no run beside the file: no model to make adversarial examples with"
+        return (clean, *direct), "no run of its weights beside the file: no model to make adversarial examples with"
     on_gpu = onnx_model.device == "cuda" and torch.cuda.is_available()
     source = folded(target.model(), metadata.image_shape).to("cuda" if on_gpu else "cpu")
     found = [adversarial_accuracies([onnx_model], source, sweep, images, labels)[0] for sweep in sweeps]

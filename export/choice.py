@@ -37,6 +37,8 @@ class Choice:
         return {**asdict(self.form), "trained_rank": self.trained.rank, "reason": self.reason, "costs": rounded}
 
 
+Forms = dict[str, Form]
+"""The form of each factorized layer, by its name in the model."""
 Choices = dict[str, Choice]
 """The choice for each factorized layer, by its name in the model."""
 
@@ -54,7 +56,7 @@ def choose_forms(model: nn.Module, image_shape: tuple[int, int, int], target: Ta
     return {name: _choose(pair, shapes.get(name), target) for name, pair in pairs.items()}
 
 
-def apply_forms(model: nn.Module, forms: dict[str, Form]) -> nn.Module:
+def apply_forms(model: nn.Module, forms: Forms) -> nn.Module:
     """Return a copy of a model whose pairs, by name, are written in the given forms."""
     model = copy.deepcopy(model)
     swap = {name: write_as(model.get_submodule(name), form) for name, form in forms.items()}  # type: ignore[arg-type]
@@ -67,7 +69,7 @@ def apply_forms(model: nn.Module, forms: dict[str, Form]) -> nn.Module:
     return model
 
 
-def dense_forms(choices: Choices) -> dict[str, Form]:
+def dense_forms(choices: Choices) -> Forms:
     """Return the forms with everything multiplied out that may be."""
     return {name: DENSE if str(DENSE) in c.costs else c.form for name, c in choices.items()}
 

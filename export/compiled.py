@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._dynamo import config as dynamo
 
 from zoo.backbone import create_backbone, with_normalization
 from zoo.errors import UserError
@@ -22,6 +23,7 @@ class Compiled:
 
     def __init__(self, spec: dict[str, Any], device: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        dynamo.recompile_limit = 1024  # beyond it, further batch sizes would be run uncompiled without a word
         self.device, self.image_shape = torch.device(device), tuple(spec["image_shape"])
         self.provider = f"torch.compile, {device}"
         backbone = create_backbone(spec["arch"], spec["classes"], spec["image_shape"])

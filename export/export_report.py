@@ -5,9 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from zoo import provenance
+from zoo.export.choice import TIE
 from zoo.export.exporter import Exported
 from zoo.export.parity import LIMIT
-from zoo.export.whole_graph import MERGED, fastest
+from zoo.export.whole_graph import DENSE_FP32, MERGED, fastest
 
 
 def report(done: Exported) -> dict[str, Any]:
@@ -16,11 +17,12 @@ def report(done: Exported) -> dict[str, Any]:
         "file": done.path.name,
         "bytes": done.bytes,
         "params": done.params,
+        "macs": done.written.macs,
         "factorized_layers": done.factorized,
         "target": done.metadata.target,
         "precision": done.metadata.precision,
         "parity": {str(batch): value for batch, value in done.parity.items()},
-        "graphs": done.graphs,
+        "graphs": {str(batch): ratios for batch, ratios in done.graphs.items()},
         "layers": done.metadata.forms,
         "accuracies": [
             {"name": c.name, "fp32": asdict(c.before), done.metadata.precision: asdict(c.after), "drop": c.drop}
@@ -33,7 +35,7 @@ def report(done: Exported) -> dict[str, Any]:
 
 def lines(done: Exported) -> list[str]:
     """Return it for the screen: layers of equal forms together, sizes, parity, accuracies, the file."""
-    found = [*_forms(done)]
+    found = [*_forms(done), *_graphs(done)]
     found.append(
         f"{done.bytes / 1e6:.2f} MB, {done.params:,} parameters, {done.factorized} factorized layers"
         + (f", {done.metadata.precision}" if done.metadata.precision != "fp32" else "")
@@ -64,9 +66,22 @@ def _forms(done: Exported) -> list[str]:
     )
     how = "estimated for any machine" if done.metadata.target == "generic" else f"measured on this {_machine(done)}"
     found.append(f"forms {how}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
-    if MERGED in done.graphs:
-        ratio = done.graphs[fastest(done.graphs)] / done.graphs[MERGED]
-        found.append(f"the whole graph takes {ratio:.2f} of the time that it takes with all layers dense, batch 1")
+    return found
+
+
+def _graphs(done: Exported) -> list[str]:
+    """Return what the graph that was written takes of the time of the dense ones."""
+    if not done.graphs:
+        return []
+    best, precision, found = fastest(done.graphs), done.metadata.precision, []
+    for dense, what in ((MERGED, "all layers dense"), (DENSE_FP32, "all layers dense in fp32")):
+        if dense in done.graphs[1]:
+            ratios = {batch: at[best] / at[dense] for batch, at in done.graphs.items()}
+            first, *rest = (f"{ratio:.2f}" for ratio in ratios.values())
+            more = "".join(f"; {x}, batch {batch}" for x, batch in zip(rest, list(ratios)[1:], strict=True))
+            found.append(f"the whole graph takes {first} of the time that it takes with {what}, batch 1{more}")
+            if max(ratios.values()) > 1 + TIE:
+                found.append(f"so on this machine {precision} is smaller, but slower than the dense model in fp32")
     return found
 
 

@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from torch import nn
 
+from zoo.errors import UserError
 from zoo.export.choice import Choices, choose_forms
 from zoo.export.metadata import Metadata
 from zoo.export.precision_cost import AccuracyChange, accuracy_changes, calibration_images, check_drop
 from zoo.export.session import OnnxModel
 from zoo.export.settings import ExportSettings
 from zoo.export.target import Target, open_target
-from zoo.export.whole_graph import CHOSEN, alternatives, compare, fastest, overruled
+from zoo.export.whole_graph import CHOSEN, Ratios, compare, fastest, overruled
 from zoo.export.writer import GraphWriter, Written, copy_with
 from zoo.files import atomic
 
@@ -33,7 +35,7 @@ class Exported:
         written: what is in it, and how its logits compare with PyTorch's.
         metadata: what it says of itself.
         choices: the form of each layer that was trained as two.
-        graphs: time of whole graphs over that of the one chosen layer by layer; empty if they were not compared.
+        graphs: times of whole graphs, see `zoo.export.whole_graph`; empty if they were not compared.
         changes: accuracies in fp32 and in the precision written; empty for fp32.
     """
 
@@ -42,7 +44,7 @@ class Exported:
     written: Written
     metadata: Metadata
     choices: Choices
-    graphs: dict[str, float]
+    graphs: Ratios
     changes: tuple[AccuracyChange, ...]
 
     @property
@@ -78,9 +80,10 @@ def export_model(
         say: told what is being done.
 
     Raises:
-        UserError: the model cannot be exported, its logits differ, it loses too much accuracy, or there is no such
-            target here.
+        UserError: the model cannot be exported or has weights that are no numbers, its logits differ, it loses too much
+            accuracy, or there is no such target here.
     """
+    _check_finite(model)
     target = open_target(settings.target, settings.threads)
     images = calibration_images(metadata, settings) if settings.precision == "int8" else None
     metadata = replace(metadata, target=target.name, precision=settings.precision)
@@ -89,9 +92,14 @@ def export_model(
         say("choosing the form of each layer")
         choices = choose_forms(model, metadata.image_shape, target)
         choices, graphs = _hold_up_together(choices, target, write, say)
-        metadata = replace(metadata, forms={name: choice.to_dict() for name, choice in choices.items()})
         say("writing")
         written = write({name: choice.form for name, choice in choices.items()})
+        metadata = replace(
+            metadata,
+            forms={name: choice.to_dict() for name, choice in choices.items()},
+            graph_params=written.params,
+            graph_macs=written.macs,
+        )
         copy_with(written.path, temporary, metadata)
         changes: list[AccuracyChange] = []
         if settings.precision != "fp32":
@@ -103,16 +111,22 @@ def export_model(
     return Exported(path, size, written, metadata, choices, graphs, tuple(changes))
 
 
+def _check_finite(model: nn.Module) -> None:
+    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{len(broken)} tensors of the model hold values that are no finite numbers, such as {broken[0]}: its "
+            "training has diverged; train again, perhaps with a smaller --lr"
+        )
+
+
 def _hold_up_together(
     choices: Choices, target: Target, write: GraphWriter, say: Callable[[str], None]
-) -> tuple[Choices, dict[str, float]]:
-    """Compare the chosen graph with the one as trained and the dense one; the fastest one's choices are returned."""
-    graphs = alternatives(choices)
-    if not target.is_measured or len(graphs) == 1:
+) -> tuple[Choices, Ratios]:
+    """Compare the chosen graph with the one as trained and the dense one; return the choices of the one to write."""
+    if not target.is_measured:
         return choices, {}
     say("timing whole graphs")
-    m = write.metadata
-    what = [m.arch, m.image_shape, len(m.class_names), m.precision]
-    ratios = compare(graphs, what, lambda forms: write(forms).path, target)
-    best = fastest(ratios)
+    ratios = compare(choices, write, target)
+    best = fastest(ratios) if ratios else CHOSEN
     return (choices if best == CHOSEN else overruled(choices, best, ratios)), ratios

@@ -86,7 +86,7 @@ def batch_norm_pairs(model: nn.Module, images: Tensor) -> list[Pair]:
     finally:
         for handle in handles:
             handle.remove()
-    once = [(layer, norm) for layer, norm in pairs if uses[layer] == uses[norm] == 1]
+    once = [(layer, norm) for layer, norm in pairs if uses[layer] == uses[norm] == 1 and _same_channels(layer, norm)]
     fed = Counter(layer for layer, _ in once)
     return [(names[layer], names[norm]) for layer, norm in once if fed[layer] == 1]
 
@@ -94,6 +94,11 @@ def batch_norm_pairs(model: nn.Module, images: Tensor) -> list[Pair]:
 def _takes_scale(module: nn.Module) -> bool:
     """Tell whether it is a layer whose weight is a plain parameter (not so under a parametrization)."""
     return isinstance(module, nn.Conv2d | nn.Linear) and module._parameters.get("weight") is not None
+
+
+def _same_channels(layer: Any, norm: Any) -> bool:
+    """Tell whether the norm's channels are the layer's outputs: of (batch, a, b) a BatchNorm1d takes those of a."""
+    return layer.weight.shape[0] == norm.num_features
 
 
 def _is_affine_map(module: nn.Module) -> bool:

@@ -69,11 +69,14 @@ def kserve_files(name: str, metadata: Metadata, *, preprocessing: bool) -> dict[
     Args:
         name, metadata, preprocessing: see `triton_files`.
     """
-    service = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:63].rstrip("-") or "model"
+    service = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+    if not service[:1].isalpha():  # KServe's names begin with a letter
+        service = f"model-{service}".rstrip("-")
+    service = service[:63].rstrip("-")
     manifest = f"""apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: {service}
+  name: "{service}"  # quoted, or "off" would be no name
 spec:
   predictor:
     model:

@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from zoo import __version__
 
@@ -26,7 +27,7 @@ class Metadata:
         mean: the normalisation's mean per channel.
         std: the normalisation's standard deviation per channel.
         params: parameters of the deployed model, before BatchNorm is folded.
-        macs: multiply-accumulates for one image.
+        macs: its multiply-accumulates for one image.
         dense_params: parameters of the backbone before compression.
         dense_macs: multiply-accumulates of the backbone before compression.
         ranks: the rank of each factorized layer, or the width of each layer of a pruned network, by its name.
@@ -36,6 +37,9 @@ class Metadata:
         target: what the file was made for, see `zoo.export.target`.
         precision: of weights and products: fp32, fp16 or int8.
         forms: how each factorized layer is written and why, see `zoo.export.choice`.
+        graph_params: parameters of the graph, where BatchNorm is folded and layers may be merged or padded; None where
+            the file does not say.
+        graph_macs: the graph's multiply-accumulates for one image; None where the file does not say.
     """
 
     zoo_version: str
@@ -57,6 +61,8 @@ class Metadata:
     target: str = "generic"
     precision: str = "fp32"
     forms: dict[str, Any] = field(default_factory=dict)
+    graph_params: int | None = None
+    graph_macs: int | None = None
 
     @classmethod
     def of(cls, card: "Card") -> "Metadata":
@@ -94,8 +100,16 @@ class Metadata:
                     value = json.loads(value)
                 except json.JSONDecodeError:
                     raise ValueError(f"an unreadable {name!r}") from None
-            values[name] = tuple(value) if isinstance(value, list) else value
+                value = tuple(value) if isinstance(value, list) else value
+                if not isinstance(value, _kinds(hints[name])):
+                    raise ValueError(f"an unreadable {name!r}")
+            values[name] = value
         return cls(**values)
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """Return the classes of a field's values: those of ``tuple[int, ...]`` are tuples."""
+    return tuple(get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
 
 
 _FROM_CARD = (

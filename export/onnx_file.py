@@ -66,6 +66,10 @@ def write_onnx(
             temporary.write_bytes(proto.SerializeToString())
         except ValueError as error:  # protobuf's limit of 2 GB
             raise UserError(f"the model does not fit in one ONNX file ({first_line(error)})") from None
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise UserError(
+                f"this architecture cannot be exported to ONNX: PyTorch wrote an invalid graph ({first_line(error)})"
+            ) from None
     return folded
 
 

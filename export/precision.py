@@ -35,16 +35,21 @@ class _Images:
         return None if start is None else {INPUT: self._images[start : start + CALIBRATION_BATCH]}
 
 
-def to_int8(source: Path, path: Path, images: NDArray[np.float32]) -> None:
+def saturates_here() -> bool:
+    """Tell whether sums of products of bytes saturate on this processor: then weights should have seven bits."""
+    return not FAST_INTEGERS & cpu_features()
+
+
+def to_int8(source: Path, path: Path, images: NDArray[np.float32], *, seven_bits: bool) -> None:
     """Quantise a file statically: QDQ, weights int8 per output channel, activations uint8 per tensor.
 
-    Ranges are the least and the largest value that each activation takes on the images. Weights have seven bits where
-    the processor lacks the instructions without which eight would saturate.
+    Ranges are the least and the largest value that each activation takes on the images.
 
     Args:
         source: a file in fp32.
         path: the file to write; it keeps the metadata.
         images: (n, C, H, W) in [0, 1], as the graph takes them.
+        seven_bits: weights use seven of their eight bits, so that no processor saturates; see `saturates_here`.
 
     Raises:
         UserError: the graph cannot be quantised.
@@ -64,15 +69,14 @@ def to_int8(source: Path, path: Path, images: NDArray[np.float32]) -> None:
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
                 per_channel=True,
-                reduce_range=not FAST_INTEGERS & cpu_features(),
+                reduce_range=seven_bits,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
             )
+            _finish(onnx.load(path), props, path)
         except Exception as error:  # whatever its passes over the graph raise
             raise UserError(f"ONNX Runtime cannot quantise this graph: {first_line(error)}") from None
-    proto = onnx.load(path)
-    _finish(proto, props, path)
 
 
 def to_fp16(source: Path, path: Path) -> None:
@@ -81,6 +85,9 @@ def to_fp16(source: Path, path: Path) -> None:
     Args:
         source: a file in fp32.
         path: the file to write; it keeps the metadata.
+
+    Raises:
+        UserError: the graph cannot be converted.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel as Graph
@@ -88,9 +95,12 @@ def to_fp16(source: Path, path: Path) -> None:
     proto = onnx.load(source)
     props = list(proto.metadata_props)
     with _quiet():
-        graph = Graph(convert_float_to_float16(proto, keep_io_types=True))
-        graph.topological_sort()  # the cast of the images is put last
-    _finish(graph.model, props, path)
+        try:
+            graph = Graph(convert_float_to_float16(proto, keep_io_types=True))
+            graph.topological_sort()  # the cast of the images is put last
+            _finish(graph.model, props, path)
+        except Exception as error:  # whatever its passes over the graph raise
+            raise UserError(f"ONNX Runtime cannot write this graph in fp16: {first_line(error)}") from None
 
 
 def _finish(proto: Any, props: Any, path: Path) -> None:

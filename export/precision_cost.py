@@ -91,8 +91,9 @@ def check_drop(changes: Sequence[AccuracyChange], limit: float, precision: str) 
     """
     worst = max(changes, key=lambda change: change.drop)
     if worst.drop > limit:
+        instead = "calibrate on more images (--calibration), " if precision == "int8" else ""
         raise UserError(
             f"{precision} costs {worst.drop:.2f} points of accuracy ({worst.name}: {worst.before.accuracy:.2%} to "
             f"{worst.after.accuracy:.2%} on {worst.after.n} images), --max-drop is {limit:g}: nothing was written; "
-            "calibrate on more images (--calibration), allow more, or stay with fp32"
+            f"{instead}allow more, or stay with fp32"
         )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 PRECISION = "precision"
+PARAMS_TRAINED, MACS_TRAINED = "  parameters as trained", "  MACs as trained"
+"""Labels of figures that differ from the graph's where BatchNorm was folded, or layers merged or padded."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Row:
 
     @property
     def is_dense(self) -> bool:
-        """Whether this is the dense backbone that others are compared with."""
+        """Whether this is a baseline: a dense backbone with random weights."""
         return not self.metadata.weights_sha256
 
     @property
@@ -53,9 +55,19 @@ class Row:
         return self.timing.latency
 
     @property
+    def params(self) -> int:
+        """Parameters of the graph that was timed; those of the network where its file does not say."""
+        return self.metadata.params if self.metadata.graph_params is None else self.metadata.graph_params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the graph that was timed; those of the network where its file does not say."""
+        return self.metadata.macs if self.metadata.graph_macs is None else self.metadata.graph_macs
+
+    @property
     def theoretical_speedup(self) -> float:
-        """How many times fewer multiply-accumulates than the dense backbone's."""
-        return self.metadata.dense_macs / self.metadata.macs if self.metadata.macs else 1.0
+        """How many times fewer multiply-accumulates the graph that was timed has than the dense backbone."""
+        return self.metadata.dense_macs / self.macs if self.macs else 1.0
 
     def achieved_share(self, batch: int) -> float:
         """Return the measured speed-up over the theoretical one."""
@@ -89,6 +101,8 @@ def _plain(row: Row) -> dict[str, Any]:
         "file": row.file,
         "bytes": row.bytes,
         **{name: getattr(row.metadata, name) for name in kept},
+        "graph_params": row.params,
+        "graph_macs": row.macs,
         "start_ms": row.timing.start_ms,
         "theoretical_speedup": row.theoretical_speedup,
         "latency": [
@@ -118,10 +132,9 @@ def table(rows: list[Row], settings: "Settings") -> Table:
     result.add_column(no_wrap=True)
     for row in rows:
         result.add_column(row.name, justify="right", overflow="fold")
-    columns = [_figures(row, settings.throughput) for row in rows]
-    if all(row.metadata.precision == "fp32" for row in rows):
-        columns = [{label: cell for label, cell in c.items() if label != PRECISION} for c in columns]
-    for label in columns[0]:
+    memory = "memory, MB" if device == "cpu" else "memory of the host, MB"
+    columns = [_figures(row, settings.throughput, memory) for row in rows]
+    for label in (label for label in columns[0] if label not in _redundant(rows)):
         result.add_row(label, *(column[label] for column in columns))
     for label in accuracies:
         result.add_row(
@@ -133,19 +146,31 @@ def table(rows: list[Row], settings: "Settings") -> Table:
     return result
 
 
+def _redundant(rows: list[Row]) -> set[str]:
+    """Return the labels that say nothing: of one precision, and of networks that are as their graphs."""
+    said = {
+        PRECISION: any(row.metadata.precision != "fp32" for row in rows),
+        PARAMS_TRAINED: any(row.metadata.params != row.params for row in rows),
+        MACS_TRAINED: any(row.metadata.macs != row.macs for row in rows),
+    }
+    return {label for label, says in said.items() if not says}
+
+
 def _name(accuracy: Accuracy) -> str:
     if accuracy.norm is None:
         return accuracy.attack
     return f"{accuracy.attack} {accuracy.norm} {format_eps(accuracy.eps)}"
 
 
-def _figures(row: Row, batches: tuple[int, ...]) -> dict[str, str]:
+def _figures(row: Row, batches: tuple[int, ...], memory: str) -> dict[str, str]:
     """Return a row's cells by label: sizes, then times."""
     single = row.latency[1]
     cells = {
         PRECISION: row.metadata.precision,
-        "parameters": f"{row.metadata.params:,}",
-        "MACs": f"{row.metadata.macs:,}",
+        "parameters": f"{row.params:,}",
+        PARAMS_TRAINED: f"{row.metadata.params:,}",
+        "MACs": f"{row.macs:,}",
+        MACS_TRAINED: f"{row.metadata.macs:,}",
         "file, MB": f"{row.bytes / 1e6:.2f}" if row.bytes else "-",
         "ms, batch 1: median": f"{single.median_ms:.2f}",
         "  95th percentile": f"{single.p95_ms:.2f}",
@@ -162,7 +187,7 @@ def _figures(row: Row, batches: tuple[int, ...]) -> dict[str, str]:
         }
     largest = max(row.latency)
     cells |= {
-        f"memory, MB, batch {largest}": f"{row.latency[largest].memory_mb:.0f}",
+        f"{memory}, batch {largest}": f"{row.latency[largest].memory_mb:.0f}",
         "start, ms": f"{row.timing.start_ms:.0f}",
     }
     return cells

@@ -12,27 +12,72 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 MAX_BYTES = 32 * 2**20
+PATIENCE = 60.0
+"""Seconds that a client may take to send what it announced."""
+
+
+class NotAnImage(Exception):
+    """Bytes that cannot be decoded."""
+
+
+def pixels(data: bytes, channels: int) -> np.ndarray:
+    """Decode an image: uint8 (height, width, channels).
+
+    Raises:
+        NotAnImage: the bytes are none, or a damaged one.
+    """
+    try:
+        image = Image.open(io.BytesIO(data)).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+        raise NotAnImage(str(error) or type(error).__name__) from None
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def fitted(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Cut out the largest central part of the model's aspect ratio and resize it, as zoo does before it evaluates.
+
+    Args:
+        image: uint8 (height, width, channels), any size.
+        height, width: that the model takes.
+
+    Returns:
+        float32 (channels, height, width) in [0, 1].
+    """
+    h, w, channels = image.shape
+    part_h, part_w = max(1, min(h, w * height // width)), max(1, min(w, h * width // height))
+    top, left = (h - part_h) // 2, (w - part_w) // 2
+    cut = image[top : top + part_h, left : left + part_w]
+    part = Image.fromarray(cut[..., 0] if channels == 1 else cut)
+    resized = np.asarray(part.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+    return resized.reshape(height, width, channels).transpose(2, 0, 1) / 255
 
 
 def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
     """Return a function from an encoded image's bytes to its class name and the probabilities of all classes.
 
-    Everything else it needs (image shape, class names) is in the model's own metadata.
+    Everything else it needs (image shape, class names) is in the model's own metadata. A graph that preprocesses uint8
+    images itself gets them as they were decoded.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise SystemExit(f"ONNX Runtime cannot open {path}: {error}") from None
     metadata = session.get_modelmeta().custom_metadata_map
+    if not {"class_names", "image_shape"} <= metadata.keys():
+        raise SystemExit(f"{path} was not written by `zoo export`: it does not name its classes")
     names = json.loads(metadata["class_names"])
     channels, height, width = json.loads(metadata["image_shape"])
+    preprocesses = session.get_inputs()[0].type == "tensor(uint8)"
 
     def classify(data: bytes) -> dict[str, Any]:
-        image = Image.open(io.BytesIO(data)).convert("L" if channels == 1 else "RGB").resize((width, height))
-        pixels = np.asarray(image, dtype=np.float32).reshape(height, width, channels) / 255
-        logits = session.run(["logits"], {"images": pixels.transpose(2, 0, 1)[None]})[0][0].astype(np.float64)
+        image = pixels(data, channels)
+        images = (image if preprocesses else fitted(image, height, width))[None]
+        logits = session.run(["logits"], {"images": images})[0][0].astype(np.float64)
         weights = np.exp(logits - logits.max())
         probabilities = dict(zip(names, (weights / weights.sum()).round(6).tolist(), strict=True))
         return {"class": names[int(logits.argmax())], "probabilities": probabilities}
@@ -44,6 +89,8 @@ def handler(classify: Callable[[bytes], dict[str, Any]]) -> type[BaseHTTPRequest
     """Return the request handler: GET answers ``ok`` (health check), POST classifies the body."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = PATIENCE
+
         def _answer(self, status: int, body: dict[str, Any]) -> None:
             data = json.dumps(body).encode()
             self.send_response(status)
@@ -56,13 +103,14 @@ def handler(classify: Callable[[bytes], dict[str, Any]]) -> type[BaseHTTPRequest
             self._answer(200, {"status": "ok"})
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
+            said = self.headers.get("Content-Length", "")
+            length = int(said) if said.isdecimal() else 0
             if not 0 < length <= MAX_BYTES:
                 self._answer(413 if length else 411, {"error": f"send an image of 1 to {MAX_BYTES} bytes"})
                 return
             try:
                 self._answer(200, classify(self.rfile.read(length)))
-            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            except NotAnImage as error:
                 self._answer(400, {"error": f"the body is not an image: {error}"})
 
     return Handler

@@ -89,18 +89,28 @@ class OnnxModel:
         self.device = resolve_device(device)
         self.threads = threads or default_threads()
         self.session = _open(path, self.device, self.threads)
-        self.provider: str = self.session.get_providers()[0]
-        wanted = provider_name(self.device)
-        if self.provider != wanted:
-            raise UserError(
-                f"{path}: ONNX Runtime would run it with {self.provider}, not {wanted} (CUDA or cuDNN "
-                "libraries of another version than it needs?): mend that, or choose device cpu"
-            )
+        self.provider = provider_name(self.device)
         self.metadata = _metadata(path, self.session)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Classify images (B, C, H, W) in [0, 1]: logits (B, classes)."""
-        return self.session.run([OUTPUT], {INPUT: images})[0]
+        """Classify images (B, C, H, W) in [0, 1]: logits (B, classes).
+
+        Raises:
+            UserError: the batch does not fit in memory, or cannot be run.
+        """
+        try:
+            return self.session.run([OUTPUT], {INPUT: images})[0]
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise UserError(failed_run(len(images), error)) from None
+
+
+def failed_run(batch: int, error: Exception) -> str:
+    """Say in one line why a batch could not be run."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    full = ("alloc", "out of memory", "CUBLAS_STATUS_ALLOC", "Array is too big", "maximum allowed dimension")
+    if isinstance(error, MemoryError) or any(word in text for word in full):
+        return f"a batch of {batch} images does not fit in memory: choose a smaller --batch-size or --n ({text[:200]})"
+    return f"a batch of {batch} images cannot be run: {text[:300]}"
 
 
 def provider_name(device: Literal["cpu", "cuda"]) -> str:
@@ -117,6 +127,9 @@ def open_session(model: Path | bytes, device: Literal["cpu", "cuda"], threads: i
         device: where to run it, or as much of it as the provider takes.
         threads: of one operator on the CPU.
         stop_spinning: threads stop waiting busily when a run ends, for several sessions in one process.
+
+    Raises:
+        UserError: it would be run by another provider than the device's.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -127,7 +140,14 @@ def open_session(model: Path | bytes, device: Literal["cpu", "cuda"], threads: i
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         if device == "cuda":
             ort.preload_dlls()  # finds the libraries that come with PyTorch
-        return ort.InferenceSession(model, options, providers=PROVIDERS[device])
+        session = ort.InferenceSession(model, options, providers=PROVIDERS[device])
+    found, wanted = session.get_providers()[0], provider_name(device)
+    if found != wanted:
+        raise UserError(
+            f"{model if isinstance(model, Path) else 'a layer'}: ONNX Runtime would run it with {found}, not {wanted} "
+            "(CUDA or cuDNN libraries of another version than it needs?): mend that, or choose cpu"
+        )
+    return session
 
 
 def _open(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
@@ -135,12 +155,15 @@ def _open(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
         raise UserError(f"no ONNX file at {path}: write one with `zoo export RUN`")
     try:
         return open_session(path, device, threads)
+    except UserError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        raise UserError(_why_not(path, device, " ".join(str(error).split()))) from None
+        raise UserError(_why_not(path, device, str(error))) from None
 
 
 def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
     """Say what is wrong with a file that ONNX Runtime does not open."""
+    error = " ".join(error.replace(str(path), "").split())  # words of the path are none of the error
     if "external" in error.lower() or "model_path must not be empty" in error:
         lost = re.search(r"([\w.-]+\.(?:data|bin|weights|onnx_data|ext))\b", error)
         what = f"the file {lost[1]}" if lost else "a file"
@@ -152,8 +175,13 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
     if operator:
         name = next(group for group in operator.groups() if group)
         return f"{path} has the operator {name}, which {provider_name(device)} of this ONNX Runtime lacks: update it"
-    reason = error.rpartition(" : ")[2].replace(f"Load model from {path} failed:", "").strip()
-    return f"{path} is no ONNX file or a truncated one ({reason.rstrip('.')})"
+    version = re.search(r"IR version: \d+|Opset \d+ is under development", error)
+    if version:
+        return f"{path} is of a newer ONNX than this ONNX Runtime {ort.__version__} knows ({version[0]}): update it"
+    reason = re.sub(r"^\[\w+\] : \d+ : \w+ : (Load model from\s+failed:)?\s*", "", error).rstrip(".")
+    if "protobuf" in error.lower():
+        return f"{path} is no ONNX file or a truncated one ({reason})"
+    return f"ONNX Runtime cannot open {path}: {reason[:300]}"
 
 
 def _metadata(path: Path, session: Any) -> Metadata:

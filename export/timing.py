@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 
 from zoo.errors import UserError
-from zoo.export.session import INPUT, OUTPUT, OnnxModel
+from zoo.export.session import INPUT, OUTPUT, OnnxModel, failed_run
 
 MARKER = "@zoo "
 """What an answer begins with: libraries print to standard output as well."""
@@ -137,24 +137,17 @@ def serve(make: Callable[[], Timeable]) -> None:
         batch, seconds = int(words[0]), float(words[1])
         try:
             fresh = batch not in runners
-            run = runners.setdefault(batch, model.runner(batch)) if fresh else runners[batch]
+            if fresh:
+                runners[batch] = model.runner(batch)
+            run = runners[batch]
             for _ in range(FIRST_RUNS if fresh else WARM_RUNS):
                 run()
             with no_collection():
                 times = time_runs(run, seconds)
         except Exception as error:  # ONNX Runtime's and PyTorch's exceptions share no base of their own
-            _answer({"error": failed_run(batch, error)})
+            _answer({"error": str(error) if isinstance(error, UserError) else failed_run(batch, error)})
             return
         _answer({"times": times, "memory_mb": memory.peak()})
-
-
-def failed_run(batch: int, error: Exception) -> str:
-    """Say in one line why a batch could not be run."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    full = ("alloc", "out of memory", "CUBLAS_STATUS_ALLOC", "Array is too big", "maximum allowed dimension")
-    if isinstance(error, MemoryError) or any(word in text for word in full):
-        return f"a batch of {batch} images does not fit in memory: choose a smaller --batch-size ({text[:200]})"
-    return f"a batch of {batch} images cannot be run: {text[:300]}"
 
 
 def main(argv: list[str]) -> None:

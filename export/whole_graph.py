@@ -2,20 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from zoo.errors import UserError
 from zoo.export.cache import TimeCache
-from zoo.export.choice import TIE, Choices, dense_forms
-from zoo.export.forms import Form
+from zoo.export.choice import TIE, Choices, Forms, dense_forms
 from zoo.export.latency import measure
 from zoo.export.target import Target
+from zoo.export.writer import GraphWriter
 
-ROUNDS, SECONDS = 9, 0.1
+ROUNDS, SECONDS = {1: 9, 32: 5}, 0.1
+"""Turns of each graph, by batch size: one image decides which is written, 32 show that it is not slower in bulk."""
 CHOSEN, TRAINED, MERGED = "layer by layer", "as trained", "all dense"
-Forms = dict[str, Form]
-"""The form of each factorized layer, by its name."""
+DENSE_FP32 = "all dense, fp32"
+"""What less precision is compared with; it is never written."""
+Ratios = dict[int, dict[str, float]]
+"""By batch size: the time of each graph over that of the one chosen layer by layer."""
 
 
 def alternatives(choices: Choices) -> dict[str, Forms]:
@@ -32,45 +36,74 @@ def alternatives(choices: Choices) -> dict[str, Forms]:
     return found
 
 
-def compare(
-    graphs: dict[str, Forms],
-    what: object,
-    write: Callable[[Forms], Path],
-    target: Target,
-    cache: TimeCache | None = None,
-) -> dict[str, float]:
-    """Return each graph's time for one image over that of the first; what was measured before is not written again.
+def compare(choices: Choices, write: GraphWriter, target: Target, cache: TimeCache | None = None) -> Ratios:
+    """Time a model's graphs beside each other; what was measured before is not written again.
 
     Args:
-        graphs: of `alternatives`.
-        what: plain data that tells this model's graphs from others of the same forms.
-        write: writes a graph and returns its file.
+        choices: of the layers.
+        write: writes a graph of the model. Unless it does so in fp32, the dense graph in fp32 is timed as well.
         target: a measured one.
         cache: where ratios are kept; None: in the user's cache folder.
+
+    Returns:
+        Ratios for one image and, if such a batch fits in memory, for 32; nothing where there is one graph only.
     """
+    graphs, full = alternatives(choices), write.metadata.precision != "fp32"
+    names = [*graphs, *([DENSE_FP32] if full else [])]
+    if len(names) == 1:
+        return {}
+
+    def files() -> list[Path]:
+        return [write(forms).path for forms in graphs.values()] + [write(dense_forms(choices)).full] * full
+
     cache = cache or TimeCache(target.device, target.threads)
-    plain = {name: {layer: str(form) for layer, form in forms.items()} for name, forms in graphs.items()}
-    name = "graph " + hashlib.sha256(json.dumps([what, plain]).encode()).hexdigest()
-    ratios = cache.get(name, len(graphs))
-    if ratios is None:
-        files = [write(forms) for forms in graphs.values()]
-        times = measure(
-            files, device=target.device, threads=target.threads, batches=(1,), rounds=ROUNDS, seconds=SECONDS
-        )
-        ratios = [timing.latency[1].ratio_to(times[0].latency[1]) for timing in times]
-        cache.put(name, ratios)
-    return dict(zip(graphs, ratios, strict=True))
+    key = _key(graphs, write)
+    ratios: Ratios = {}
+    for batch, rounds in ROUNDS.items():
+        found = cache.get(f"{key}, batch {batch}", len(names))
+        if found is None:
+            with nullcontext() if batch == 1 else suppress(UserError):  # such a batch may not fit in memory
+                found = _measure(files(), target, batch, rounds)
+                cache.put(f"{key}, batch {batch}", found)
+        if found is not None:
+            ratios[batch] = dict(zip(names, found, strict=True))
+    return ratios
 
 
-def fastest(ratios: dict[str, float]) -> str:
-    """Return the graph to write: the one chosen layer by layer, unless another is clearly faster."""
-    best = min(ratios, key=ratios.__getitem__)
-    return CHOSEN if ratios[CHOSEN] <= (1 + TIE) * ratios[best] else best
+def _key(graphs: dict[str, Forms], write: GraphWriter) -> str:
+    m, plain = write.metadata, [{layer: str(form) for layer, form in forms.items()} for forms in graphs.values()]
+    what = [m.arch, m.image_shape, len(m.class_names), m.precision, m.ranks, list(graphs), plain]
+    return "graph " + hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
-def overruled(choices: Choices, graph: str, ratios: dict[str, float]) -> Choices:
+def _measure(files: list[Path], target: Target, batch: int, rounds: int) -> list[float]:
+    times = measure(
+        files, device=target.device, threads=target.threads, batches=(batch,), rounds=rounds, seconds=SECONDS
+    )
+    return [timing.latency[batch].ratio_to(times[0].latency[batch]) for timing in times]
+
+
+def fastest(ratios: Ratios) -> str:
+    """Return the graph to write: of those that no batch shows to be slower than the dense one the fastest at batch 1.
+
+    Differences within `TIE` count for nothing, and among equals it is the graph that was chosen layer by layer.
+    """
+    single = ratios[1]
+    dense = MERGED if MERGED in single else CHOSEN  # which is then the dense one, or the only one
+    kept = [
+        graph
+        for graph in (CHOSEN, TRAINED, MERGED)
+        if graph in single and all(at[graph] <= (1 + TIE) * at[dense] for at in ratios.values())
+    ]
+    best = min(kept, key=single.__getitem__)
+    return CHOSEN if CHOSEN in kept and single[CHOSEN] <= (1 + TIE) * single[best] else best
+
+
+def overruled(choices: Choices, graph: str, ratios: Ratios) -> Choices:
     """Return the choices with the forms of another graph, and say why."""
-    why = f"the whole graph takes {ratios[graph] / ratios[CHOSEN]:.2f} of the time {graph}"
+    gain = {batch: at[graph] / at[CHOSEN] for batch, at in ratios.items()}
+    batch = 1 if gain[1] <= 1 / (1 + TIE) else min(gain, key=gain.__getitem__)
+    why = f"the whole graph takes {gain[batch]:.2f} of the time {graph}, batch {batch}"
     forms = alternatives(choices)[graph]
     return {
         name: choice if forms[name] == choice.form else replace(choice, form=forms[name], reason=why)

@@ -8,12 +8,12 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from zoo.export.choice import apply_forms
+from zoo.cost import count_macs, count_params
+from zoo.export.choice import Forms, apply_forms
 from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
 from zoo.export.parity import check_parity
-from zoo.export.precision import to_fp16, to_int8
-from zoo.export.whole_graph import Forms
+from zoo.export.precision import saturates_here, to_fp16, to_int8
 from zoo.layers import FactorPair
 
 
@@ -25,6 +25,7 @@ class Written:
         path: the file, at the precision that was asked for.
         full: the same graph in fp32.
         params: parameters in it, BatchNorm folded, zeros that ranks are padded with included.
+        macs: its multiply-accumulates for one image, those zeros included.
         factorized: layers that are two in it.
         parity: largest relative difference of logits from PyTorch's, by batch size, in fp32.
     """
@@ -32,6 +33,7 @@ class Written:
     path: Path
     full: Path
     params: int
+    macs: int
     factorized: int
     parity: dict[int, float]
 
@@ -74,11 +76,14 @@ class GraphWriter:
         elif self.metadata.precision == "int8":
             assert self.images is not None
             path = self.folder / f"{name}-int8.onnx"
-            to_int8(full, path, self.images)
+            # Who knows what a generic file will run on?
+            generic = self.metadata.target == "generic"
+            to_int8(full, path, self.images, seven_bits=generic or (self.metadata.target == "cpu" and saturates_here()))
         return Written(
             path=path,
             full=full,
-            params=sum(p.numel() for p in folded.parameters()),
+            params=count_params(folded),
+            macs=count_macs(folded, shape),
             factorized=sum(isinstance(module, FactorPair) for module in folded.modules()),
             parity=parity,
         )

@@ -1,5 +1,7 @@
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,16 @@ from make_run import make_run
 from zoo import cli
 from zoo.card import Sanity
 from zoo.checkpoint import Checkpoint
+from zoo.cli.bench import open_target
 from zoo.errors import UserError
 from zoo.export.bench import Settings
-from zoo.export.latency import Latency, TimingProcess
+from zoo.export.exporter import export_model
+from zoo.export.latency import Latency, Timing, TimingProcess
 from zoo.export.metadata import Metadata
-from zoo.export.session import OnnxModel
-from zoo.export.timing import FEWEST, failed_run, time_runs
+from zoo.export.parity import check_parity
+from zoo.export.results import Row, table
+from zoo.export.session import OnnxModel, failed_run
+from zoo.export.timing import FEWEST, time_runs
 from zoo.run import Run
 
 QUICK = ["--rounds", "2", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
@@ -95,7 +101,9 @@ def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> 
     assert dense["params"] == first.card.dense_params
     assert dense["accuracies"] == []
     assert dense["theoretical_speedup"] == 1
-    assert rows[0]["theoretical_speedup"] == pytest.approx(first.card.dense_macs / first.card.macs)
+    of_file = OnnxModel(first.folder / "model.onnx", "cpu").metadata
+    assert (rows[0]["graph_params"], rows[0]["graph_macs"]) == (of_file.graph_params, of_file.graph_macs)
+    assert rows[0]["theoretical_speedup"] == pytest.approx(first.card.dense_macs / rows[0]["graph_macs"])
     assert rows[0]["bytes"] == (first.folder / "model.onnx").stat().st_size
     assert rows[0]["bytes"] < 0.6 * dense["bytes"]
     assert rows[0]["macs"] == first.card.macs
@@ -122,10 +130,40 @@ def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> 
             assert x["options"]["steps"] == 10
 
 
+def row_of(metadata: Metadata) -> Row:
+    latency = Latency.of(1, [[0.001] * 3])
+    return Row("a", "a.onnx", 1, metadata, Timing({1: latency}, 1.0), {1: 0.5})
+
+
+def test_the_speed_up_is_that_of_the_graph_that_is_timed(runs: tuple[Run, Run]) -> None:
+    """Half the time at a quarter of the graph's multiply-accumulates is half of what they promise."""
+    metadata = replace(Metadata.of(runs[0].card), params=100, macs=10, dense_macs=200)
+    assert row_of(metadata).achieved_share(1) == pytest.approx(0.1)
+    merged = row_of(replace(metadata, graph_params=150, graph_macs=50))
+    assert merged.theoretical_speedup == 4
+    assert merged.achieved_share(1) == pytest.approx(0.5)
+    cells = {label: cells for label, *cells in lines_of([row_of(metadata), merged])}
+    assert cells["parameters"] == ["100", "150"]
+    assert cells["parameters as trained"] == ["100", "100"]
+    assert cells["MACs"] == ["10", "50"]
+    assert cells["MACs as trained"] == ["10", "10"]
+    assert not any("as trained" in label for label, *_ in lines_of([row_of(metadata)]))
+
+
+def lines_of(rows: list[Row]) -> list[list[str]]:
+    """The table's cells, line by line."""
+    return [
+        [str(cell).strip() for cell in line] for line in zip(*(c.cells for c in table(rows, ONE).columns), strict=True)
+    ]
+
+
+ONE = Settings(device="cpu", threads=1, batch_size="1")
+
+
 def test_file_without_its_run(runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(shutil.copy(runs[0].folder / "model.onnx", tmp_path / "stranded.onnx"))
     cli.run(["bench", str(path), *QUICK, "--n", "40", "--json", str(tmp_path / "out.json")])
-    assert "no run beside the file" in capsys.readouterr().out
+    assert "no run of its weights beside the file" in capsys.readouterr().out
     row = json.loads((tmp_path / "out.json").read_text())["rows"][1]
     assert [x["attack"] for x in row["accuracies"]] == ["clean"]
     assert row["note"]
@@ -179,6 +217,25 @@ def test_memory_that_onnx_runtime_cannot_have() -> None:
     assert failed_run(7, ValueError("other")) == "a batch of 7 images cannot be run: other"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process")
+def test_memory_that_runs_out_while_a_file_is_timed(runs: tuple[Run, Run]) -> None:
+    import resource
+
+    with TimingProcess(runs[0].folder / "model.onnx", "cpu", 1) as process:
+        assert process.time(1, 0.0)
+        pages = int(Path(f"/proc/{process._process.pid}/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + 2**28
+        resource.prlimit(process._process.pid, resource.RLIMIT_AS, (limit, limit))
+        with pytest.raises(UserError, match=r"a batch of 100000 images does not fit in memory: choose a smaller"):
+            process.time(100_000, 0.0)
+
+
+def test_images_that_the_graph_does_not_take(runs: tuple[Run, Run]) -> None:
+    model = OnnxModel(runs[0].folder / "model.onnx", "cpu")
+    with pytest.raises(UserError, match="a batch of 3 images cannot be run: "):
+        model.logits(np.zeros((3, 1, 9, 9), np.float32))
+
+
 @pytest.mark.slow
 def test_baselines(runs: tuple[Run, Run], tmp_path: Path) -> None:
     """PyTorch's own exporter, int8 of the dense model and torch.compile stand beside the run."""
@@ -198,7 +255,7 @@ def test_settings_are_checked() -> None:
         Settings(n=-1)
 
 
-def test_a_checkpoint_is_measured_like_its_run(train_tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_is_measured_like_its_run(train_tiny) -> None:
     run = train_tiny("lowrank", compression=0.5)
     images = torch.rand(3, *run.card.image_shape)
     with torch.no_grad():
@@ -207,6 +264,11 @@ def test_a_checkpoint_is_measured_like_its_run(train_tiny, tmp_path: Path, capsy
     of_run = Metadata.of(run.card)
     same = ("arch", "method", "params", "macs", "dense_params", "dense_macs", "ranks", "class_names", "mean", "std")
     assert all(getattr(metadata, name) == getattr(of_run, name) for name in same)
+    path = run.folder / "last.ckpt"
+    export_model(Checkpoint(path).model(), metadata, path.with_suffix(".onnx"))
+    target = open_target(path)
+    assert (target.name, target.path) == ("run/last.ckpt", run.folder / "last.onnx")
+    assert max(check_parity(run.model(), target.path, run.card.image_shape).values()) < 1e-4
 
 
 def test_checkpoints_that_are_none(tmp_path: Path) -> None:

@@ -118,6 +118,21 @@ def test_linear_and_its_batch_norm() -> None:
     assert relative_difference(model, folded, (3, 4, 4)) < 1e-6
 
 
+def test_a_norm_over_another_axis_than_the_layer_s_outputs_stays() -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.bn, self.head = nn.Linear(6, 5), nn.BatchNorm1d(3), nn.Linear(15, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.bn(self.linear(x[:, 0])).flatten(1))
+
+    model = shake(Rows()).eval()
+    folded = fold_batch_norm(model, (1, 3, 6))
+    assert norms(folded) == 1
+    assert relative_difference(model, folded, (1, 3, 6)) == 0
+
+
 def test_activation_inside_the_norm_stays() -> None:
     torch.manual_seed(0)
     norm = BatchNormAct2d(8, act_layer=nn.Tanh)

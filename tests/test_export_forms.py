@@ -1,6 +1,7 @@
 """Every form of a layer computes the same function, and the one that is written is the one its target runs fastest."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,16 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from layer_shapes import layers
+from layer_shapes import layers as common_layers
 from make_run import make_run
 from torch import nn
 
 from zoo.errors import UserError
-from zoo.export import session
+from zoo.export import measured_cost, session, whole_graph
 from zoo.export.cache import TimeCache
 from zoo.export.choice import Choice, apply_forms, choose_forms
 from zoo.export.estimated_cost import estimated_cost
+from zoo.export.export_report import lines
 from zoo.export.exporter import export_model
 from zoo.export.forms import DENSE, Form, Geometry, Op, candidates, geometry, write_as
 from zoo.export.measured_cost import MeasuredCost
@@ -26,7 +28,7 @@ from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
 from zoo.export.settings import ExportSettings
 from zoo.export.target import Target, open_target
-from zoo.export.whole_graph import CHOSEN, MERGED, TRAINED, alternatives, fastest, overruled
+from zoo.export.whole_graph import CHOSEN, DENSE_FP32, MERGED, TRAINED, alternatives, fastest, overruled
 from zoo.layers import FactorizedConv2d, FactorizedLinear, FactorPair
 from zoo.surgery import factorize, fold
 
@@ -166,12 +168,48 @@ def test_whole_graphs_overrule_the_layers() -> None:
     graphs = alternatives(choices)
     assert list(graphs) == [CHOSEN, TRAINED, MERGED]
     assert graphs[MERGED] == {"a": DENSE, "b": factors}
-    assert fastest({CHOSEN: 1.0, TRAINED: 0.99, MERGED: 1.2}) == CHOSEN
-    assert fastest({CHOSEN: 1.0, TRAINED: 1.1, MERGED: 0.8}) == MERGED
-    merged = overruled(choices, MERGED, {CHOSEN: 1.0, TRAINED: 1.1, MERGED: 0.8})
+    assert fastest({1: {CHOSEN: 1.0, TRAINED: 0.99, MERGED: 1.2}}) == CHOSEN
+    assert fastest({1: {CHOSEN: 1.0, TRAINED: 1.1, MERGED: 0.8}}) == MERGED
+    merged = overruled(choices, MERGED, {1: {CHOSEN: 1.0, TRAINED: 1.1, MERGED: 0.8}})
     assert merged["a"].form == DENSE
-    assert "0.80 of the time all dense" in merged["a"].reason
+    assert "0.80 of the time all dense, batch 1" in merged["a"].reason
     assert merged["b"] == choices["b"]
+
+
+def test_no_graph_is_written_that_any_batch_shows_to_be_slower_than_dense() -> None:
+    single = {CHOSEN: 1.0, TRAINED: 1.1, MERGED: 1.5, DENSE_FP32: 0.5}
+    assert fastest({1: single, 32: {CHOSEN: 1.0, TRAINED: 2.0, MERGED: 0.99}}) == CHOSEN, "a tie"
+    assert fastest({1: single, 32: {CHOSEN: 1.0, TRAINED: 0.8, MERGED: 0.9}}) == TRAINED
+    slower = {1: single, 32: {CHOSEN: 1.0, TRAINED: 1.0, MERGED: 0.9}}
+    assert fastest(slower) == MERGED
+    assert fastest({1: {CHOSEN: 1.0, TRAINED: 0.5}, 32: {CHOSEN: 1.0, TRAINED: 1.5}}) == CHOSEN, "which is all dense"
+    factors = Form("kxk to 1x1", 10)
+    choices = {"a": Choice(factors, Form("kxk to 1x1", 9), "faster", {str(factors): 2.0, "dense": 3.0})}
+    assert "0.90 of the time all dense, batch 32" in overruled(choices, MERGED, slower)["a"].reason
+
+
+def test_int8_for_this_processor_is_timed_beside_the_dense_graph_in_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way of ``--target cpu``: layers, graphs at two batch sizes, what is written, and the second time."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(whole_graph, "ROUNDS", {1: 1, 32: 1})
+    monkeypatch.setattr(measured_cost, "ROUNDS", 2)
+    layers = [nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = fold(factorize(nn.Sequential(*layers, nn.Linear(64, 10)), {"2": 9})).eval()
+    metadata = Metadata.of(make_run(tmp_path / "run").card)
+    settings = ExportSettings("cpu", "int8", threads=1, calibration=20, n=20, max_drop=100)
+    done = export_model(model, metadata, tmp_path / "a.onnx", settings)
+    assert list(done.graphs) == [1, 32]
+    assert set(alternatives(done.choices)) <= done.graphs[1].keys() == done.graphs[32].keys()
+    assert all(ratio > 0 for at in done.graphs.values() for ratio in at.values())
+    assert done.graphs[1][CHOSEN] == 1
+    assert DENSE_FP32 in done.graphs[1]
+    said = "\n".join(lines(done))
+    assert re.search(r"of the time that it takes with all layers dense in fp32, batch 1; \d+\.\d\d, batch 32", said)
+    assert session.OnnxModel(tmp_path / "a.onnx", "cpu").metadata.precision == "int8"
+    monkeypatch.setattr(whole_graph, "measure", None)
+    assert export_model(model, metadata, tmp_path / "b.onnx", settings).graphs == done.graphs
 
 
 def test_nothing_is_compared_where_forms_agree() -> None:
@@ -310,7 +348,7 @@ def test_estimates_grow_with_the_work() -> None:
 def test_the_cost_model_orders_forms_as_the_clock_does(tmp_path: Path) -> None:
     """Over layers of common networks: rank correlation, and the time lost by following the model."""
     measured = MeasuredCost("cpu", 1, TimeCache("cpu", 1, tmp_path))
-    cases = [(estimated_cost(*case), measured(*case)) for case in layers()]
+    cases = [(estimated_cost(*case), measured(*case)) for case in common_layers()]
     estimates, times = (np.concatenate([np.array(case[i]) for case in cases]) for i in (0, 1))
     ranks = [np.argsort(np.argsort(values)).astype(float) for values in (estimates, times)]
     assert np.corrcoef(*ranks)[0, 1] > 0.9

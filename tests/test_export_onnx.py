@@ -74,18 +74,44 @@ def test_graph_is_factorized(run: Run, path: Path) -> None:
 
 def test_metadata_round_trip(run: Run, path: Path) -> None:
     metadata = OnnxModel(path, "cpu").metadata
-    assert replace(metadata, forms={}) == Metadata.of(run.card)
+    assert replace(metadata, forms={}, graph_params=None, graph_macs=None) == Metadata.of(run.card)
     assert metadata.forms
     assert metadata.class_names == CLASSES
     assert metadata.weights_sha256 == run.card.weights.sha256
     assert metadata.ranks == run.card.ranks
 
 
-@pytest.mark.parametrize("field", ["class_names", "params"])
-def test_damaged_metadata(run: Run, field: str) -> None:
+def test_the_file_s_own_parameters_and_products_are_those_of_its_graph(run: Run, path: Path) -> None:
+    """Counted in the graph for one image, with shapes that ONNX infers."""
+    proto, metadata = onnx.load(path), OnnxModel(path, "cpu").metadata
+    del proto.graph.value_info[:]
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)}
+    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert all(math.prod(shapes[node.output[0]]) > 0 for node in products)
+    macs = sum(math.prod(shapes[n.output[0]]) * math.prod(weights[n.input[1]][1:]) for n in products)
+    assert metadata.graph_macs == macs
+    assert metadata.graph_macs != run.card.macs, "ranks are padded"
+    assert metadata.graph_params == sum(math.prod(weights[name]) for n in products for name in n.input[1:])
+
+
+def test_a_model_that_diverged_is_not_exported(run: Run, tmp_path: Path) -> None:
+    model = run.model()
+    with torch.no_grad():
+        next(module for module in model.modules() if isinstance(module, FactorPair))[0].weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="1 tensors of the model hold values that are no finite numbers"):
+        export_model(model, Metadata.of(run.card), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["[", "null", '"ten"'])
+@pytest.mark.parametrize("field", ["class_names", "image_shape", "params", "ranks"])
+def test_damaged_metadata(run: Run, field: str, text: str) -> None:
     props = Metadata.of(run.card).to_props()
     with pytest.raises(ValueError, match=f"an unreadable '{field}'"):
-        Metadata.from_props({**props, field: "["})
+        Metadata.from_props({**props, field: text})
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 17])

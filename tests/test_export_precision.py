@@ -66,6 +66,8 @@ def test_int8_from_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]
         assert weight.op_type == "DequantizeLinear"
         assert constants[weight.input[0]].data_type == onnx.TensorProto.INT8
         assert constants[weight.input[1]].dims[0] == constants[weight.input[0]].dims[0], "one scale per output channel"
+        values = onnx.numpy_helper.to_array(constants[weight.input[0]]).astype(int)
+        assert 32 < abs(values).max() <= 64, "seven bits, for no processor to saturate"
 
     model = OnnxModel(path, "cpu")
     assert model.metadata.precision == "int8"

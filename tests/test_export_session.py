@@ -9,6 +9,9 @@ from onnx import TensorProto, helper
 
 from zoo.errors import UserError
 from zoo.export import session
+from zoo.export.cache import TimeCache
+from zoo.export.forms import DENSE, Geometry, Op
+from zoo.export.measured_cost import MeasuredCost
 from zoo.export.session import INPUT, OUTPUT, OnnxModel, resolve_device
 
 no_cuda = pytest.mark.skipif(session.cuda_devices() > 0, reason="there is a GPU")
@@ -39,6 +42,31 @@ def test_something_else(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     assert "is no ONNX file or a truncated one" in error_of(path)
+
+
+def test_words_of_the_path_are_no_reason(tmp_path: Path) -> None:
+    """A folder may be called after what else could be wrong."""
+    path = tmp_path / "external" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(b"<html>")
+    assert "is no ONNX file or a truncated one (Protobuf parsing failed)" in error_of(path)
+
+
+@pytest.mark.parametrize(("ir_version", "opset"), [(99, 18), (10, 99)])
+def test_a_file_of_a_newer_onnx(tmp_path: Path, ir_version: int, opset: int) -> None:
+    path = identity(tmp_path / "a.onnx", INPUT, OUTPUT)
+    proto = onnx.load(path)
+    proto.ir_version, proto.opset_import[0].version = ir_version, opset
+    onnx.save(proto, path)
+    assert "is of a newer ONNX than this ONNX Runtime" in error_of(path)
+
+
+def test_an_invalid_graph(tmp_path: Path) -> None:
+    path = identity(tmp_path / "a.onnx", INPUT, OUTPUT)
+    proto = onnx.load(path)
+    proto.graph.node[0].op_type = "Conv"
+    onnx.save(proto, path)
+    assert re.search(r"ONNX Runtime cannot open .*: This is an invalid model", error_of(path))
 
 
 def test_foreign_names(tmp_path: Path) -> None:
@@ -106,6 +134,10 @@ def test_a_session_that_falls_back_is_an_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(session, "cuda_devices", lambda: 1)
     message = error_of(identity(tmp_path / "a.onnx", INPUT, OUTPUT), "auto")
     assert "would run it with CPUExecutionProvider, not CUDAExecutionProvider" in message
+    measured = MeasuredCost("cuda", 1, TimeCache("cuda", 1, tmp_path / "times"))
+    with pytest.raises(UserError, match="a layer: ONNX Runtime would run it with CPUExecutionProvider"):
+        measured(Geometry("linear", Op(8, 8), (1, 1)), [DENSE])
+    assert not (tmp_path / "times").exists()
 
 
 def test_unknown_device() -> None:

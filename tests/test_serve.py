@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -10,13 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from make_run import CLASSES, make_run
+from onnx import TensorProto, helper
 from PIL import Image
 
 from zoo.export.exporter import export_model
 from zoo.export.metadata import Metadata
+from zoo.export.preprocessing import embed_preprocessing
+from zoo.export.serve import classifier
+from zoo.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +61,50 @@ def test_an_image_is_answered_as_by_the_graph(server: tuple[str, Path]) -> None:
     np.testing.assert_allclose(list(answer["probabilities"].values()), expected, atol=1e-5)
 
 
+def test_an_image_of_another_shape_is_cut_as_before_evaluation(server: tuple[str, Path]) -> None:
+    """Not squeezed: the model was evaluated on the central part."""
+    url, path = server
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 14), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    part = Image.fromarray(pixels[8:22]).resize((8, 8), Image.Resampling.BICUBIC)
+    logits = ort.InferenceSession(path).run(None, {"images": np.asarray(part, np.float32)[None, None] / 255})[0][0]
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose(list(post(url, file.getvalue())[1]["probabilities"].values()), expected, atol=1e-5)
+
+
+def test_a_graph_that_preprocesses_gets_images_as_they_are_decoded(server: tuple[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    shutil.copy(server[1], path)
+    run = Run(server[1].parent / "run")
+    embed_preprocessing(path, run.model(), Metadata.of(run.card))
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 14), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    logits = ort.InferenceSession(path).run(None, {"images": pixels[None, ..., None]})[0][0]
+    assert classifier(str(path), 1)(file.getvalue())["class"] == CLASSES[int(logits.argmax())]
+
+
+def test_a_file_that_is_not_ours_is_not_served(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in ("images", "logits")]
+    graph = helper.make_graph([helper.make_node("Identity", ["images"], ["logits"])], "g", values[:1], values[1:])
+    path = tmp_path / "a.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    with pytest.raises(SystemExit, match="was not written by `zoo export`"):
+        classifier(str(path), 1)
+    path.write_bytes(b"<html>")
+    with pytest.raises(SystemExit, match="ONNX Runtime cannot open"):
+        classifier(str(path), 1)
+
+
 def test_bad_bodies_are_answered_and_the_server_lives_on(server: tuple[str, Path]) -> None:
     url, _ = server
     assert post(url, b"<html>")[0] == 400
+    file = io.BytesIO()
+    Image.new("L", (64, 64)).save(file, "PNG")
+    for at in range(8, len(file.getvalue()) - 4, 5):  # whichever part of a file is damaged
+        damaged = file.getvalue()[:at] + b"\xff\xff\xff\xff" + file.getvalue()[at + 4 :]
+        assert post(url, damaged)[0] in (200, 400)
     assert post(url, b"")[0] == 411
     with urllib.request.urlopen(url, timeout=20) as answer:
         assert json.load(answer) == {"status": "ok"}

@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from zoo.cli import run as zoo
 from zoo.errors import UserError
-from zoo.export.layouts import Layout, model_name
+from zoo.export.layouts import Layout, kserve_files, model_name
 from zoo.export.metadata import Metadata
 from zoo.export.preprocessing import preprocess
 from zoo.export.serving import Packaging, export_packed
@@ -32,6 +32,7 @@ from zoo.run import Run
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (3, 32, 24)
+METADATA = Metadata("0", "a", "dense", "digits", SHAPE, CLASSES, (0.5,) * 3, (0.5,) * 3, 1, 1, 1, 1, {}, "0", "", "")
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,10 @@ def test_a_graph_with_preprocessing_is_not_timed(run: Run) -> None:
         zoo(["bench", str(run.folder / "model-uint8.onnx"), "--n", "0"])
 
 
-@given(st.text(max_size=40))
+@given(st.text(max_size=40) | st.text("-_.0aZ", max_size=80))
 def test_any_run_has_a_name_that_servers_take(name: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*|-[A-Za-z0-9_.-]*", model_name(name))
+    files = kserve_files(model_name(name), METADATA, preprocessing=False)
+    service = yaml.safe_load(files["inference-service.yaml"])["metadata"]["name"]
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", service), "what KServe's webhook demands"
+    assert len(service) <= 63

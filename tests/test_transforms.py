@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import gaussian_blur, rotate
 
 from zoo.probes import Subject
 from zoo.probes.transforms import Transforms, log_chernoff
-from zoo.transforms import TRANSFORMS
+from zoo.transforms import TRANSFORMS, rotation
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -19,6 +21,15 @@ def test_a_transform_of_nothing_leaves_the_image_and_others_change_it_within_ran
     assert moved.shape == images.shape
     assert 0 <= moved.min() <= moved.max() <= 1
     assert (moved - images).abs().amax((1, 2, 3)).min() > 0.01
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 40), (40, 16)])
+def test_a_rotation_turns_pixels_whatever_the_image_s_shape(shape: tuple[int, int]) -> None:
+    images = gaussian_blur(torch.rand(1, 3, *shape), 5)
+    for u in (-1.0, 0.6):
+        expected = rotate(images, 10 * u, InterpolationMode.BILINEAR)
+        inside = (..., slice(5, -5), slice(5, -5))  # outside the border is repeated, torchvision's is black
+        torch.testing.assert_close(rotation(images, torch.tensor([u]))[inside], expected[inside], rtol=0, atol=1e-4)
 
 
 def test_the_bound_is_above_the_frequency_of_large_changes() -> None:

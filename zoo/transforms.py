@@ -23,7 +23,8 @@ def rotation(images: Tensor, u: Tensor) -> Tensor:
     """Turn by at most ten degrees; the border repeats the edge."""
     angle = u * math.radians(10)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    return _affine(images, torch.stack([cos, -sin, zero, sin, cos, zero], 1))
+    aspect = images.shape[3] / images.shape[2]  # coordinates are -1..1 along either side
+    return _affine(images, torch.stack([cos, -sin / aspect, zero, sin * aspect, cos, zero], 1))
 
 
 def translation(images: Tensor, u: Tensor) -> Tensor:

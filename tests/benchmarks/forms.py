@@ -5,23 +5,17 @@ Usage: python tests/benchmarks/forms.py [--archs resnet18,vgg16_bn] [--compressi
 Prints, for each model and batch size, the time of each graph over that of the graph chosen.
 """
 
-import argparse
-import json
-import tempfile
 from pathlib import Path
 
+import graph_times
 from random_models import compressed
 
 from zoo.export.choice import Choice, apply_forms, choose_forms, dense_forms
 from zoo.export.exporter import export_model
 from zoo.export.forms import Form
-from zoo.export.latency import measure
 from zoo.export.onnx_file import write_onnx
 from zoo.export.settings import ExportSettings
 from zoo.export.target import open_target
-
-ARCHS = "resnet18,vgg16_bn,mobilenetv2_100,convnext_atto,vit_tiny_patch16_224"
-BATCHES = (1, 32)
 
 
 def padded(choice: Choice, block: int) -> Form:
@@ -30,7 +24,7 @@ def padded(choice: Choice, block: int) -> Form:
     return form if str(form) in choice.costs else choice.trained
 
 
-def graphs(arch: str, compression: float, size: int, threads: int, folder: Path) -> dict[str, Path]:
+def graphs(arch: str, compression: float, size: int, threads: int, folder: Path) -> graph_times.Files:
     """Write the chosen graph, which comes first, and the alternatives; return their files."""
     model, metadata = compressed(arch, compression, size)
     done = export_model(model, metadata, folder / "chosen.onnx", ExportSettings(threads=threads))
@@ -53,40 +47,17 @@ def graphs(arch: str, compression: float, size: int, threads: int, folder: Path)
     return files
 
 
+def say(ratios: dict[str, float]) -> str:
+    """Return the ratios in words, with what the choice costs."""
+    return f"{graph_times.in_words(ratios)}; slower than the best by {1 / min(ratios.values()) - 1:.1%}"
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--archs", default=ARCHS)
-    parser.add_argument("--compression", type=float, default=0.8)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.2)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    results = {}
-    for arch in options.archs.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            files = graphs(arch, options.compression, options.size, options.threads, Path(folder))
-            timings = measure(
-                list(files.values()), device="cpu", threads=options.threads, batches=BATCHES,
-                rounds=options.rounds, seconds=options.seconds,
-            )  # fmt: skip
-        results[arch] = {
-            str(batch): {
-                name: timing.latency[batch].ratio_to(timings[0].latency[batch])
-                for name, timing in zip(files, timings, strict=True)
-            }
-            for batch in BATCHES
-        }
-        for batch, ratios in results[arch].items():
-            cells = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-            print(
-                f"{arch}, batch {batch}: {cells}; slower than the best by {1 / min(ratios.values()) - 1:.1%}",
-                flush=True,
-            )
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    parser = graph_times.parser(__doc__)
+    parser.add_argument("--compression", type=float, default=0.8, help="share of the parameters gone")
+    o = parser.parse_args()
+    graph_times.run(o, lambda arch, folder: graphs(arch, o.compression, o.size, o.threads, folder), say)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from zoo.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from zoo.evaluation.sweeps import Sweep
     from zoo.export.bench import Target
+    from zoo.export.settings import ExportSettings
     from zoo.run import Run
 
 
@@ -45,7 +46,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     settings = Settings(**options)
     sweeps = _sweeps(words, settings.seed)
     with Console(stderr=True).status("opening") as status:
-        targets = [open_target(path, hub) for path in paths]
+        targets = [open_target(path, hub, settings.threads) for path in paths]
         rows = bench(targets, settings, sweeps, status.update)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
@@ -74,18 +75,19 @@ def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":
     return choose_sweeps(attacks, chosen or None, [parse_eps(word) for word in radii] or None, seed)
 
 
-def open_target(path: Path, hub: str | None = None) -> "Target":
-    """Find the file and the model of a target; a run without a file is exported first."""
+def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":
+    """Find the file and the model of a target; a run without a file is exported first, for so many threads."""
     from zoo.export.bench import Target
     from zoo.export.exporter import ONNX_FILE, export_model
     from zoo.export.metadata import Metadata
-    from zoo.export.session import OnnxModel
+    from zoo.export.session import OnnxModel, default_threads
     from zoo.export.settings import ExportSettings
     from zoo.hub.runs import open_run
     from zoo.run import CARD, Run
 
+    settings = ExportSettings(threads=threads or default_threads())
     if path.suffix == ".ckpt":
-        return _open_checkpoint(path)
+        return _open_checkpoint(path, settings)
     if path.suffix == ".onnx" and not path.is_dir():
         metadata = OnnxModel(path, "cpu").metadata
         if (path.parent / CARD).is_file():
@@ -96,24 +98,23 @@ def open_target(path: Path, hub: str | None = None) -> "Target":
     run = open_run(path, hub)
     file = run.folder / ONNX_FILE
     if not file.is_file():
-        export_model(run.model(), Metadata.of(run.card), file, ExportSettings())
+        export_model(run.model(), Metadata.of(run.card), file, settings)
     metadata = OnnxModel(file, "cpu").metadata
     if metadata.weights_sha256 != run.card.weights.sha256:
         raise UserError(f"{file} has other weights than the run has now: `zoo export {path}` again")
     return Target(run.name, file, metadata, run.model, _masking(run))
 
 
-def _open_checkpoint(path: Path) -> "Target":
+def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":
     """Export a checkpoint beside itself, unless the file is there already."""
     from zoo.checkpoint import Checkpoint
     from zoo.export.bench import Target
     from zoo.export.exporter import export_model
     from zoo.export.session import OnnxModel
-    from zoo.export.settings import ExportSettings
 
     checkpoint, file = Checkpoint(path), path.with_suffix(".onnx")
     if not file.is_file() or OnnxModel(file, "cpu").metadata.weights_sha256 != checkpoint.sha256:
-        export_model(checkpoint.model(), checkpoint.metadata(), file, ExportSettings())
+        export_model(checkpoint.model(), checkpoint.metadata(), file, settings)
     name = f"{path.parent.resolve().name}/{path.name}"
     return Target(name, file, OnnxModel(file, "cpu").metadata, checkpoint.model)
 
