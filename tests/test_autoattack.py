@@ -90,6 +90,22 @@ def test_fab_finds_the_nearest_point_of_the_boundary(norm, linear):
     assert (moved <= 1.5 * needed).double().mean() > 0.6  # the likeliest other class is mostly the nearest
 
 
+@NORM
+def test_fab_breaks_every_dark_image_whose_boundary_is_near(norm):
+    """Pixels that move by more than themselves: there image + (x - image) is not x to the last bit."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+    images = torch.randint(0, 40, (50, 3, 8, 8)) / 255
+    labels = model(images).argmax(1)
+    normal, logits = model[1].weight.diff(dim=0).detach(), model(images).detach()
+    nearest = to_hyperplane(images.flatten(1), normal.expand(50, -1), logits.diff(dim=1)[:, 0], norm)
+    reachable = (nearest * normal).sum(1) * logits.diff(dim=1)[:, 0] < 0
+    eps = 1.1 * nearest.norm(torch.inf if norm == "Linf" else 2, dim=1).max().item()
+    robust = FABT(norm=norm, steps=20)(model, images, labels, [eps]).robust[0]
+    assert reachable.all()
+    assert not robust.any()
+
+
 # Losses.
 
 
