@@ -80,6 +80,19 @@ def test_crafted_images_are_fp32_within_eps_and_higher_in_loss(steps, net, batch
     assert after > before
 
 
+def test_the_search_does_not_underflow_in_fp16():
+    """The gradient of one image's loss is 1e-6 here: fp16 holds it, and rounds a 512th of it to zero."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    nn.init.uniform_(model[1].weight, 1e-6, 2e-6)
+    with torch.no_grad():
+        model[1].weight[1:].neg_()
+    images, labels = torch.full((512, 1, 8, 8), 0.5), torch.zeros(512, dtype=torch.long)
+    with torch.autocast("cpu", torch.float16):
+        found = misleading(model, images, labels, 0.1, 10)
+    torch.testing.assert_close(found, images - 0.1, atol=1e-5, rtol=0)
+
+
 def test_a_linear_model_is_searched_to_the_corner(batch):
     """The worst point of a linear loss is eps times the sign of its gradient, which ten steps must reach."""
     images = 0.5 * batch[0] + 0.25
