@@ -243,6 +243,12 @@ def test_an_epoch_that_collapses_is_taken_back(train_tiny, monkeypatch, capsys):
     assert "rolled_back" in (run.folder / "metrics.csv").read_text()
 
 
+@pytest.mark.measured
+def test_a_run_without_validation_images_is_measured_at_its_radius_too(train_tiny):
+    run = train_tiny("dense", adversary="fgsm_rs", eps="0.15", val_fraction=0.0, n=20)
+    assert [e.attack for e in run.card.evaluations if e.eps == 0.15] == ["pgd"]
+
+
 def test_the_guard_measures_pgd_accuracy(train_tiny):
     run = train_tiny("dense", adversary="fgsm_rs", epochs=1, eps="0.1")
     rows = (run.folder / "metrics.csv").read_text()

@@ -187,7 +187,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         callbacks.append(ExponentialAverage(module.config.ema))
     if module.adversary.can_collapse:
         callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT))
-    if module.is_robust_training:
+    if module.is_robust_training and len(module.val_indices):
         best = BestCheckpoint(
             dirpath=folder,
             filename=Path(BEST).stem,
