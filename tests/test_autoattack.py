@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.attacks import ATTACKS, Victim
-from zoo.attacks._apgd import apgd, checkpoints
+from zoo.attacks._apgd import _Search, apgd, checkpoints
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import cross_entropy, dlr, likeliest_others, margin, targeted_dlr
 from zoo.attacks._squares import bump, moved_window, side, square
@@ -136,6 +136,29 @@ def test_losses_by_hand():
 def test_the_step_size_is_looked_at_when_the_paper_says():
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert checkpoints(1000)[:3] == [220, 410, 570]
+
+
+def test_the_step_size_is_halved_where_the_paper_says():
+    """Conditions 1 and 2 of section 3.1, after 16 steps of which 12 must rise."""
+    rises = torch.tensor([12.0, 11.0, 16.0, 16.0, 16.0])
+    best = torch.tensor([2.0, 2.0, 1.0, 1.0, 2.0])  # it was 1 at the last look
+    halved = torch.tensor([False, True, False, True, False])  # at the last look
+    here, there = torch.zeros(5, 1, 1, 1), torch.ones(5, 1, 1, 1)
+    state = _Search(
+        torch.arange(5), here, here, here, torch.zeros(5), here, there, best, there, torch.full((5,), 0.2), rises,
+        torch.ones(5), halved,
+    )  # fmt: skip
+    state.look(16)
+    too_few_rises, no_better_and_not_halved_before = 1, 2
+    expected = torch.zeros(5, dtype=torch.bool)
+    expected[[too_few_rises, no_better_and_not_halved_before]] = True
+    torch.testing.assert_close(state.size, torch.where(expected, 0.1, 0.2))
+    assert torch.equal(state.halved, expected)
+    # Those go back to their best point, with its gradient.
+    for field in (state.x, state.gradient):
+        assert torch.equal(field.flatten(), expected.float())
+    assert torch.equal(state.last_best, best)
+    assert not state.rises.any()
 
 
 def test_apgd_climbs_higher_than_pgd_of_as_many_steps(bumpy):
