@@ -80,6 +80,19 @@ def test_crafted_images_are_fp32_within_eps_and_higher_in_loss(steps, net, batch
     assert after > before
 
 
+def test_the_search_does_not_underflow_in_fp16():
+    """The gradient of one image's loss is 1e-6 here: fp16 holds it, and rounds a 512th of it to zero."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    nn.init.uniform_(model[1].weight, 1e-6, 2e-6)
+    with torch.no_grad():
+        model[1].weight[1:].neg_()
+    images, labels = torch.full((512, 1, 8, 8), 0.5), torch.zeros(512, dtype=torch.long)
+    with torch.autocast("cpu", torch.float16):
+        found = misleading(model, images, labels, 0.1, 10)
+    torch.testing.assert_close(found, images - 0.1, atol=1e-5, rtol=0)
+
+
 def test_a_linear_model_is_searched_to_the_corner(batch):
     """The worst point of a linear loss is eps times the sign of its gradient, which ten steps must reach."""
     images = 0.5 * batch[0] + 0.25
@@ -228,6 +241,12 @@ def test_an_epoch_that_collapses_is_taken_back(train_tiny, monkeypatch, capsys):
     assert any(not torch.equal(value, at_start[0][name]) for name, value in at_start[1].items())
     assert "catastrophic overfitting in epoch 2" in capsys.readouterr().out
     assert "rolled_back" in (run.folder / "metrics.csv").read_text()
+
+
+@pytest.mark.measured
+def test_a_run_without_validation_images_is_measured_at_its_radius_too(train_tiny):
+    run = train_tiny("dense", adversary="fgsm_rs", eps="0.15", val_fraction=0.0, n=20)
+    assert [e.attack for e in run.card.evaluations if e.eps == 0.15] == ["pgd"]
 
 
 def test_the_guard_measures_pgd_accuracy(train_tiny):

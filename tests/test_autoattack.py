@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.attacks import ATTACKS, Victim
-from zoo.attacks._apgd import apgd, checkpoints
+from zoo.attacks._apgd import _Search, apgd, checkpoints
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import cross_entropy, dlr, likeliest_others, margin, targeted_dlr
 from zoo.attacks._squares import bump, moved_window, side, square
@@ -90,6 +90,22 @@ def test_fab_finds_the_nearest_point_of_the_boundary(norm, linear):
     assert (moved <= 1.5 * needed).double().mean() > 0.6  # the likeliest other class is mostly the nearest
 
 
+@NORM
+def test_fab_breaks_every_dark_image_whose_boundary_is_near(norm):
+    """Pixels that move by more than themselves: there image + (x - image) is not x to the last bit."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+    images = torch.randint(0, 40, (50, 3, 8, 8)) / 255
+    labels = model(images).argmax(1)
+    normal, logits = model[1].weight.diff(dim=0).detach(), model(images).detach()
+    nearest = to_hyperplane(images.flatten(1), normal.expand(50, -1), logits.diff(dim=1)[:, 0], norm)
+    reachable = (nearest * normal).sum(1) * logits.diff(dim=1)[:, 0] < 0
+    eps = 1.1 * nearest.norm(torch.inf if norm == "Linf" else 2, dim=1).max().item()
+    robust = FABT(norm=norm, steps=20)(model, images, labels, [eps]).robust[0]
+    assert reachable.all()
+    assert not robust.any()
+
+
 # Losses.
 
 
@@ -120,6 +136,29 @@ def test_losses_by_hand():
 def test_the_step_size_is_looked_at_when_the_paper_says():
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert checkpoints(1000)[:3] == [220, 410, 570]
+
+
+def test_the_step_size_is_halved_where_the_paper_says():
+    """Conditions 1 and 2 of section 3.1, after 16 steps of which 12 must rise."""
+    rises = torch.tensor([12.0, 11.0, 16.0, 16.0, 16.0])
+    best = torch.tensor([2.0, 2.0, 1.0, 1.0, 2.0])  # it was 1 at the last look
+    halved = torch.tensor([False, True, False, True, False])  # at the last look
+    here, there = torch.zeros(5, 1, 1, 1), torch.ones(5, 1, 1, 1)
+    state = _Search(
+        torch.arange(5), here, here, here, torch.zeros(5), here, there, best, there, torch.full((5,), 0.2), rises,
+        torch.ones(5), halved,
+    )  # fmt: skip
+    state.look(16)
+    too_few_rises, no_better_and_not_halved_before = 1, 2
+    expected = torch.zeros(5, dtype=torch.bool)
+    expected[[too_few_rises, no_better_and_not_halved_before]] = True
+    torch.testing.assert_close(state.size, torch.where(expected, 0.1, 0.2))
+    assert torch.equal(state.halved, expected)
+    # Those go back to their best point, with its gradient.
+    for field in (state.x, state.gradient):
+        assert torch.equal(field.flatten(), expected.float())
+    assert torch.equal(state.last_best, best)
+    assert not state.rises.any()
 
 
 def test_apgd_climbs_higher_than_pgd_of_as_many_steps(bumpy):
@@ -230,13 +269,13 @@ def test_a_flat_boundary_is_not_moved_to():
 # Squares.
 
 
-def test_the_side_of_the_square_shrinks_as_in_the_paper():
-    """Share 0.8 of 32 x 32 pixels, halved after 10, 50, ..., 8000 of 10,000 queries."""
-    assert side(0, 10_000, 32, 32) == round(math.sqrt(0.8 * 1024)) == 29
-    assert side(10, 10_000, 32, 32) == 29
-    assert side(11, 10_000, 32, 32) == side(6, 5000, 32, 32) == round(math.sqrt(0.4 * 1024))
-    assert side(9999, 10_000, 32, 32) == 1
-    assert side(0, 5000, 8, 4) == 4
+def test_the_side_of_the_square_shrinks_as_in_autoattack():
+    """Share 0.8 of 32 x 32 pixels, halved after 10, 50, ..., 8000 queries: the last of 5,000 sees 7 of 9 halvings."""
+    assert side(0, 32, 32) == side(10, 32, 32) == round(math.sqrt(0.8 * 1024)) == 29
+    assert side(11, 32, 32) == round(math.sqrt(0.4 * 1024)) == 20
+    assert side(4999, 32, 32) == round(math.sqrt(0.8 * 1024 / 2**7)) == 3
+    assert side(9999, 32, 32) == 1
+    assert side(0, 8, 4) == 4
 
 
 @given(st.integers(1, 9), st.integers(0, 7), st.integers(0, 5))

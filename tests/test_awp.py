@@ -73,6 +73,19 @@ def test_under_autocast_the_loss_is_taken_at_the_moved_weights(problem):
         assert torch.equal(inside, F.cross_entropy(model(images).float(), labels))
 
 
+def test_in_fp16_a_confident_network_s_weights_move_too():
+    """Gradients of 1e-8 in the logits, as of a mean over a large batch: fp16 rounds them to zero."""
+    torch.manual_seed(0)
+    model, images, labels = nn.Sequential(nn.Linear(16, 5)), torch.rand(512, 16), torch.zeros(512, dtype=torch.long)
+    with torch.no_grad():
+        model[0].bias[0] = 14
+    before = model[0].weight.detach().clone()
+    with torch.autocast("cpu", torch.float16):
+        WeightPerturbation(model, 0.01).perturb(lambda: F.cross_entropy(model(images).float(), labels))
+    moved = (model[0].weight.detach() - before).norm() / before.norm()
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_a_run_trains_with_it(train_tiny):
     run = train_tiny(awp=0.01, adversary="fgsm_rs", eps="0.1")
     assert run.card.training["awp"] == 0.01

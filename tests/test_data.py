@@ -1,5 +1,6 @@
 """Splits, batches, augmentation and the errors of missing data."""
 
+import copy
 import pickle
 from pathlib import Path
 
@@ -63,6 +64,11 @@ def test_training_and_validation_are_apart_and_always_the_same() -> None:
     torch.manual_seed(5)
     assert torch.equal(val, train_val(labels, 0.1)[1])
     assert len(train_val(labels, 0.0)[1]) == 0
+
+
+def test_validation_cannot_take_every_image() -> None:
+    with pytest.raises(UserError, match="val-fraction"):
+        train_val(torch.tensor([0, 1]), 0.9)
 
 
 def source(n: int = 50) -> TensorSource:
@@ -142,6 +148,8 @@ def test_a_large_image_folder_is_read_batch_by_batch(tmp_path: Path, monkeypatch
     assert not isinstance(lazy, TensorSource)
     chosen = torch.tensor([5, 0, 2])
     assert torch.equal(lazy.fetch(chosen), whole.fetch(chosen))
+    # As the average of a module's weights copies what the module holds.
+    assert torch.equal(copy.deepcopy(lazy).fetch(chosen), whole.fetch(chosen))
 
 
 def test_broken_image_folders_say_what_is_wrong(tmp_path: Path) -> None:

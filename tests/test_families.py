@@ -5,6 +5,7 @@ The ``test_*`` models are checked always; one small model per family with `pytes
 
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import timm
 import torch
@@ -213,3 +214,10 @@ def test_a_model_that_fails_on_such_images_is_not_built() -> None:
     """crossvit is built for 64 pixels without a word, and its forward pass fails."""
     with pytest.raises(UserError, match="crossvit_tiny_240 cannot be built for 64 x 64 images"):
         create_backbone("crossvit_tiny_240", 10, (3, 64, 64))
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"weights of resnet18\.a1_in1k cannot be fetched"):
+        create_backbone("resnet18.a1_in1k", 10, (3, 96, 96), pretrained=True)

@@ -24,6 +24,7 @@ from zoo.errors import UserError
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.run import Run
 from zoo.training.build import dense_backbone
+from zoo.training.options import lightning_options
 from zoo.training.schedule import learning_rate_factor
 
 
@@ -83,6 +84,17 @@ def test_compiling_makes_one_graph_for_the_search_and_one_for_the_step(
     assert same(plain.folder, compiled.folder)
 
 
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_the_precision_follows_what_the_gpu_does_in_hardware(
+    monkeypatch: pytest.MonkeyPatch, native: bool, precision: str
+) -> None:
+    """GPUs before Ampere emulate bf16, slower than fp32."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert lightning_options(TrainConfig())["precision"] == precision
+    assert lightning_options(TrainConfig(precision="16-mixed"))["precision"] == "16-mixed"
+
+
 def test_compiling_without_a_compiler_is_refused(train_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="there is no no-such-compiler here"):
@@ -127,6 +139,17 @@ def test_resuming_after_sigkill_of_the_real_command(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_leave_one_finished_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "zoo", "train", "--arch", "test_resnet", "--epochs", "1", "--n", "20",
+               "--device", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp",
+               "--out", str(tmp_path / "run")]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    steps = (1437 - 144) // 2 // 128
+    assert Run(tmp_path / "run").card.training["steps"] == steps
 
 
 def test_a_run_is_never_overwritten_without_being_asked(train_tiny) -> None:

@@ -57,7 +57,12 @@ def misleading(
 ) -> Tensor:
     """Return images where the cross-entropy is large: see `craft`; the start is uniform in the ball."""
     start = images + eps * (2 * torch.rand_like(images) - 1)
-    return craft(model, images, start, lambda z: F.cross_entropy(z, labels), eps, steps, relative_step)
+
+    def loss(logits: Tensor) -> Tensor:
+        # A sum: the gradients of a mean over a large batch would underflow in fp16.
+        return F.cross_entropy(logits, labels, reduction="sum")
+
+    return craft(model, images, start, loss, eps, steps, relative_step)
 
 
 def nearby(images: Tensor) -> Tensor:

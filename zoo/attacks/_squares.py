@@ -14,13 +14,14 @@ from zoo.attacks._threat import project
 SHARE = 0.8
 """p of the paper: the share of the image's pixels in the first square."""
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Queries of 10,000 after which the share is halved."""
+"""Queries after which the share is halved, however many there are: the paper scales them to other numbers of queries
+than 10,000, but AutoAttack, which asks 5,000, does not."""
 TINY = 1e-12
 
 
-def side(query: int, queries: int, height: int, width: int, smallest: int = 1) -> int:
+def side(query: int, height: int, width: int, smallest: int = 1) -> int:
     """Return the side of the square of a query (from 0): its area is the present share of the image's pixels."""
-    halvings = sum(query * 10_000 // queries > after for after in HALVINGS)
+    halvings = sum(query > after for after in HALVINGS)
     wanted = round(math.sqrt(SHARE / 2**halvings * height * width))
     return min(max(wanted, smallest), height, width)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.attacks._base import Attack
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import likeliest_others, towards
-from zoo.attacks._threat import Norm, column, project
+from zoo.attacks._threat import Norm, column, distance
 from zoo.attacks._victim import Victim, in_turn
 
 OVERSHOOT = 1.05
@@ -61,8 +61,7 @@ def _search(
         _, behind, normal = victim.ascent(x, towards, labels, targets)
         x = _step(x, images, behind, normal, norm)
         wrong = victim.logits(x).argmax(1) != labels
-        within = project(x, images, eps, norm)
-        fallen = wrong & (within == x).flatten(1).all(1)
+        fallen = wrong & (distance(x, images, norm) <= eps)
         found[rows[fallen]] = x[fallen]
         x = torch.where(column(wrong), images + BACK * (x - images), x)
         if bool(fallen.any()):

@@ -63,7 +63,7 @@ class Square(Attack):
     def _propose(self, query: int, x: Tensor, images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """Draw a square of its own for each image."""
         b, c, height, width = x.shape
-        s = side(query, self.queries, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))
+        s = side(query, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))
         places = torch.tensor([height - s + 1, width - s + 1])
 
         def corner() -> Tensor:

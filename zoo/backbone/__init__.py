@@ -44,7 +44,7 @@ def create_backbone(
         pretrained: load timm's weights (needs the network, and the full-size form).
 
     Raises:
-        UserError: timm has no such model, or it cannot be built for that image size.
+        UserError: timm has no such model, it cannot be built for that image size, or its weights are not to be had.
     """
     name = arch.partition(".")[0]
     if not timm.is_model(name):
@@ -69,6 +69,11 @@ def create_backbone(
             _try_out(model, image_shape, num_classes)
             model.image_shape = image_shape  # for what must run the network later: finding its channels
             return model
+        except OSError as error:
+            raise UserError(
+                f"the pretrained weights of {arch} cannot be fetched ({_first_line(error)}): "
+                "leave --pretrained out, or give a file with --weights"
+            ) from None
         except (
             TypeError,
             ValueError,
@@ -79,8 +84,12 @@ def create_backbone(
             IndexError,
         ) as error:
             reason = error
-    why = (str(reason).strip() or type(reason).__name__).splitlines()[0]
-    raise UserError(f"{arch} cannot be built for {height} x {width} images: {why}")
+    assert reason is not None
+    raise UserError(f"{arch} cannot be built for {height} x {width} images: {_first_line(reason)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @torch.no_grad()

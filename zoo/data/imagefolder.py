@@ -40,6 +40,10 @@ class FileSource:
     size: int
     pool: ThreadPoolExecutor
 
+    def __deepcopy__(self, memo: object) -> "FileSource":
+        # A copy of the module that trains (as an average of its weights is) shares it: threads cannot be copied.
+        return self
+
     def fetch(self, indices: Tensor) -> Tensor:
         """Return images (B, 3, size, size), uint8."""
         chosen = [self.paths[i] for i in indices.tolist()]

@@ -12,6 +12,8 @@ from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.stiefel import full_precision
 
 TINY = 1e-20
+SCALE = 2.0**7
+"""What the loss is multiplied by, so that its gradient does not underflow in fp16; only its direction counts."""
 ROUNDS = 3
 """Corrections of the length of a factorized layer's step, whose product is of third order in it."""
 
@@ -43,7 +45,7 @@ class WeightPerturbation:
         factors = [p for layer in factorized for p in (layer.U, layer.S, layer.V) if p.requires_grad]
         moved = [*plain, *factors]
         buffers = {buffer: buffer.clone() for buffer in self.model.buffers()}
-        found = torch.autograd.grad(loss(), moved, allow_unused=True)
+        found = torch.autograd.grad(SCALE * loss(), moved, allow_unused=True)
         gradients = {p: g for p, g in zip(moved, found, strict=True) if g is not None}
         for buffer, value in buffers.items():
             buffer.copy_(value)

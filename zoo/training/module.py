@@ -86,8 +86,8 @@ class Classifier(pl.LightningModule):
 
     @property
     def is_robust_training(self) -> bool:
-        """Whether there is an adversary, so that the best checkpoint is the one that withstands PGD best."""
-        return not isinstance(self.adversary, NoAdversary) and len(self.val_indices) > 0
+        """Whether there is an adversary, so that networks are measured under PGD at its radius."""
+        return not isinstance(self.adversary, NoAdversary)
 
     @property
     def val_batch_size(self) -> int:

@@ -23,7 +23,9 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
     compiler = os.environ.get("CXX", "g++")
     if config.compile and not shutil.which(compiler):
         raise UserError(f"--compile true needs a C++ compiler, and there is no {compiler} here: install one or set CXX")
-    fast_bf16 = on_cuda or torch.cpu._is_amx_tile_supported()
+    fast_bf16 = (
+        torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_amx_tile_supported()
+    )
     precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
     return {
         "max_epochs": config.epochs,

@@ -13,6 +13,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
@@ -63,7 +64,8 @@ def train(
     """
     parts = Parts(method, adversary or NoAdversary(), regularizer or NoRegularizer(), finisher or NoFinisher())
     folder = config.folder(METHODS.name_of(method))
-    refuse_occupied(folder, overwrite)
+    if _is_first_process():
+        refuse_occupied(folder, overwrite)
     return _fit(config, parts, folder, resume=False)
 
 
@@ -111,7 +113,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
-    if not resume:
+    if not resume and _is_first_process():
         prepare(folder, config, parts)
     trainer = pl.Trainer(
         **trainer_options,
@@ -127,7 +129,14 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
         raise _interrupted(folder, trainer) from None
     if trainer.interrupted:
         raise _interrupted(folder, trainer)
+    if not trainer.is_global_zero:
+        sys.exit()  # the first process finishes the run
     return finish_run(folder, module, trainer, shlex.join(["zoo", *sys.argv[1:]]))
+
+
+def _is_first_process() -> bool:
+    """Whether the folder is this process's to fill: for each further one, Lightning runs the same command again."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
 def _refuse_vain_compilation(module: Classifier) -> None:
@@ -178,7 +187,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         callbacks.append(ExponentialAverage(module.config.ema))
     if module.adversary.can_collapse:
         callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT))
-    if module.is_robust_training:
+    if module.is_robust_training and len(module.val_indices):
         best = BestCheckpoint(
             dirpath=folder,
             filename=Path(BEST).stem,
