@@ -12,9 +12,13 @@ from zoo.errors import UserError
 from zoo.files import atomic
 
 
+SEARCHES = 2
+"""Raised when what an attack does changes, so that verdicts of the older search are not taken for the new one's."""
+
+
 def identity(weights_sha256: str, images: Tensor, labels: Tensor) -> str:
-    """Return a digest of what outcomes belong to: the weights, the images and their labels."""
-    digest = hashlib.sha256(weights_sha256.encode())
+    """Return a digest of what outcomes belong to: the weights, the images and their labels, and our searches."""
+    digest = hashlib.sha256(f"{SEARCHES} {weights_sha256}".encode())
     for tensor in (images, labels):
         digest.update(tensor.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
