@@ -2,13 +2,16 @@
 
 import os
 import random
+import re
 import resource
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from hub_server import FAULTS, FaultyServer, make_hub
+from hub_server import FAULTS, IMPATIENT, FaultyServer, make_hub
 
 from zoo.errors import UserError
 from zoo.hub.cache import fetch, missing
@@ -197,10 +200,26 @@ def test_hubs_are_searched_in_order(tmp_path: Path, cache: Path, monkeypatch: py
 
 def test_anything_that_fsspec_opens_is_a_hub(tmp_path: Path, cache: Path) -> None:
     entry = make_hub(tmp_path / "hub", SIZES)
-    hub = open_hub(f"file://{tmp_path / 'hub'}")
-    assert not missing(fetch(hub, NAME, read_index(hub).models[NAME]), entry)
-    with pytest.raises(UserError, match="no address of a hub"):
-        open_hub("nonsense://x")
+    for address in (f"file://{tmp_path / 'hub'}", f"local://{tmp_path / 'hub'}"):
+        hub = open_hub(address)
+        assert not missing(fetch(hub, NAME, read_index(hub).models[NAME]), entry)
+
+
+@pytest.mark.parametrize("address", ["nonsense://x", "data://x", "http://[x", "hf://org/a b", "ftp://127.0.0.1:1/x"])
+def test_what_is_no_address_of_a_hub_is_said_in_one_line(address: str) -> None:
+    with pytest.raises(UserError, match=re.escape(address)):
+        hub = open_hub(address)
+        hub.patience = IMPATIENT
+        read_index(hub)
+
+
+def test_a_redirect_to_no_address_is_refused() -> None:
+    answer = "HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].sendall(answer.encode()), daemon=True).start()
+        hub = open_hub(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UserError, match="redirects to what is none"):
+            read_index(hub)
 
 
 def test_a_hugging_face_repository_is_fetched_from_its_own_addresses() -> None:

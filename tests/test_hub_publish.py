@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from hub_server import SUMMARY
 from make_run import make_run
 from safetensors.torch import load_file
@@ -15,7 +18,8 @@ from safetensors.torch import load_file
 import zoo
 from zoo.cli import run as cli
 from zoo.errors import UserError
-from zoo.hub.download import read_index
+from zoo.hub.download import digest, read_index
+from zoo.hub.index import Entry
 from zoo.hub.measure import EvaluationSplit, evaluated
 from zoo.hub.publish import Publication, publish, without_places
 from zoo.hub.runs import open_run
@@ -137,6 +141,38 @@ def test_a_bucket_takes_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (found.folder() / "card.json").read_bytes() == (BUNDLED / name / "card.json").read_bytes()
     with pytest.raises(UserError, match="already"):
         bucket.check_free(name)
+
+
+class Shaky(MemoryFileSystem):
+    """A bucket that answers nothing while it is down; fsspec's own `exists` takes that for no."""
+
+    protocol = "shaky"
+    exists = AbstractFileSystem.exists
+    down = False
+
+    def info(self, path: str, **options: object) -> dict:
+        if Shaky.down:
+            raise RuntimeError("connection lost")  # no OSError, like those of the libraries behind s3:// and gs://
+        return super().info(path, **options)
+
+
+def test_an_index_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path, monkeypatch) -> None:
+    fsspec.register_implementation("shaky", Shaky, clobber=True)
+    bucket = open_hub("shaky://team/models")
+    content = {"card.json": b"card", "model.safetensors": b"weights"}
+    entry = Entry(files={name: digest(value) for name, value in content.items()}, summary=SUMMARY)
+    bucket.add("a.x", entry, lambda folder: [(folder / name).write_bytes(value) for name, value in content.items()])
+    monkeypatch.setattr(Shaky, "down", True)
+    with pytest.raises(UserError, match="connection lost"):
+        bucket.add("b.x", entry, lambda folder: None)
+    monkeypatch.setattr(Shaky, "down", False)
+    assert list(read_index(bucket).models) == ["a.x"]
+
+
+def test_a_repository_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="hf://org/models did not answer as it should"):
+        open_hub("hf://org/models").check_free("a.x")
 
 
 def test_a_name_is_taken_wherever_a_run_is(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -42,6 +42,8 @@ class WebHub(Hub):
                 raise UserError(f"{self.address} is no address: {error}") from None
             except requests.RequestException as error:
                 raise Interrupted(_reason(error)) from None
+            except ValueError as error:  # of urlsplit
+                raise UserError(f"{self.address} is no address, or redirects to what is none: {error}") from None
             with response:
                 self._check(response, path)
                 start = _start(response, offset)
