@@ -21,9 +21,10 @@ from zoo.errors import UserError
 from zoo.hub.download import digest, read_index
 from zoo.hub.index import Entry
 from zoo.hub.measure import EvaluationSplit, evaluated
-from zoo.hub.publish import Publication, publish, without_places
+from zoo.hub.publish import Publication, entry_of, publish, without_places
 from zoo.hub.runs import open_run
 from zoo.hub.search import BUNDLED, find, open_hub, published
+from zoo.hub.verify import verify
 from zoo.run import Run
 
 NAME = "test_resnet.lowrank50_digits"
@@ -199,6 +200,53 @@ def test_verify_finds_what_was_changed(hub: Path, tmp_path: Path, capsys: pytest
     (tmp_path / "hub" / NAME / "model.onnx").write_bytes(b"<html>")
     with pytest.raises(UserError, match=f"{NAME}: files"):
         cli(["verify", NAME, "--hub", str(tmp_path / "hub")])
+
+
+def changed(hub: Path, copy: Path, **figures: object) -> Path:
+    """Return a copy of a hub whose card states other figures, and whose index was made from that card."""
+    shutil.copytree(hub, copy)
+    file = copy / NAME / "card.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | figures))
+    index = json.loads((copy / "index.json").read_text())
+    index["models"][NAME] = entry_of(copy / NAME).model_dump()
+    (copy / "index.json").write_text(json.dumps(index))
+    return copy
+
+
+WRONG = {
+    "parameters": {"params": 1},
+    "parameters of the dense network": {"dense_params": 10**9},
+    "MACs of the dense network": {"dense_macs": 10**9},
+    "largest condition number": {"max_condition_number": 1.01},
+    "Lipschitz bound": {"lipschitz_bound": 1.5},
+    "card's files": {"files": []},
+    "model": {"ranks": {"no_such_layer": 3}},
+    "test split": {"data_sha256": "0" * 64},
+    "signs of masked gradients": {
+        "sanity": {"failures": ["zero_gradients"], "zero_gradient_share": 1, "accuracy_at_large_eps": 0, "n": 9}
+    },
+}
+
+
+@pytest.mark.parametrize("figure", WRONG)
+def test_verify_believes_no_figure_of_a_card(figure: str, hub: Path, tmp_path: Path) -> None:
+    found = find(NAME, str(changed(hub, tmp_path / "hub", **WRONG[figure])))
+    assert next(check.agrees for check in verify(found, "all") if check.figure == figure) is False
+
+
+@pytest.mark.parametrize(("accuracy", "agrees"), [(0.0, True), (0.9, False)])
+def test_verify_repeats_probes(accuracy: float, agrees: bool, hub: Path, tmp_path: Path) -> None:
+    """Nothing is proved of this network: its Lipschitz bound is far too large."""
+    finding = {"probe": "lipschitz", "case": {"norm": "L2", "eps": 0.1}, "accuracy": accuracy, "n": 20}
+    found = find(NAME, str(changed(hub, tmp_path / "hub", findings=[finding])))
+    (check,) = (check for check in verify(found, "all") if check.figure == "lipschitz L2 0.1")
+    assert check.agrees is agrees
+
+
+def test_what_was_not_measured_is_said(capsys: pytest.CaptureFixture) -> None:
+    name = "test_resnet.robust_lowrank50_digits"
+    cli(["verify", name, "--n", "10"])
+    assert f"not measured: {name}: latency, batch 1" in capsys.readouterr().out
 
 
 def test_a_published_command_names_no_folder_of_its_machine() -> None:
