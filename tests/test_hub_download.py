@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hub_server import FAULTS, IMPATIENT, FaultyServer, make_hub
 
+from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.hub.cache import fetch, missing
 from zoo.hub.download import read_index
@@ -183,6 +184,22 @@ def test_a_local_hub_is_used_in_place_and_checked(tmp_path: Path, cache: Path) -
     (tmp_path / "hub" / NAME / "model.safetensors").write_bytes(b"<html>")
     with pytest.raises(UserError, match="not the file that the index names"):
         found.folder()
+
+
+def test_a_downloaded_copy_is_mended_and_holds_nothing_that_was_not_checked(tmp_path: Path, cache: Path) -> None:
+    entry = make_hub(tmp_path / "hub", SIZES)
+    (tmp_path / "hub" / NAME / "config.yaml").write_text("not in the index")
+    command = ["download", NAME, "--hub", str(tmp_path / "hub"), "--to", str(tmp_path / "mine")]
+    zoo(command)
+    copy = tmp_path / "mine" / NAME
+    assert {path.name for path in copy.iterdir()} == set(SIZES)
+    (copy / "model.safetensors").write_bytes(b"truncated")
+    zoo(command)
+    assert not missing(copy, entry)
+    (copy / "card.json").write_text("another")
+    with pytest.raises(UserError, match="is another model"):
+        zoo(command)
+    assert (copy / "card.json").read_text() == "another"
 
 
 def test_hubs_are_searched_in_order(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

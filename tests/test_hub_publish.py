@@ -186,6 +186,13 @@ def test_a_name_is_taken_wherever_a_run_is(hub: Path, tmp_path: Path, monkeypatc
     assert f"in mine/{NAME}" in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean"):
         cli(["export", NAME + "x", "--hub", str(hub)])
+    assert open_run(NAME, str(hub)).folder == Path("runs") / NAME
+    other = changed(hub, tmp_path / "other")
+    index = json.loads((other / "index.json").read_text())
+    index["models"][NAME]["files"]["model.safetensors"]["sha256"] = "0" * 64
+    (other / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="another model than that of"):
+        open_run(NAME, str(other))
 
 
 def test_verify_finds_what_was_changed(hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
