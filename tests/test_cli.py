@@ -34,6 +34,10 @@ MISTAKES = {
     ("train", "--method", "dense", "--compression", "0.5"): "does not compress",
     ("train", "--method.tau", "-1"): "tau",
     ("train", "--device", "tpu"): "device",
+    ("train", "--momentum", "1"): r"momentum must be in \[0, 1\)",
+    ("train", "--weight-decay", "-1"): "weight-decay must not be negative",
+    ("train", "--seed", "-1"): "seed must be in",
+    ("train", "--arch", "test_resnet", "--val-fraction", "0.9999"): "no training images",
     ("train", "--config", "nowhere.yaml"): "no configuration file",
     ("train", "--config", "digit"): "unknown recipe",
     ("train", "--resume", "nowhere"): "not a run",
@@ -43,6 +47,7 @@ MISTAKES = {
     ("export", "nowhere"): "no run at nowhere",
     ("bench", "nowhere"): "nowhere",
     ("list", "--archs", "resnetxyz*"): "no architecture matches",
+    ("verify", "--all", "true", "x.y"): "either one NAME or --all",
 }
 
 

@@ -12,7 +12,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, check model after model, and fail if a figure differs."""
     add = parser.add_argument
     add("name", nargs="?", type=str, metavar="NAME", help="A model's name, see `zoo list`.")
-    add("--all", type=bool, default=False, help="Every model of the hubs.")
+    add("--all", type=bool, nargs="?", const=True, default=False, help="Every model of the hubs.")
     add("--n", type=int | Literal["all"], default=200, help="Test images for the figures under attack, or all.")
     add("--data-dir", type=Path | None, default=None, help="Where the data sets' files are.")
     add("--download", type=bool, default=False, help="Fetch the data sets' files if they are missing.")

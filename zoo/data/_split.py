@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from zoo.errors import UserError
+
 
 def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
     """Choose n indices with the same share of every class (to less than one image), in increasing order.
@@ -23,8 +25,14 @@ def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
 
 
 def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:
-    """Split indices into training and validation, always the same way for a data set, whatever the run's seed."""
+    """Split indices into training and validation, always the same way for a data set, whatever the run's seed.
+
+    Raises:
+        UserError: nothing would be left to train on.
+    """
     n = round(val_fraction * len(labels))
+    if n >= len(labels):
+        raise UserError(f"val-fraction {val_fraction} leaves no training images of {len(labels)}: take a smaller one")
     val = stratified(labels, n, seed=0) if n else torch.empty(0, dtype=torch.int64)
     keep = torch.ones(len(labels), dtype=torch.bool)
     keep[val] = False
