@@ -4,10 +4,12 @@ import os
 import random
 import re
 import resource
-import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from zoo.hub.cache import fetch, missing
 from zoo.hub.download import read_index
 from zoo.hub.index import LARGEST_INDEX
 from zoo.hub.search import find, open_hub
+from zoo.hub.web import WebHub
 
 NAME = "test_resnet.x"
 SIZES = {"card.json": 300, "model.safetensors": 200_000}
@@ -233,13 +236,59 @@ def test_what_is_no_address_of_a_hub_is_said_in_one_line(address: str) -> None:
         read()
 
 
-def test_a_redirect_to_no_address_is_refused() -> None:
-    answer = "HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=lambda: server.accept()[0].sendall(answer.encode()), daemon=True).start()
-        hub = open_hub(f"http://127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(UserError, match="redirects to what is none"):
+@contextmanager
+def redirecting(location: str, seen: list[dict[str, str]]) -> Iterator[str]:
+    """Serve one redirect for everything that is asked, and note the headers of each request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(302)
+            self.send_header("Location", location)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class WithToken(WebHub):
+    def headers(self) -> dict[str, str]:
+        return {"authorization": "Bearer secret"}
+
+
+def test_a_token_is_sent_to_the_hub_and_to_nobody_it_redirects_to() -> None:
+    first: list[dict[str, str]] = []
+    second: list[dict[str, str]] = []
+    with (
+        redirecting("/again", second) as elsewhere,
+        redirecting(elsewhere, first) as address,
+        pytest.raises(UserError, match="redirects more than"),
+    ):
+        read_index(WithToken(address, IMPATIENT))
+    assert [headers["authorization"] for headers in first] == ["Bearer secret"]
+    assert second
+    assert not any("authorization" in headers for headers in second)
+
+
+def test_a_password_in_an_address_is_used_and_never_shown(tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+    with redirecting("file:///etc/passwd", seen) as address:
+        hub = open_hub(address.replace("://", "://me:secret@"))
+        assert hub.address == address
+        with pytest.raises(UserError) as caught:
             read_index(hub)
+    assert "secret" not in str(caught.value)
+    assert seen[0]["authorization"].startswith("Basic ")
+
+
+def test_a_redirect_to_no_address_is_refused() -> None:
+    with redirecting("http://[::1", []) as address, pytest.raises(UserError, match="redirects to what is none"):
+        read_index(open_hub(address))
 
 
 def test_a_hugging_face_repository_is_fetched_from_its_own_addresses() -> None:
