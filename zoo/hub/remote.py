@@ -49,7 +49,11 @@ class RemoteHub(Hub):
             raise Interrupted(_words(error)) from None
 
     def add(self, name: str, entry: Entry, build: Callable[[Path], object]) -> None:
-        """Write the model's files, then the index, while a lock file that only one publisher can create is there."""
+        """Write the model's files, then the index, while a lock file is there.
+
+        Only one publisher can create it where creating a file can be exclusive, as on s3:// and gs://; elsewhere (such
+        as sftp://) two that begin within one round trip may both go on, so there take turns.
+        """
         self.current_index().with_model(name, entry, self.address)
         with tempfile.TemporaryDirectory() as folder:
             build(Path(folder))
