@@ -19,14 +19,11 @@ class HuggingFaceHub(WebHub):
         super().__init__(address, patience)
         self.repository, _, revision = address.removeprefix("hf://").strip("/").partition("@")
         self.revision = revision or "main"
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id
-
         if self.repository.count("/") != 1:
             raise UserError(f"{address} names no repository: write hf://ORG/REPO")
         try:
-            validate_repo_id(self.repository)
-        except HFValidationError as error:
+            self.url(INDEX)
+        except ValueError as error:
             raise UserError(f"{address} names no repository: {error}") from None
 
     def url(self, path: str) -> str:

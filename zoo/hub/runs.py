@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.hub.names import is_path
-from zoo.run import CARD, WEIGHTS, Run
+from zoo.run import CARD, Run
 
 if TYPE_CHECKING:
     from zoo.hub.search import Found
@@ -52,7 +52,7 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
     if not (own / CARD).is_file():
         return Run(copy_model(find(str(target), hub), own))
     run = Run(own)
-    if hub is not None and find(str(target), hub).entry.files[WEIGHTS].sha256 != run.card.weights.sha256:
+    if hub is not None and find(str(target), hub).entry.files["model.safetensors"].sha256 != run.card.weights.sha256:
         raise UserError(f"{own} is there already, and is another model than that of {hub}: remove it")
     return run
 

@@ -50,7 +50,8 @@ def write_report(
         raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as --out report.html")
     runs = gather(folders, bench, say)
     page = compose(runs)
-    data, pictures = output.with_suffix(".json"), []
+    data = output.with_suffix(".json")
+    pictures: list[Path] = []
     for chart in page.charts():
         say(f"drawing {chart.name}")
         pictures.append(_free(output.with_suffix("") / f"{chart.name}.png", pictures))
