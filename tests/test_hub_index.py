@@ -167,6 +167,8 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
     run(["list", "test_resnet.x", "--hub", str(tmp_path / "hub"), "--json", "true"])
     (model,) = json.loads(capsys.readouterr().out)
     assert (model["name"], model["clean"], model["bytes"]["card.json"]) == ("test_resnet.x", 0.5, 10)
+    run(["list", "test_resnet.x", "--hub", str(tmp_path / "hub"), "--json"])
+    assert json.loads(capsys.readouterr().out) == [model]
     run(["list", "--max-params", "20", "--hub", str(tmp_path / "hub")])
     assert "test_resnet.x" in capsys.readouterr().out
     with pytest.raises(UserError, match="none of the"):
