@@ -281,3 +281,11 @@ def test_checkpoints_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("arch: test_resnet\n")
     with pytest.raises(UserError, match="is no checkpoint of a training, or a damaged one"):
         cli.run(["bench", str(path)])
+    torch.save({"state_dict": {}, "ranks": {}}, path)
+    for config in ("arch: test_resnet\n", "[", "3"):
+        (tmp_path / "config.yaml").write_text(config)
+        with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+            cli.run(["bench", str(path)])
+    (tmp_path / "config.yaml").write_text("arch: test_resnet\ndata: digits\nmethod: {name: dense, no_such: 1}\n")
+    with pytest.raises(UserError, match="has other options than no_such"):
+        cli.run(["bench", str(path)])

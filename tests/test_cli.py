@@ -34,6 +34,10 @@ MISTAKES = {
     ("train", "--method", "dense", "--compression", "0.5"): "does not compress",
     ("train", "--method.tau", "-1"): "tau",
     ("train", "--device", "tpu"): "device",
+    ("train", "--momentum", "1"): r"momentum must be in \[0, 1\)",
+    ("train", "--weight-decay", "-1"): "weight-decay must not be negative",
+    ("train", "--seed", "-1"): "seed must be in",
+    ("train", "--arch", "test_resnet", "--val-fraction", "0.9999"): "no training images",
     ("train", "--config", "nowhere.yaml"): "no configuration file",
     ("train", "--config", "digit"): "unknown recipe",
     ("train", "--resume", "nowhere"): "not a run",
@@ -43,6 +47,8 @@ MISTAKES = {
     ("export", "nowhere"): "no run at nowhere",
     ("bench", "nowhere"): "nowhere",
     ("list", "--archs", "resnetxyz*"): "no architecture matches",
+    ("verify", "--all", "true", "x.y"): "either one NAME or --all",
+    ("verify", "x.y", "--all"): "either one NAME or --all",
 }
 
 
@@ -51,6 +57,12 @@ def test_a_mistake_is_answered_in_one_line(argv: tuple[str, ...], tmp_path: Path
     monkeypatch.chdir(tmp_path)
     assert re.search(MISTAKES[argv], error_of(*argv))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_configuration_whose_method_is_no_name_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("method: 3\n")
+    assert re.search(r"mine\.yaml: method is 3, which is no name", error_of("train", "--config", str(config)))
 
 
 def test_the_process_exits_with_one_line_and_no_traceback(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from zoo.card import Card, Evaluation
 from zoo.cli import run as zoo
-from zoo.comparison import Contender, Figures, summarise
+from zoo.comparison import Comparison, Contender, Figures, summarise
 from zoo.comparison import plan as plan_module
 from zoo.errors import UserError
 
@@ -67,6 +67,24 @@ def test_finished_runs_are_taken_as_they_are_and_evaluated_further(train_tiny, i
     folder = train_tiny(name="mine").folder
     zoo(["compare", str(folder), "--attacks", "fgsm", "--n", "60", "--out", str(tmp_path / "c")])
     assert [words[0] for words in in_process] == ["evaluate"]
+
+
+def test_two_contenders_never_share_a_folder(tmp_path: Path) -> None:
+    """Or the second would be taken for trained, with the figures of the first."""
+    for name in ("a b.yaml", "a-b.yaml"):
+        (tmp_path / name).write_text("arch: test_resnet\n")
+    words = tuple(str(tmp_path / name) for name in ("a b.yaml", "a-b.yaml"))
+    both = Comparison(tuple(map(Contender.parse, words)), (0,), (), tmp_path / "c")
+    with pytest.raises(UserError, match="would share the folder"):
+        both.prepare()
+    first = Comparison(both.contenders[:1], (0,), (), tmp_path / "c")
+    first.prepare()
+    first.prepare()
+    with pytest.raises(UserError, match="would share the folder"):
+        Comparison(both.contenders[1:], (0,), (), tmp_path / "c").prepare()
+    (tmp_path / "c/comparison.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        first.prepare()
 
 
 def test_means_and_deviations() -> None:

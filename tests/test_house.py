@@ -11,6 +11,7 @@ import pytest
 
 import zoo.methods
 from zoo.cli import run as run_command
+from zoo.provenance import commit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -100,3 +101,16 @@ def test_the_method_in_the_documents_is_one_file(tmp_path: Path, monkeypatch, ca
     monkeypatch.delitem(sys.modules, "zoo.methods.soft_lowrank")
     assert "beta: 0.01" in (tmp_path / "run/config.yaml").read_text()
     assert "penalty" in (tmp_path / "run/metrics.csv").read_text().splitlines()[0]
+
+
+def test_the_commit_on_a_card_is_that_of_zoo_and_of_no_repository_around_it(tmp_path: Path) -> None:
+    source = tmp_path / ".venv" / "zoo" / "provenance.py"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a project that uses zoo"]):
+        subprocess.run([*git, *words], check=True)
+    assert commit(source) is None
+    subprocess.run([*git, "add", "-f", str(source)], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "zoo"], check=True)
+    assert re.fullmatch(r"[0-9a-f]{40}", str(commit(source)))

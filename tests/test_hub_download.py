@@ -2,19 +2,26 @@
 
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hub_server import FAULTS, FaultyServer, make_hub
+from hub_server import FAULTS, IMPATIENT, FaultyServer, make_hub
 
+from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.hub.cache import fetch, missing
 from zoo.hub.download import read_index
 from zoo.hub.index import LARGEST_INDEX
 from zoo.hub.search import find, open_hub
+from zoo.hub.web import WebHub
 
 NAME = "test_resnet.x"
 SIZES = {"card.json": 300, "model.safetensors": 200_000}
@@ -182,6 +189,22 @@ def test_a_local_hub_is_used_in_place_and_checked(tmp_path: Path, cache: Path) -
         found.folder()
 
 
+def test_a_downloaded_copy_is_mended_and_holds_nothing_that_was_not_checked(tmp_path: Path, cache: Path) -> None:
+    entry = make_hub(tmp_path / "hub", SIZES)
+    (tmp_path / "hub" / NAME / "config.yaml").write_text("not in the index")
+    command = ["download", NAME, "--hub", str(tmp_path / "hub"), "--to", str(tmp_path / "mine")]
+    zoo(command)
+    copy = tmp_path / "mine" / NAME
+    assert {path.name for path in copy.iterdir()} == set(SIZES)
+    (copy / "model.safetensors").write_bytes(b"truncated")
+    zoo(command)
+    assert not missing(copy, entry)
+    (copy / "card.json").write_text("another")
+    with pytest.raises(UserError, match="is another model"):
+        zoo(command)
+    assert (copy / "card.json").read_text() == "another"
+
+
 def test_hubs_are_searched_in_order(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i, hub in enumerate(("a", "b")):
         make_hub(tmp_path / hub, SIZES, seed=i)
@@ -197,10 +220,75 @@ def test_hubs_are_searched_in_order(tmp_path: Path, cache: Path, monkeypatch: py
 
 def test_anything_that_fsspec_opens_is_a_hub(tmp_path: Path, cache: Path) -> None:
     entry = make_hub(tmp_path / "hub", SIZES)
-    hub = open_hub(f"file://{tmp_path / 'hub'}")
-    assert not missing(fetch(hub, NAME, read_index(hub).models[NAME]), entry)
-    with pytest.raises(UserError, match="no address of a hub"):
-        open_hub("nonsense://x")
+    for address in (f"file://{tmp_path / 'hub'}", f"local://{tmp_path / 'hub'}"):
+        hub = open_hub(address)
+        assert not missing(fetch(hub, NAME, read_index(hub).models[NAME]), entry)
+
+
+@pytest.mark.parametrize("address", ["nonsense://x", "data://x", "http://[x", "hf://org/a b", "ftp://127.0.0.1:1/x"])
+def test_what_is_no_address_of_a_hub_is_said_in_one_line(address: str) -> None:
+    def read() -> None:
+        hub = open_hub(address)
+        hub.patience = IMPATIENT
+        read_index(hub)
+
+    with pytest.raises(UserError, match=re.escape(address)):
+        read()
+
+
+@contextmanager
+def redirecting(location: str, seen: list[dict[str, str]]) -> Iterator[str]:
+    """Serve one redirect for everything that is asked, and note the headers of each request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(302)
+            self.send_header("Location", location)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class WithToken(WebHub):
+    def headers(self) -> dict[str, str]:
+        return {"authorization": "Bearer secret"}
+
+
+def test_a_token_is_sent_to_the_hub_and_to_nobody_it_redirects_to() -> None:
+    first: list[dict[str, str]] = []
+    second: list[dict[str, str]] = []
+    with (
+        redirecting("/again", second) as elsewhere,
+        redirecting(elsewhere, first) as address,
+        pytest.raises(UserError, match="redirects more than"),
+    ):
+        read_index(WithToken(address, IMPATIENT))
+    assert [headers["authorization"] for headers in first] == ["Bearer secret"]
+    assert second
+    assert not any("authorization" in headers for headers in second)
+
+
+def test_a_password_in_an_address_is_used_and_never_shown(tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+    with redirecting("file:///etc/passwd", seen) as address:
+        hub = open_hub(address.replace("://", "://me:secret@"))
+        assert hub.address == address
+        with pytest.raises(UserError) as caught:
+            read_index(hub)
+    assert "secret" not in str(caught.value)
+    assert seen[0]["authorization"].startswith("Basic ")
+
+
+def test_a_redirect_to_no_address_is_refused() -> None:
+    with redirecting("http://[::1", []) as address, pytest.raises(UserError, match="redirects to what is none"):
+        read_index(open_hub(address))
 
 
 def test_a_hugging_face_repository_is_fetched_from_its_own_addresses() -> None:

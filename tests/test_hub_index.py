@@ -167,10 +167,40 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
     run(["list", "test_resnet.x", "--hub", str(tmp_path / "hub"), "--json", "true"])
     (model,) = json.loads(capsys.readouterr().out)
     assert (model["name"], model["clean"], model["bytes"]["card.json"]) == ("test_resnet.x", 0.5, 10)
+    run(["list", "test_resnet.x", "--hub", str(tmp_path / "hub"), "--json"])
+    assert json.loads(capsys.readouterr().out) == [model]
     run(["list", "--max-params", "20", "--hub", str(tmp_path / "hub")])
     assert "test_resnet.x" in capsys.readouterr().out
     with pytest.raises(UserError, match="none of the"):
         run(["list", "resnet50*", "--hub", str(tmp_path / "hub")])
+
+
+def test_what_an_index_says_is_text_on_the_screen_and_no_command_to_it(tmp_path: Path, capsys) -> None:
+    from zoo.cli import run
+
+    models = {"a.x": entry(data="[/red]digits").model_dump()}
+    (tmp_path / "index.json").write_text(json.dumps({"models": models}))
+    run(["list", "a.*", "--hub", str(tmp_path)])
+    assert "[/red]digits" in capsys.readouterr().out
+    with pytest.raises(ValidationError, match="data"):
+        Summary.model_validate(SUMMARY.model_dump() | {"data": "\x1b[31mdigits"})
+
+
+@pytest.mark.parametrize(
+    ("figures", "where"),
+    [
+        ({"dense_params": 0}, "dense_params"),
+        ({"mean": [0.1, 0.2, 0.3]}, "channels"),
+        ({"threat": {"norm": "Linf", "eps": "Infinity"}}, "threat.eps"),
+    ],
+)
+def test_a_card_whose_figures_make_no_sense_is_refused(figures: dict, where: str, tmp_path: Path) -> None:
+    from make_run import make_run
+
+    file = make_run(tmp_path / "run").folder / "card.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | figures))
+    with pytest.raises(UserError, match=where):
+        Card.load(file)
 
 
 def test_cards_of_earlier_schemas_are_read_and_of_later_ones_refused(tmp_path: Path) -> None:

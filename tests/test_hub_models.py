@@ -6,13 +6,14 @@ import sys
 import pytest
 import torch
 import yaml
+from hub_server import FaultyServer
 from torch import nn
 
 import zoo
 from zoo.cli import run as cli
 from zoo.data import load_test
 from zoo.errors import UserError
-from zoo.hub.search import find
+from zoo.hub.search import BUNDLED, find
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg import condition_number
 from zoo.run import Run
@@ -47,6 +48,14 @@ def test_without_weights_and_with_other_classes() -> None:
     assert all(torch.equal(a, b) for a, b in same[:-2])
 
 
+def test_without_weights_nothing_but_the_card_is_downloaded(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    server = FaultyServer(BUNDLED)
+    with server.running():
+        zoo.create_model(NAME, pretrained=False, hub=server.address)
+    assert {path for path, _ in server.requests} == {"/index.json", f"/{NAME}/card.json"}
+
+
 def test_names_are_listed_and_wrong_ones_answered() -> None:
     assert NAME in zoo.list_models("test_resnet*", data="digits", max_params=1_000_000, hub="")
     assert zoo.list_models("*nothing*", hub="") == []
@@ -54,6 +63,10 @@ def test_names_are_listed_and_wrong_ones_answered() -> None:
         zoo.create_model("test_resnet.robust_lowrank_digits", hub="")
     with pytest.raises(UserError, match="is an architecture: choose one of its models"):
         zoo.create_model("test_resnet", hub="")
+    with pytest.raises(UserError, match="num_classes must be at least 1"):
+        zoo.create_model(NAME, num_classes=0)
+    with pytest.raises(UserError, match="no norm and radius"):
+        zoo.list_models(threat=("L1", 0.1), hub="")
     with pytest.raises(AttributeError):
         getattr(zoo, "nothing")  # noqa: B009
 

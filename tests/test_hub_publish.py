@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from hub_server import SUMMARY
 from make_run import make_run
 from safetensors.torch import load_file
@@ -15,11 +18,13 @@ from safetensors.torch import load_file
 import zoo
 from zoo.cli import run as cli
 from zoo.errors import UserError
-from zoo.hub.download import read_index
+from zoo.hub.download import digest, read_index
+from zoo.hub.index import Entry
 from zoo.hub.measure import EvaluationSplit, evaluated
-from zoo.hub.publish import Publication, publish, without_places
+from zoo.hub.publish import Publication, entry_of, publish, without_places
 from zoo.hub.runs import open_run
 from zoo.hub.search import BUNDLED, find, open_hub, published
+from zoo.hub.verify import verify
 from zoo.run import Run
 
 NAME = "test_resnet.lowrank50_digits"
@@ -139,6 +144,38 @@ def test_a_bucket_takes_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         bucket.check_free(name)
 
 
+class Shaky(MemoryFileSystem):
+    """A bucket that answers nothing while it is down; fsspec's own `exists` takes that for no."""
+
+    protocol = "shaky"
+    exists = AbstractFileSystem.exists
+    down = False
+
+    def info(self, path: str, **options: object) -> dict:
+        if Shaky.down:
+            raise RuntimeError("connection lost")  # no OSError, like those of the libraries behind s3:// and gs://
+        return super().info(path, **options)
+
+
+def test_an_index_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path, monkeypatch) -> None:
+    fsspec.register_implementation("shaky", Shaky, clobber=True)
+    bucket = open_hub("shaky://team/models")
+    content = {"card.json": b"card", "model.safetensors": b"weights"}
+    entry = Entry(files={name: digest(value) for name, value in content.items()}, summary=SUMMARY)
+    bucket.add("a.x", entry, lambda folder: [(folder / name).write_bytes(value) for name, value in content.items()])
+    monkeypatch.setattr(Shaky, "down", True)
+    with pytest.raises(UserError, match="connection lost"):
+        bucket.add("b.x", entry, lambda folder: None)
+    monkeypatch.setattr(Shaky, "down", False)
+    assert list(read_index(bucket).models) == ["a.x"]
+
+
+def test_a_repository_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="hf://org/models did not answer as it should"):
+        open_hub("hf://org/models").check_free("a.x")
+
+
 def test_a_name_is_taken_wherever_a_run_is(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     cli(["evaluate", NAME, "--hub", str(hub), "--attacks", "fgsm", "--eps", "0.01", "--n", "30"])
@@ -149,6 +186,13 @@ def test_a_name_is_taken_wherever_a_run_is(hub: Path, tmp_path: Path, monkeypatc
     assert f"in mine/{NAME}" in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean"):
         cli(["export", NAME + "x", "--hub", str(hub)])
+    assert open_run(NAME, str(hub)).folder == Path("runs") / NAME
+    other = changed(hub, tmp_path / "other")
+    index = json.loads((other / "index.json").read_text())
+    index["models"][NAME]["files"]["model.safetensors"]["sha256"] = "0" * 64
+    (other / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="another model than that of"):
+        open_run(NAME, str(other))
 
 
 def test_verify_finds_what_was_changed(hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -163,6 +207,53 @@ def test_verify_finds_what_was_changed(hub: Path, tmp_path: Path, capsys: pytest
     (tmp_path / "hub" / NAME / "model.onnx").write_bytes(b"<html>")
     with pytest.raises(UserError, match=f"{NAME}: files"):
         cli(["verify", NAME, "--hub", str(tmp_path / "hub")])
+
+
+def changed(hub: Path, copy: Path, **figures: object) -> Path:
+    """Return a copy of a hub whose card states other figures, and whose index was made from that card."""
+    shutil.copytree(hub, copy)
+    file = copy / NAME / "card.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | figures))
+    index = json.loads((copy / "index.json").read_text())
+    index["models"][NAME] = entry_of(copy / NAME).model_dump()
+    (copy / "index.json").write_text(json.dumps(index))
+    return copy
+
+
+WRONG = {
+    "parameters": {"params": 1},
+    "parameters of the dense network": {"dense_params": 10**9},
+    "MACs of the dense network": {"dense_macs": 10**9},
+    "largest condition number": {"max_condition_number": 1.01},
+    "Lipschitz bound": {"lipschitz_bound": 1.5},
+    "card's files": {"files": []},
+    "model": {"ranks": {"no_such_layer": 3}},
+    "test split": {"data_sha256": "0" * 64},
+    "signs of masked gradients": {
+        "sanity": {"failures": ["zero_gradients"], "zero_gradient_share": 1, "accuracy_at_large_eps": 0, "n": 9}
+    },
+}
+
+
+@pytest.mark.parametrize("figure", WRONG)
+def test_verify_believes_no_figure_of_a_card(figure: str, hub: Path, tmp_path: Path) -> None:
+    found = find(NAME, str(changed(hub, tmp_path / "hub", **WRONG[figure])))
+    assert next(check.agrees for check in verify(found, "all") if check.figure == figure) is False
+
+
+@pytest.mark.parametrize(("accuracy", "agrees"), [(0.0, True), (0.9, False)])
+def test_verify_repeats_probes(accuracy: float, agrees: bool, hub: Path, tmp_path: Path) -> None:
+    """Nothing is proved of this network: its Lipschitz bound is far too large."""
+    finding = {"probe": "lipschitz", "case": {"norm": "L2", "eps": 0.1}, "accuracy": accuracy, "n": 20}
+    found = find(NAME, str(changed(hub, tmp_path / "hub", findings=[finding])))
+    (check,) = (check for check in verify(found, "all") if check.figure == "lipschitz L2 0.1")
+    assert check.agrees is agrees
+
+
+def test_what_was_not_measured_is_said(capsys: pytest.CaptureFixture) -> None:
+    name = "test_resnet.robust_lowrank50_digits"
+    cli(["verify", name, "--n", "10"])
+    assert f"not measured: {name}: latency, batch 1" in capsys.readouterr().out
 
 
 def test_a_published_command_names_no_folder_of_its_machine() -> None:

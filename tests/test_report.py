@@ -29,6 +29,7 @@ from zoo.report.chart import Axis, Chart, Heatmap, Series, Style
 from zoo.report.export_forms import LayerForm, read_forms
 from zoo.report.figures import RunFigures, gather, unique_names
 from zoo.report.pareto import pareto_front, steps
+from zoo.report.png import draw_png
 from zoo.report.scale import Scale
 from zoo.report.sections.training import thinned
 from zoo.report.spectra import singular_values, starting_model
@@ -73,7 +74,7 @@ def dress(run: Run, shift: float, masked: bool = False, **changes: object) -> Ru
     sanity = Sanity(failures=failures, zero_gradient_share=0.0, accuracy_at_large_eps=0.1, n=100)
     card = run.card.model_copy(
         update={"evaluations": evaluations(shift), "findings": findings(), "sanity": sanity, "layers": tuple(rows)}
-        | {"training": {"epochs": 2, "seconds_last_session": 60.0}} | changes
+        | {"training": {"epochs": 2, "seconds": 90.0}} | changes
     )  # fmt: skip
     run.save_card(Card.model_validate(card.model_dump()))
     config = {"seed": 0, "compression": 0.5, "weights": None}
@@ -184,6 +185,29 @@ def test_the_figures_are_there_as_data_and_as_pictures(report: Path, runs: list[
     pictures = list(report.with_suffix("").glob("*.png"))
     assert len(pictures) >= 10
     assert all(p.read_bytes().startswith(b"\x89PNG") and p.stat().st_size > 5_000 for p in pictures)
+
+
+def test_minutes_of_training_are_those_of_the_card(elements: Elements) -> None:
+    table = next(t for t in elements.tables if "minutes" in [title.strip() for title, _ in t[0]])
+    column = [title.strip() for title, _ in table[0]].index("minutes")
+    assert [row[column][1] for row in table[1:]] == ["1.5", "1.5", "1.5"]
+
+
+@pytest.mark.slow
+def test_runs_whose_names_differ_in_a_sign_have_pictures_of_their_own(runs: list[Run], tmp_path: Path) -> None:
+    for name in ("a-b", "a_b"):
+        shutil.copytree(runs[0].folder, tmp_path / name)
+    zoo(["report", str(tmp_path / "a-b"), str(tmp_path / "a_b"), "--out", str(tmp_path / "x.html")])
+    pictures = {path.name for path in (tmp_path / "x").glob("conditioning-*.png")}
+    assert pictures == {"conditioning-a-b.png", "conditioning-a-b-2.png"}
+
+
+def test_a_map_without_a_value_is_drawn(tmp_path: Path) -> None:
+    """As of layers that are all singular: their condition numbers are infinite."""
+    chart = Heatmap("x", "x", ("layer",), ("0",), ((float("inf"),),), log=True)
+    draw_png(chart, tmp_path / "x.png")
+    assert (tmp_path / "x.png").is_file()
+    assert "nan" not in draw(chart)
 
 
 def test_latency_is_shown_where_it_was_measured(elements: Elements) -> None:

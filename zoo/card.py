@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from zoo.errors import UserError
 from zoo.files import atomic
@@ -34,7 +34,7 @@ class Evaluation(_Record):
 
     attack: str
     norm: Literal["Linf", "L2"] | None
-    eps: float
+    eps: FiniteFloat
     accuracy: float = Field(ge=0, le=1)
     n: int
     options: dict[str, Any] = {}
@@ -84,7 +84,7 @@ class Threat(_Record):
     """What a model is meant to withstand: perturbations up to ``eps`` in pixels of [0, 1]."""
 
     norm: Literal["Linf", "L2"]
-    eps: float
+    eps: FiniteFloat = Field(ge=0)
 
 
 class Timing(_Record):
@@ -102,10 +102,10 @@ class Timing(_Record):
     """
 
     batch: int
-    median_ms: float
-    p95_ms: float
+    median_ms: FiniteFloat
+    p95_ms: FiniteFloat
     n: int
-    ratio_to_dense: float
+    ratio_to_dense: FiniteFloat
     provider: str
     threads: int
     hardware: str
@@ -171,7 +171,7 @@ class Card(_Record):
     class_names: tuple[str, ...]
     ranks: dict[str, int]
     params: int
-    dense_params: int
+    dense_params: int = Field(ge=1)
     macs: int
     dense_macs: int
     layers: tuple[LayerRow, ...]
@@ -189,6 +189,12 @@ class Card(_Record):
     files: tuple[StoredFile, ...] = ()
     provenance: Provenance
     commands: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Card":
+        if len(self.mean) != self.image_shape[0] or len(self.std) != self.image_shape[0]:
+            raise ValueError(f"mean and std have {len(self.mean)} and {len(self.std)} channels, image_shape others")
+        return self
 
     @property
     def compression(self) -> float:
@@ -242,7 +248,7 @@ class Card(_Record):
         """Write the card as JSON, whole or not at all."""
         current = self.model_copy(update={"schema_version": SCHEMA})
         with atomic(path) as temporary:
-            temporary.write_text(current.model_dump_json(indent=2) + "\n")
+            temporary.write_text(current.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Card":
@@ -252,7 +258,7 @@ class Card(_Record):
             UserError: the file is not a card, or one of a newer schema.
         """
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             refuse_newer(text, SCHEMA, str(path))
             return cls.model_validate_json(text)
         except (ValidationError, UnicodeDecodeError) as error:

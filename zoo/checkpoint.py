@@ -28,7 +28,7 @@ class Checkpoint:
         path: such as ``RUN/last.ckpt``.
 
     Raises:
-        UserError: it is missing or damaged, or lies without its configuration.
+        UserError: it is missing or damaged, or lies without its configuration, or that is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class Checkpoint:
             raise UserError(
                 f"{path} is no checkpoint of a training, or a damaged one ({type(error).__name__})"
             ) from None
-        self.path, self._config = path, yaml.safe_load(config.read_text())
+        self.path, self._config = path, _read_config(config)
         self.sha256 = sha256(path)
 
     @cached_property
@@ -61,7 +61,12 @@ class Checkpoint:
     @property
     def _method(self) -> Method:
         options = dict(self._config["method"])
-        return METHODS.get(options.pop("name"))(**options)
+        name = options.pop("name")
+        try:
+            return METHODS.get(name)(**options)
+        except TypeError:
+            known = ", ".join(options)
+            raise UserError(f"{self.path}: this zoo's {name} has other options than {known}: update zoo") from None
 
     def _backbone(self) -> nn.Module:
         return create_backbone(self._config["arch"], len(self.data.class_names), self.data.image_shape)
@@ -108,3 +113,12 @@ class Checkpoint:
             commit="",
             **counts,
         )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = yaml.safe_load(path.read_text())
+        _ = config["arch"], config["data"], config["method"]["name"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged, and says what the checkpoint beside it is: train again") from None
+    return config

@@ -84,6 +84,12 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "lr", "n"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"momentum must be in [0, 1), got {self.momentum}")
+        if not self.weight_decay >= 0:
+            raise UserError(f"weight-decay must not be negative, got {self.weight_decay}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed must be in [0, 2^32), got {self.seed}")
         if not 0 <= self.val_fraction < 1:
             raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")
         if not 0 <= self.warmup <= 1:

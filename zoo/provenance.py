@@ -33,14 +33,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> str | None:
-    """Return the commit of the source tree that zoo runs from, ``-dirty`` if changed; None outside one."""
-    folder = Path(__file__).parent
+def commit(source: Path = Path(__file__)) -> str | None:
+    """Return the commit of the source tree that zoo runs from, ``-dirty`` if changed; None outside one.
+
+    Args:
+        source: a file of zoo. A repository that does not hold it, such as one around a virtual environment, is another.
+    """
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["git", *words], cwd=source.parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", source.name)
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -81,7 +81,8 @@ def _evaluate(comparison: "Comparison", attacks: str | None, probes: str | None,
     more = ["--attacks", attacks or "quick", *(["--probes", probes] if probes else []), "--n", str(n)]
     for contender in comparison.contenders:
         for run in comparison.runs(contender):
-            folder = yaml.safe_load((run.folder / CONFIG).read_text()).get("data_dir")
+            config = run.folder / CONFIG  # which a downloaded model has not
+            folder = yaml.safe_load(config.read_text()).get("data_dir") if config.is_file() else None
             data = ["--data-dir", folder] if folder else []
             run_command(["evaluate", str(run.folder), *more, *data], f"evaluating {run.folder}")
 

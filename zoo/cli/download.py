@@ -18,8 +18,6 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.hub.search import find
 
     found = find(options.name, options.hub)
-    folder = found.folder()
-    if options.to is not None:
-        folder = copy_model(folder, options.to / check_name(options.name))
+    folder = found.folder() if options.to is None else copy_model(found, options.to / check_name(options.name))
     print(f"{found.name}: {found.entry.bytes / 1e6:.2f} MB, every SHA-256 as in the index of {found.hub.address}")
     print(f"in {folder}")

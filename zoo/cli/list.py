@@ -63,7 +63,8 @@ def _add_arguments(parser: Parser) -> None:
     add(
         "--sort", type=str | None, default=None, help="name, params, macs, clean, robust, latency or bytes: best first."
     )
-    add("--json", type=bool, default=False, help="Models as a JSON list of objects with every figure.")
+    flag = {"type": bool, "nargs": "?", "const": True, "default": False}
+    add("--json", **flag, help="Models as a JSON list of objects with every figure.")
     add_hub(parser)
 
 

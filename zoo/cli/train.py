@@ -134,7 +134,10 @@ def _name_in_file(path: Path, kind: str) -> str | None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"configuration {path} cannot be read: {error}") from None
     plugin = content.get(kind) if isinstance(content, dict) else None
-    return plugin.get("name") if isinstance(plugin, dict) else plugin
+    name = plugin.get("name") if isinstance(plugin, dict) else plugin
+    if not isinstance(name, str | None):
+        raise UserError(f"configuration {path}: {kind} is {name!r}, which is no name")
+    return name
 
 
 def _config_path(value: str) -> Path:

@@ -12,7 +12,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, check model after model, and fail if a figure differs."""
     add = parser.add_argument
     add("name", nargs="?", type=str, metavar="NAME", help="A model's name, see `zoo list`.")
-    add("--all", type=bool, default=False, help="Every model of the hubs.")
+    add("--all", type=bool, nargs="?", const=True, default=False, help="Every model of the hubs.")
     add("--n", type=int | Literal["all"], default=200, help="Test images for the figures under attack, or all.")
     add("--data-dir", type=Path | None, default=None, help="Where the data sets' files are.")
     add("--download", type=bool, default=False, help="Fetch the data sets' files if they are missing.")
@@ -31,7 +31,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.hub.verify import Check, verify
 
     models = list(published(options.hub).values()) if options.all else [find(options.name, options.hub)]
-    console, differing = Console(highlight=False), []
+    console = Console(highlight=False)
+    differing: list[str] = []
+    left: list[str] = []
     for model in models:
         found: list[Check] = []
         with Live(checks_table(model.name, found), console=console, auto_refresh=False) as live:
@@ -40,6 +42,7 @@ def main(parser: Parser, argv: list[str]) -> None:
                 live.update(checks_table(model.name, found), refresh=console.is_terminal)
         console.print()
         differing += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
+        left += [f"{model.name}: {check.figure}" for check in found if check.agrees is None]
     if differing:
         raise UserError(f"{len(differing)} figures differ from the cards: {'; '.join(differing)}")
-    print(f"{len(models)} models agree with their cards")
+    print(f"{len(models)} models agree with their cards" + (f"; not measured: {'; '.join(left)}" if left else ""))

@@ -4,9 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import UserError, unknown_name
 from zoo.files import atomic
@@ -75,19 +76,17 @@ class Comparison:
         """Write down what is compared, or see that the folder is of the same comparison.
 
         Raises:
-            UserError: the folder holds another one.
+            UserError: the folder holds another one, or two contenders would be trained in one folder.
         """
         plan = json.loads(json.dumps(asdict(self), default=str))
         path = self.folder / PLAN
         if path.is_file():
-            before = json.loads(path.read_text())
-            same = all(before.get(key) == plan[key] for key in ("seeds", "shared"))
-            if not same:
+            before = _read(path)
+            if any(before[key] != plan[key] for key in ("seeds", "shared")):
                 raise UserError(f"{self.folder} holds a comparison with other seeds or options: choose another --out")
-            plan["contenders"] = [
-                *before["contenders"],
-                *(x for x in plan["contenders"] if x not in before["contenders"]),
-            ]
+            known = before["contenders"]
+            plan["contenders"] = [*known, *(x for x in plan["contenders"] if x not in known)]
+        self._check_folders(x["name"] for x in plan["contenders"] if x["folder"] is None)
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(plan, indent=2) + "\n")
@@ -96,8 +95,13 @@ class Comparison:
         """Return the folders of a contender's runs, one per seed."""
         if contender.folder is not None:
             return [contender.folder]
-        slug = re.sub(r"[^\w.=-]+", "-", contender.name).strip("-")
-        return [self.folder / f"{slug}-seed{seed}" for seed in self.seeds]
+        return [self.folder / f"{_slug(contender.name)}-seed{seed}" for seed in self.seeds]
+
+    def _check_folders(self, names: Iterable[str]) -> None:
+        owners: dict[str, str] = {}
+        for name in names:
+            if owners.setdefault(_slug(name), name) != name:
+                raise UserError(f"{owners[_slug(name)]} and {name} would share the folder {_slug(name)}: rename one")
 
     def train(self, say: Callable[[str], None]) -> None:
         """Train whatever is not finished, one run after the other, each in a process of its own.
@@ -126,6 +130,20 @@ class Comparison:
     def runs(self, contender: Contender) -> list[Run]:
         """Return a contender's finished runs."""
         return [Run(folder) for folder in self.folders(contender)]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.=-]+", "-", name).strip("-")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        plan = json.loads(path.read_text())
+        return {key: plan[key] for key in ("contenders", "seeds", "shared")}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is damaged, so what the runs beside it are is not known: choose another --out"
+        ) from None
 
 
 def run_command(arguments: list[str], what: str) -> None:

@@ -1,5 +1,6 @@
 """What a hub is: a place with an index and one folder per model, whatever it lies on."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -54,12 +55,12 @@ class Hub(ABC):
     """A place that models are downloaded from.
 
     Args:
-        address: as the user wrote it.
+        address: as the user wrote it; a password in it is kept out of messages and pages (`Hub.address`).
         patience: how long to try.
     """
 
     def __init__(self, address: str, patience: Patience | None = None) -> None:
-        self.address = address
+        self.address = re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", address)
         self.patience = patience or Patience()
 
     @abstractmethod

@@ -97,8 +97,8 @@ def chunks_of(file: BinaryIO) -> Iterator[bytes]:
     while True:
         try:
             chunk = file.read(CHUNK)
-        except OSError as error:
-            raise Interrupted(str(error)) from None
+        except Exception as error:  # of a file system elsewhere, which has errors of its own
+            raise Interrupted(str(error) or type(error).__name__) from None
         if not chunk:
             return
         yield chunk

@@ -1,7 +1,8 @@
 """A hub that is a repository on the Hugging Face Hub: hf://ORG/REPO, or hf://ORG/REPO@REVISION."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.errors import UserError
@@ -20,6 +21,10 @@ class HuggingFaceHub(WebHub):
         self.revision = revision or "main"
         if self.repository.count("/") != 1:
             raise UserError(f"{address} names no repository: write hf://ORG/REPO")
+        try:
+            self.url(INDEX)
+        except ValueError as error:
+            raise UserError(f"{address} names no repository: {error}") from None
 
     def url(self, path: str) -> str:
         """Return the address of a file in the repository."""
@@ -35,39 +40,47 @@ class HuggingFaceHub(WebHub):
 
     def current_index(self) -> Index:
         """Return the repository's index, empty if it has none."""
+        return self._head()[1]
+
+    def _head(self) -> tuple[str, Index]:
+        """Return the revision's commit, and the index that this very commit has."""
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import RepositoryNotFoundError
 
-        try:
-            has_index = HfApi().file_exists(self.repository, INDEX, revision=self.revision)
-        except RepositoryNotFoundError:
-            raise self._not_found() from None
-        return read_index(self) if has_index else Index()
-
-    def _not_found(self) -> UserError:
-        return UserError(f"{self.address} does not exist or is not yours: `hf repo create`, `hf auth login`")
+        with self._explained():
+            head = HfApi().model_info(self.repository, revision=self.revision)
+        has_index = INDEX in {file.rfilename for file in head.siblings or ()}
+        at_head = HuggingFaceHub(f"hf://{self.repository}@{head.sha}", self.patience)
+        return str(head.sha), read_index(at_head) if has_index else Index()
 
     def add(self, name: str, entry: Entry, build: Callable[[Path], object]) -> None:
         """Publish by one commit on top of the one whose index was read: if another came between, nothing changes."""
         from huggingface_hub import CommitOperationAdd, HfApi
-        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-        api = HfApi()
-        try:
-            head = api.model_info(self.repository, revision=self.revision)
-            has_index = INDEX in {file.rfilename for file in head.siblings or ()}
-            index = (read_index(self) if has_index else Index()).with_model(name, entry, self.address)
-            with tempfile.TemporaryDirectory() as folder:
-                build(Path(folder))
-                files = [CommitOperationAdd(f"{name}/{file}", Path(folder) / file) for file in entry.files]
-                api.create_commit(
+        commit, index = self._head()
+        index = index.with_model(name, entry, self.address)
+        with tempfile.TemporaryDirectory() as folder:
+            build(Path(folder))
+            files = [CommitOperationAdd(f"{name}/{file}", Path(folder) / file) for file in entry.files]
+            with self._explained():
+                HfApi().create_commit(
                     self.repository,
                     [*files, CommitOperationAdd(INDEX, index.to_json())],
                     commit_message=f"Add {name}",
                     revision=self.revision,
-                    parent_commit=head.sha,
+                    parent_commit=commit,
                 )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell in one line why the Hugging Face Hub did not do what it was asked."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            yield
         except RepositoryNotFoundError:
-            raise self._not_found() from None
-        except HfHubHTTPError as error:
-            raise UserError(f"{self.address} did not take {name} ({error}): nothing was published") from None
+            raise UserError(
+                f"{self.address} does not exist or is not yours: `hf repo create`, `hf auth login`"
+            ) from None
+        except Exception as error:  # without a class in common: the library's HTTP client changes with its versions
+            reason = str(error) or type(error).__name__
+            raise UserError(f"{self.address} did not answer as it should ({reason}): nothing was published") from None

@@ -19,6 +19,10 @@ FileName = Literal["card.json", "model.safetensors", "model.onnx", "README.md"]
 REQUIRED: tuple[FileName, ...] = ("card.json", "model.safetensors")
 
 
+Words = Annotated[str, StringConstraints(pattern=r"^\P{Cc}*$", max_length=200)]
+"""Text for the screen: control characters would be commands to the terminal."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +32,7 @@ class Robust(_Record):
 
     norm: Literal["Linf", "L2"]
     eps: float
-    attack: str
+    attack: Words
     accuracy: float = Field(ge=0, le=1)
     n: int
 
@@ -50,9 +54,9 @@ class Summary(_Record):
         gradient_masking: whether accuracies under attack are not to be believed.
     """
 
-    arch: str
-    method: str
-    data: str
+    arch: Words
+    method: Words
+    data: Words
     image_shape: tuple[int, int, int]
     params: int
     dense_params: int
@@ -63,7 +67,7 @@ class Summary(_Record):
     threat: Threat | None
     latency_ms: float | None
     gradient_masking: bool
-    licence: str | None
+    licence: Words | None
 
     @classmethod
     def of(cls, card: Card) -> "Summary":

@@ -5,16 +5,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.attacks import ATTACKS, Gradients
-from zoo.card import Card, Evaluation
+from zoo.card import Card, Evaluation, Finding
 from zoo.data import load_test
 from zoo.data._split import stratified
 from zoo.errors import UserError
 from zoo.evaluation import (
+    EPS,
     Outcomes,
     Sweep,
     condition_numbers,
@@ -138,7 +140,7 @@ def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> 
     numbers = condition_numbers(run.trained_model())
     images = split.first(n)
     exported = folded(run.model(), card.image_shape)
-    update = {
+    update: dict[str, Any] = {
         "evaluations": (),
         "findings": (),
         "sanity": sanity(exported, images.images, images.labels, found),
@@ -147,14 +149,20 @@ def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> 
         "lipschitz_bound": lipschitz_bound(run.model(), card.image_shape).value,
         "data_sha256": split.sha256,
     }
-    return _probed(card, exported, split, card.model_copy(update=update).with_evaluations(found))
+    for name in dict.fromkeys(finding.probe for finding in card.findings):
+        update["findings"] += tuple(probed(run, split, name))
+    return card.model_copy(update=update).with_evaluations(found)
 
 
-def _probed(old: Card, exported: torch.nn.Module, split: EvaluationSplit, card: Card) -> Card:
-    """Repeat the probes of a card, with the radius at which they made their adversarial images."""
-    eps = max((e.eps for e in card.evaluations if e.norm == "Linf"), default=0.0)
-    for name in dict.fromkeys(finding.probe for finding in old.findings):
-        images = split.first(next(finding.n for finding in old.findings if finding.probe == name))
-        subject = Subject(exported, images.images, images.labels, eps)
-        card = card.with_findings(probe(subject, [PROBES.get(name)()]))
-    return card
+def probed(run: Run, split: EvaluationSplit, name: str) -> list[Finding]:
+    """Repeat a probe of a run's card, with the radius at which it made its adversarial images.
+
+    Args:
+        run: whose deployed network is probed.
+        split: the test split.
+        name: of a probe that the card has findings of.
+    """
+    eps = max((e.eps for e in run.card.evaluations if e.norm == "Linf"), default=EPS["Linf"][-1])
+    images = split.first(next(finding.n for finding in run.card.findings if finding.probe == name))
+    exported = folded(run.model(), run.card.image_shape)
+    return probe(Subject(exported, images.images, images.labels, eps), [PROBES.get(name)()])

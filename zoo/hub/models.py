@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.card import Threat
+from zoo.card import Threat, first_mistake
+from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.hub.search import find, published
 from zoo.hub.selection import Key, Selection
@@ -37,7 +39,12 @@ def list_models(
     Raises:
         UserError: a hub cannot be read, or an argument is out of range.
     """
-    at = Threat.model_validate({"norm": threat[0], "eps": threat[1]}) if threat else None
+    try:
+        at = Threat.model_validate({"norm": threat[0], "eps": threat[1]}) if threat else None
+    except ValidationError as error:
+        raise UserError(
+            f"threat {threat!r} is no norm and radius such as ('Linf', 8 / 255): {first_mistake(error)}"
+        ) from None
     chosen = Selection(pattern, data, min_robust, max_params, at, sort)
     return list(chosen.of({name: found.entry for name, found in published(hub).items()}))
 
@@ -75,11 +82,14 @@ def create_model(
         hub: see `list_models`.
 
     Raises:
-        UserError: no hub has such a model, or a file of it is damaged.
+        UserError: no hub has such a model, a file of it is damaged, or ``num_classes`` is less than one.
     """
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"num_classes must be at least 1, got {num_classes}")
+    found = find(name, hub)
     if pretrained and num_classes is None:
-        return load(find(name, hub).folder(), factorized=factorized)
-    run = Run(find(name, hub).folder())
+        return load(found.folder(), factorized=factorized)
+    run = Run(found.folder() if pretrained else found.card_file().parent)
     about = run.card
     backbone = create_backbone(about.arch, num_classes or len(about.class_names), about.image_shape)
     backbone = run.method.convert(backbone, transferred_ranks(run, backbone))

@@ -9,14 +9,15 @@ from typing import Any
 
 from zoo.errors import UserError
 from zoo.hub._base import Hub, Interrupted, Patience, Stream
+from zoo.hub.download import read_index
 from zoo.hub.folder import PATIENCE_WITH_PUBLISHERS, chunks_of
-from zoo.hub.index import INDEX, LARGEST_INDEX, Entry, Index
+from zoo.hub.index import INDEX, Entry, Index
 
 LOCK = "index.lock"
 
 
 class RemoteHub(Hub):
-    """A folder in a file system of fsspec."""
+    """A folder in a file system of fsspec; what its libraries raise has no class in common."""
 
     def __init__(self, address: str, patience: Patience | None = None) -> None:
         super().__init__(address, patience)
@@ -26,32 +27,37 @@ class RemoteHub(Hub):
             self.files, self.root = fsspec.core.url_to_fs(address.rstrip("/"))
         except ImportError as error:
             raise UserError(f"{address} needs a package that is not installed: {error}") from None
-        except ValueError as error:
-            raise UserError(f"{address} is no address of a hub: {error}") from None
+        except Exception as error:
+            raise UserError(f"{address} is no address of a hub: {_words(error)}") from None
 
     @contextmanager
     def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
         """Open a file."""
-        with self._opened(path) as file:
-            file.seek(offset)
+        with self._opened(path, offset) as file:
             yield Stream(offset, None, chunks_of(file))
 
-    def _opened(self, path: str) -> Any:
+    def _opened(self, path: str, offset: int) -> Any:
         try:
-            return self.files.open(f"{self.root}/{path}", "rb")
+            file = self.files.open(f"{self.root}/{path}", "rb")
+            file.seek(offset)
+            return file
         except FileNotFoundError:
             raise UserError(f"{self.address} has no {path}") from None
         except PermissionError as error:
             raise UserError(f"{self.address} refuses {path}: {error}") from None
-        except OSError as error:
-            raise Interrupted(str(error)) from None
+        except Exception as error:
+            raise Interrupted(_words(error)) from None
 
     def add(self, name: str, entry: Entry, build: Callable[[Path], object]) -> None:
-        """Write the model's files, then the index, while a lock file that only one publisher can create is there."""
+        """Write the model's files, then the index, while a lock file is there.
+
+        Only one publisher can create it where creating a file can be exclusive, as on s3:// and gs://; elsewhere (such
+        as sftp://) two that begin within one round trip may both go on, so there take turns.
+        """
         self.current_index().with_model(name, entry, self.address)
         with tempfile.TemporaryDirectory() as folder:
             build(Path(folder))
-            with self._locked():
+            with self._explained(), self._locked():
                 index = self.current_index().with_model(name, entry, self.address)
                 self.files.makedirs(f"{self.root}/{name}", exist_ok=True)
                 for file in entry.files:
@@ -59,12 +65,29 @@ class RemoteHub(Hub):
                 self.files.pipe_file(f"{self.root}/{INDEX}", index.to_json())
 
     def current_index(self) -> Index:
-        """Return the index, empty for a new hub."""
+        """Return the index, empty for a new hub.
+
+        Raises:
+            UserError: it cannot be read. That it is missing is believed of nothing less than a plain answer: an empty
+                index in its place would make every published model disappear.
+        """
         self.files.invalidate_cache()
-        if not self.files.exists(f"{self.root}/{INDEX}"):
+        try:
+            with self._explained():
+                self.files.info(f"{self.root}/{INDEX}")
+        except FileNotFoundError:
             return Index()
-        with self._opened(INDEX) as file:
-            return Index.parse(file.read(LARGEST_INDEX), f"{self.address}/{INDEX}")
+        return read_index(self)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell in one line what the file system did not do."""
+        try:
+            yield
+        except (UserError, FileNotFoundError):
+            raise
+        except Exception as error:
+            raise UserError(f"{self.address} does not do what it is asked: {_words(error)}") from None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -84,5 +107,9 @@ class RemoteHub(Hub):
         try:
             yield
         finally:
-            with suppress(OSError):
+            with suppress(Exception):
                 self.files.rm_file(lock)
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

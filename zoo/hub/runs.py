@@ -2,11 +2,17 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.errors import UserError
+from zoo.files import atomic
 from zoo.hub.names import is_path
 from zoo.run import CARD, Run
+
+if TYPE_CHECKING:
+    from zoo.hub.search import Found
 
 RUNS = Path("runs")
 
@@ -36,37 +42,53 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
         hub: addresses of hubs, see `zoo.hub.search.hubs`.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or the copy is of another model than that of the hub that was asked for.
     """
     from zoo.hub.search import find
 
     if is_path(str(target)):
         return Run(Path(target))
     own = RUNS / str(target)
-    return Run(own) if (own / CARD).is_file() else Run(copy_model(find(str(target), hub).folder(), own))
+    if not (own / CARD).is_file():
+        return Run(copy_model(find(str(target), hub), own))
+    run = Run(own)
+    if hub is not None and find(str(target), hub).entry.files["model.safetensors"].sha256 != run.card.weights.sha256:
+        raise UserError(f"{own} is there already, and is another model than that of {hub}: remove it")
+    return run
 
 
-def copy_model(source: Path, target: Path) -> Path:
-    """Copy a model's folder, whole or not at all, and return the copy.
+def copy_model(model: "Found", target: Path) -> Path:
+    """Copy a model's files, whole or not at all, and return the copy; of one that is there, what is damaged is mended.
 
     Raises:
         UserError: there is something else already, or no room.
     """
+    from zoo.hub.cache import missing
+
+    source, entry = model.folder(), model.entry
     if target.exists():
-        if (target / CARD).is_file() and (target / CARD).read_bytes() == (source / CARD).read_bytes():
-            return target
-        raise UserError(f"{target} is there already, and is another model: remove it or choose another folder")
+        card = target / CARD
+        if not (card.is_file() and card.read_bytes() == (source / CARD).read_bytes()):
+            raise UserError(f"{target} is there already, and is another model: remove it or choose another folder")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        try:
-            for file in source.iterdir():
-                if file.is_file():
-                    shutil.copyfile(file, staging / file.name)
-            staging.chmod(0o755)
-            staging.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        if not target.exists():
+            _copy_new(source, list(entry.files), target)
+        for file in missing(target, entry):
+            with atomic(target / file) as temporary:
+                shutil.copyfile(source / file, temporary)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
     return target
+
+
+def _copy_new(source: Path, files: Sequence[str], target: Path) -> None:
+    """Copy files into a folder that appears once it is complete, and never takes the place of another one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        for file in files:
+            shutil.copyfile(source / file, staging / file)
+        staging.chmod(0o755)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

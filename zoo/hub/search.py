@@ -4,6 +4,8 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from zoo.hub._base import Hub
 from zoo.hub.cache import fetch
@@ -29,6 +31,8 @@ def open_hub(address: str) -> Hub:
     scheme = re.match(r"([a-z][a-z0-9+.\-]*)://", address, flags=re.IGNORECASE)
     if scheme is None:
         return FolderHub(address)
+    if scheme[1].lower() == "file":
+        return FolderHub(url2pathname(urlsplit(address).path))
     return KINDS.get(scheme[1].lower(), RemoteHub)(address)
 
 

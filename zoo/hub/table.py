@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from zoo.attacks import format_eps
@@ -28,7 +29,7 @@ def models_table(models: dict[str, Found], threat: Threat | None = None) -> Tabl
         robust = s.robust_at(threat)
         table.add_row(
             name,
-            s.data,
+            escape(s.data),
             short_count(s.params),
             "-" if s.clean is None else f"{s.clean:.1%}",
             "-" if robust is None else f"{robust.accuracy:.1%}{'!' if s.gradient_masking else ''}",
@@ -57,5 +58,5 @@ def checks_table(title: str, checks: "Sequence[Check]") -> Table:
     for column in ("figure", "card", "found", ""):
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(check.figure, check.stated, check.found, SIGNS[check.agrees])
+        table.add_row(*map(escape, (check.figure, check.stated, check.found)), SIGNS[check.agrees])
     return table

@@ -7,20 +7,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from zoo.card import Card, Evaluation
+from torch import nn
+
+from zoo.card import Card, Evaluation, Finding, Sanity
 from zoo.cost import count_macs, count_params
 from zoo.errors import UserError
-from zoo.evaluation import condition_numbers
+from zoo.evaluation import condition_numbers, folded, lipschitz_bound, sanity
 from zoo.export.exporter import ONNX_FILE, export_model
 from zoo.export.metadata import Metadata
 from zoo.export.parity import check_parity
 from zoo.hub.index import Summary
-from zoo.hub.measure import EvaluationSplit, evaluated, groups, sweep_of, tolerance
+from zoo.hub.measure import SLACK, EvaluationSplit, evaluated, groups, probed, sweep_of, tolerance
 from zoo.hub.search import Found
 from zoo.run import Run
 
 QUICK_PASSES = 100
 """Model passes per image: attacks that need more are measured again only when all images are asked for."""
+
+UNNAMED = ("card.json", "README.md")
+"""Files of a model that its card cannot name: itself, and the page that is written from it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ def verify(
 
     Args:
         model: of a hub.
-        n: test images for the figures under attack, or all that the card's figures were measured on. Clean accuracy
-            is always measured on as many as the card's.
+        n: test images for the figures under attack, or all that the card's figures were measured on, those of probes
+            included. Clean accuracy is always measured on as many as the card's.
         data_dir: where the data set's files are.
         download: fetch them if they are missing.
     """
@@ -51,34 +56,58 @@ def verify(
         yield Check("files", "as in the index", str(error), False)
         return
     yield Check("files", "as in the index", f"{len(model.entry.files)} files, SHA-256 equal", True)
-    run = Run(folder)
-    yield from _structure(model, run)
+    try:
+        run = Run(folder)
+        deployed = run.model()
+    except UserError as error:
+        yield Check("model", "as on the card", str(error), False)
+        return
+    yield from _structure(model, run, deployed)
+    yield from _conditioning(run, deployed)
     try:
         split = EvaluationSplit.of(run.card, data_dir, download)
     except UserError as error:
         yield Check("accuracy", "", f"not measured: {error}", None)
     else:
         yield from _accuracies(run, split, n)
+        yield from _probes(run, split, n)
     yield _parity(run)
+    for t in run.card.latency:
+        why = f"not measured: zoo bench {model.name} --n 0"
+        yield Check(f"latency, batch {t.batch}", f"{t.median_ms:.2f} ms", why, None)
 
 
-def _structure(model: Found, run: Run) -> Iterator[Check]:
-    card, deployed = run.card, run.model()
+def _structure(model: Found, run: Run, deployed: nn.Module) -> Iterator[Check]:
+    card = run.card
     same = Summary.of(card) == model.entry.summary and card.name == model.name
     yield Check("index", "as on the card", "the same" if same else "other figures or name", same)
-    hashes = {f.file: f.sha256 for f in (card.weights, *card.files)}
-    named = all(model.entry.files[name].sha256 == value for name, value in hashes.items() if name in model.entry.files)
+    on_card = {f.file: f.sha256 for f in (card.weights, *card.files)}
+    in_index = {name: f.sha256 for name, f in model.entry.files.items() if name not in UNNAMED}
+    named = on_card == in_index
     yield Check("card's files", "as in the index", "the same" if named else "others", named)
+    dense, shape = run.dense_model(), card.image_shape
     for name, stated, found in (
         ("parameters", card.params, count_params(deployed)),
-        ("MACs", card.macs, count_macs(deployed, card.image_shape)),
+        ("MACs", card.macs, count_macs(deployed, shape)),
+        ("parameters of the dense network", card.dense_params, count_params(dense)),
+        ("MACs of the dense network", card.dense_macs, count_macs(dense, shape)),
     ):
         yield Check(name, f"{stated:,}", f"{found:,}", stated == found)
+
+
+def _conditioning(run: Run, deployed: nn.Module) -> Iterator[Check]:
+    card = run.card
     if card.max_condition_number is not None:
         numbers = condition_numbers(run.trained_model())
         largest = max((k for k in numbers.values() if k is not None), default=math.nan)
-        agrees = math.isclose(largest, card.max_condition_number, rel_tol=1e-2)
-        yield Check("largest condition number", f"{card.max_condition_number:.4g}", f"{largest:.4g}", agrees)
+        yield _near("largest condition number", card.max_condition_number, largest)
+    if card.lipschitz_bound is not None:
+        bound = lipschitz_bound(deployed, card.image_shape).value
+        yield _near("Lipschitz bound", card.lipschitz_bound, math.nan if bound is None else bound)
+
+
+def _near(figure: str, stated: float, found: float) -> Check:
+    return Check(figure, f"{stated:.4g}", f"{found:.4g}", math.isclose(found, stated, rel_tol=1e-2))
 
 
 def _accuracies(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
@@ -88,8 +117,14 @@ def _accuracies(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> It
         yield Check("test split", card.data_sha256[:16], split.sha256[:16], same)
     if card.clean is not None:
         yield _compared(card.clean, evaluated(run, [], split.first(card.clean.n))[0])
+        if card.sanity is not None:
+            yield _sanity(run, card.sanity, split.first(card.clean.n))
     for group in groups(card.evaluations):
-        passes = sweep_of(group).attack.passes(len(card.class_names))
+        try:
+            passes = sweep_of(group).attack.passes(len(card.class_names))
+        except UserError as error:
+            yield Check(_label(group[0]), f"{group[0].accuracy:.2%}", f"not measured: {error}", None)
+            continue
         if n != "all" and passes > QUICK_PASSES:
             why = f"not measured: {passes:,} passes per image; --n all"
             yield Check(_label(group[0]), f"{group[0].accuracy:.2%}", why, None)
@@ -102,6 +137,43 @@ def _accuracies(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> It
 def _compared(stated: Evaluation, found: Evaluation) -> Check:
     agrees = abs(stated.accuracy - found.accuracy) <= tolerance(stated, found.n)
     return Check(_label(stated), f"{stated.accuracy:.2%} of {stated.n}", f"{found.accuracy:.2%} of {found.n}", agrees)
+
+
+def _sanity(run: Run, stated: Sanity, images: EvaluationSplit) -> Check:
+    """Look for masked gradients again; whether accuracies contradict each other is asked of the card's own."""
+    exported = folded(run.model(), run.card.image_shape)
+    found = sanity(exported, images.images, images.labels, run.card.evaluations)
+    names = [", ".join(checked.failures) or "none" for checked in (stated, found)]
+    return Check("signs of masked gradients", names[0], names[1], stated.failures == found.failures)
+
+
+def _probes(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
+    """Compare each case of each probe."""
+    card = run.card
+    for name in dict.fromkeys(finding.probe for finding in card.findings):
+        stated = [finding for finding in card.findings if finding.probe == name]
+        if n != "all":
+            yield Check(f"probe {name}", f"{len(stated)} figures", "not measured: --n all", None)
+            continue
+        again = {repr(finding.case): finding for finding in probed(run, split, name)}
+        for finding in stated:
+            found = again.get(repr(finding.case))
+            words = [_share(finding), "no such case" if found is None else _share(found)]
+            yield Check(f"{name} {_case(finding)}".strip(), words[0], words[1], _same(finding, found))
+
+
+def _share(finding: Finding) -> str:
+    return "does not apply" if finding.accuracy is None else f"{finding.accuracy:.2%} of {finding.n}"
+
+
+def _case(finding: Finding) -> str:
+    return " ".join(value if isinstance(value, str) else f"{value:.4g}" for value in finding.case.values())
+
+
+def _same(stated: Finding, found: Finding | None) -> bool:
+    if found is None or stated.accuracy is None or found.accuracy is None:
+        return found is not None and stated.accuracy == found.accuracy
+    return abs(stated.accuracy - found.accuracy) <= SLACK + 2 / found.n
 
 
 def _label(e: Evaluation) -> str:

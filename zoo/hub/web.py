@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError
 
 from zoo import __version__
 from zoo.errors import UserError
-from zoo.hub._base import Hub, Interrupted, Spoilt, Stream
+from zoo.hub._base import Hub, Interrupted, Patience, Spoilt, Stream
 
 CHUNK = 2**16
 REDIRECTS = 5
@@ -21,9 +21,13 @@ TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 class WebHub(Hub):
     """A folder behind http:// or https://."""
 
+    def __init__(self, address: str, patience: Patience | None = None) -> None:
+        super().__init__(address, patience)
+        self._folder = address.rstrip("/")
+
     def url(self, path: str) -> str:
         """Return the address of a file."""
-        return f"{self.address.rstrip('/')}/{quote(path)}"
+        return f"{self._folder}/{quote(path)}"
 
     def headers(self) -> dict[str, str]:
         """Return what is sent besides, such as a token."""
@@ -42,6 +46,8 @@ class WebHub(Hub):
                 raise UserError(f"{self.address} is no address: {error}") from None
             except requests.RequestException as error:
                 raise Interrupted(_reason(error)) from None
+            except ValueError as error:  # of urlsplit
+                raise UserError(f"{self.address} is no address, or redirects to what is none: {error}") from None
             with response:
                 self._check(response, path)
                 start = _start(response, offset)

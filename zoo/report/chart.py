@@ -104,8 +104,8 @@ class Heatmap:
     note: str = ""
 
     def extent(self) -> tuple[float, float]:
-        """Return the smallest and the largest finite value (0, 1 without any)."""
+        """Return the smallest and the largest value that has a place on the scale (without any: of a bare scale)."""
         found = [
             v for row in self.values for v in row if v is not None and v < float("inf") and (v > 0 or not self.log)
         ]
-        return (min(found), max(found)) if found else (0.0, 1.0)
+        return (min(found), max(found)) if found else (1.0, 10.0) if self.log else (0.0, 1.0)

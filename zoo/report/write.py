@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,23 @@ def write_report(
         raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as --out report.html")
     runs = gather(folders, bench, say)
     page = compose(runs)
-    data, pictures = output.with_suffix(".json"), []
+    data = output.with_suffix(".json")
+    pictures: list[Path] = []
     for chart in page.charts():
         say(f"drawing {chart.name}")
-        pictures.append(output.with_suffix("") / f"{chart.name}.png")
+        pictures.append(_free(output.with_suffix("") / f"{chart.name}.png", pictures))
         draw_png(chart, pictures[-1])
     with atomic(data) as temporary:
         temporary.write_text(json.dumps(as_data(runs), indent=1, allow_nan=False) + "\n")
     with atomic(output) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
     return Written(output, data, tuple(pictures))
+
+
+def _free(path: Path, taken: Sequence[Path]) -> Path:
+    """Return a path that is not taken yet: runs named a/b and a-b have charts of one name."""
+    others = (path.with_stem(f"{path.stem}-{i}") for i in count(2))
+    return path if path not in taken else next(other for other in others if other not in taken)
 
 
 def compose(runs: Sequence[RunFigures]) -> Page:

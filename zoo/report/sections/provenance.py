@@ -11,14 +11,19 @@ from zoo.report.table import Column, Table, number, text
 def provenance(runs: Sequence[RunFigures]) -> Section:
     """Return how each run was trained and with what."""
     columns = [
-        *(Column("run"), Column("epochs"), Column("minutes", "of the last session"), Column("precision")),
+        *(
+            Column("run"),
+            Column("epochs"),
+            Column("minutes", "of training, evaluation not included"),
+            Column("precision"),
+        ),
         *(Column("seed"), Column("hardware"), Column("versions"), Column("commit"), Column("weights")),
         Column("command"),
     ]
     rows = []
     for run in runs:
         training, origin = run.card.training, run.card.provenance
-        seconds = training.get("seconds_last_session")
+        seconds = training.get("seconds", training.get("seconds_last_session"))  # what older cards have
         versions = ", ".join(f"{k} {origin.versions[k]}" for k in ("zoo", "torch", "timm") if k in origin.versions)
         rows.append(
             [
