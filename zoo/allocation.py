@@ -89,19 +89,22 @@ def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], si
 def cut_towards(
     layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, block: int = BLOCKS[0]
 ) -> Ranks:
-    """Do the same as far as steps of ``block`` allow without going below the size."""
+    """Do the same as far as steps of ``block`` allow without going below the size.
+
+    It ends at the first step that is too large. Smaller ones of other layers may still fit, but they cost more, and a
+    schedule that took them at each of its cuts would empty the small layers to spare the large ones.
+    """
     by_name = {layer.name: layer for layer in layers}
     chosen = {name: ranks[name] for name in by_name}
     left = sum(layer.factorized_size(chosen[layer.name]) for layer in layers) - size
     heap = [step for x in layers if (step := _step_down(x, chosen[x.name], scores[x.name], block))]
     heapq.heapify(heap)
-    while heap:
+    while heap and heap[0].saved <= left:
         step = heapq.heappop(heap)
-        if step.saved <= left:
-            left -= step.saved
-            chosen[step.name] = step.rank
-            if after := _step_down(by_name[step.name], step.rank, scores[step.name], block):
-                heapq.heappush(heap, after)
+        left -= step.saved
+        chosen[step.name] = step.rank
+        if after := _step_down(by_name[step.name], step.rank, scores[step.name], block):
+            heapq.heappush(heap, after)
     return chosen
 
 
