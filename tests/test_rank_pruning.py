@@ -1,5 +1,6 @@
 """Rank pruning in a LightningModule that knows nothing else of zoo, and in the runs of zoo."""
 
+import math
 import subprocess
 import sys
 from itertools import pairwise
@@ -10,9 +11,11 @@ import pytest
 import torch
 from rank_training import Digits, fit
 from safetensors.torch import load_file
+from torch import nn
 
 from zoo.allocation import deployed_size
 from zoo.callbacks import ExponentialAverage, OrthonormalRetraction, OverfittingGuard, RankPruning, SpectrumClamp
+from zoo.callbacks._sensitivity import Sensitivity
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.layers import factorized_layers
@@ -151,7 +154,34 @@ def test_two_processes_end_with_equal_ranks_and_weights(tmp_path: Path, kind: st
     assert all(torch.equal(value, two["weights"][name]) for name, value in one["weights"].items())
 
 
+class Known(Sensitivity):
+    """Says that one layer is more sensitive than the others, and counts how often it is asked."""
+
+    def __init__(self, most: str) -> None:
+        self.most, self.asked = most, 0
+
+    def measure(self, pl_module: pl.LightningModule, parts: dict[str, list[nn.Parameter]]) -> dict[str, float]:
+        self.asked += 1
+        assert all(part == [pl_module.get_parameter(f"{name}.S")] for name, part in parts.items())
+        return {name: 5.0 if name == self.most else 0.1 for name in parts}
+
+
+def test_sensitive_layers_keep_more_rank_at_the_same_budget() -> None:
+    ranks: dict[str | None, dict[str, int]] = {}
+    for most in (None, "net.2", "net.4", "net.6"):
+        module, known = Digits(), Known(most or "")
+        fit(module, [RankPruning(0.7, cuts=3, window=2, sensitivity=known), OrthonormalRetraction()])
+        left = sum(p.numel() for p in fold(module).parameters()) / deployed_size(module).dense
+        assert 0.7 <= 1 - left <= 0.72
+        assert known.asked == 1
+        ranks[most] = {name: layer.rank for name, layer in factorized_layers(module)}
+    for most in ("net.2", "net.4", "net.6"):
+        assert ranks[most][most] > ranks[None][most]
+        assert sum(ranks[most][name] < ranks[None][name] for name in ranks[most]) >= 1
+
+
 ADAPTIVE = RobustLowrank(rank_budget="adaptive")
+BY_SENSITIVITY = RobustLowrank(rank_budget="adaptive", allocation="sensitivity", spare=0.8)
 
 
 @pytest.mark.parametrize(("method", "adversary"), [(ADAPTIVE, "pgd"), (RobustRankAdaptive(), "none")])
@@ -164,7 +194,21 @@ def test_a_run_with_adaptive_ranks_keeps_its_promise_and_can_be_rebuilt(train_ti
     assert card.training["cuts"][-1]["ranks"].items() <= card.ranks.items()
 
 
-@pytest.mark.parametrize(("method", "kill_at"), [(ADAPTIVE, 12), (RankAdaptive(), 13)])
+def test_a_run_measures_the_sensitivities_that_its_ranks_follow(train_tiny) -> None:
+    run: Run = train_tiny(BY_SENSITIVITY, epochs=3, compression=0.6, adversary="fgsm_rs")
+    first, *later = run.card.training["cuts"]
+    measured, ended = first["sensitivity"], run.card.training["cuts"][-1]["ranks"]
+    assert measured.keys() == ended.keys() <= run.card.ranks.keys()
+    assert not any("sensitivity" in cut for cut in later)
+    size = {x.name: x.shape[0] * math.prod(x.shape[1:]) / (x.shape[0] + math.prod(x.shape[1:])) for x in run.card.layers}
+    order = sorted(measured, key=lambda name: measured[name])
+    least, most = ([ended[name] / size[name] for name in names] for names in (order[:2], order[-2:]))
+    assert min(measured.values()) >= 0
+    assert sum(most) > sum(least)
+    assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
+
+
+@pytest.mark.parametrize(("method", "kill_at"), [(ADAPTIVE, 12), (BY_SENSITIVITY, 13), (RankAdaptive(), 13)])
 def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(
     train_tiny, dying_at, tmp_path: Path, method, kill_at: int
 ) -> None:
@@ -193,12 +237,19 @@ def test_adaptive_ranks_need_a_compression(train_tiny, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="start"):
         RobustLowrank(start=0.5)
+    with pytest.raises(UserError, match="rank_budget adaptive"):
+        RobustLowrank(allocation="sensitivity")
+    with pytest.raises(UserError, match="spare"):
+        RobustLowrank(rank_budget="adaptive", allocation="sensitivity", spare=2.0)
+    with pytest.raises(UserError, match="val-fraction"):
+        train_tiny(BY_SENSITIVITY, val_fraction=0.0)
 
 
 @pytest.mark.parametrize(
     "options",
     [{}, {"compression": 0.5, "tolerance": 0.1}, {"compression": 1.5}, {"compression": 0.5, "begin": 0.7, "end": 0.6},
-     {"compression": 0.5, "saliency": "spectrm"}, {"compression": 0.5, "cuts": 0}],
+     {"compression": 0.5, "saliency": "spectrm"}, {"compression": 0.5, "cuts": 0},
+     {"tolerance": 0.1, "sensitivity": Known("")}, {"compression": 0.5, "sensitivity": Known(""), "spare": 0.0}],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict) -> None:
     with pytest.raises(UserError):

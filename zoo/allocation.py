@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.budget import BLOCKS, OVERSHOOT, fast_ranks
+from zoo.budget import BLOCKS, MOST, OVERSHOOT, fast_ranks
 from zoo.errors import UserError
 from zoo.layers import factorized_layers
 from zoo.surgery import Layer, Ranks
@@ -142,6 +142,26 @@ def lower_rank(layer: Layer, rank: int, block: int) -> int | None:
     """Return the next rank below that runs fast, or None."""
     below = [level for level in fast_ranks(layer, block) if level < rank]
     return below[-1] if below else None
+
+
+def share_scores(layer: Layer, rank: int, tilt: float) -> Tensor:
+    """Return scores by which `cut_to_size` takes the share clip(level - tilt, 0, `MOST`) of every layer's weights.
+
+    The level is the same for all layers. Per parameter, a component's score is the level at which it goes, above -1 so
+    that all are positive; what `MOST` keeps goes after all else.
+
+    Args:
+        layer: whose components.
+        rank: present number of components.
+        tilt: share of its weights that the layer is spared, in [-1, 1], see `zoo.criticality.tilts`.
+
+    Returns:
+        Scores in falling order, shape (rank,), >= 0.
+    """
+    each = layer.factorized_size(1)
+    left = torch.arange(rank, dtype=torch.float64) * each / (layer.n * layer.m)
+    level = 1 - left + tilt
+    return each * (level + 1 + 2 * (left < 1 - MOST))
 
 
 def cut_to_tolerance(layer: Layer, rank: int, scores: Tensor, tolerance: float) -> int:

@@ -1,6 +1,5 @@
 """Take channels out of a network while it trains."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -11,26 +10,16 @@ from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew, submodule_averages
 from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._sensitivity import Sensitivity
 from zoo.channels import ChannelGraph, prune_, trace_channels, widths
 from zoo.channels.budget import choose_widths
-from zoo.channels.sensitivity import tilts
 from zoo.cost import count_params
+from zoo.criticality import tilts
 from zoo.errors import UserError
 from zoo.importance import CRITERIA, Criterion
 from zoo.importance._base import Scores
 
 FineTune = Literal["full", "norms"]
-
-
-class Sensitivity(ABC):
-    """Measures how much depends on each group of channels; asked once, before the first cut."""
-
-    def check(self, pl_module: pl.LightningModule) -> None:  # noqa: B027
-        """Raise `UserError` before training if `measure` cannot be answered later."""
-
-    @abstractmethod
-    def measure(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
-        """Return it by group, >= 0."""
 
 
 class ChannelPruning(RankSchedule):
@@ -156,7 +145,8 @@ class ChannelPruning(RankSchedule):
         measured = self.sensitivity is not None and not self.measured
         if measured:
             assert self.sensitivity is not None
-            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, graph))
+            computing = {g: [network.get_parameter(x) for x in names] for g, names in graph.producers.items()}
+            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, computing))
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
         spared = tilts(self.measured, self.spare) if self.measured else None

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
+from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, share_scores
 from zoo.callbacks._followers import averages_of, renew, restore_constraints
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal
+from zoo.callbacks._sensitivity import Sensitivity
+from zoo.criticality import tilts
 from zoo.errors import UserError, unknown_name
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
@@ -38,9 +40,12 @@ class RankPruning(RankSchedule):
         begin, end: when to cut, as shares of the training's steps.
         cuts: how often.
         window: steps before each cut over which gradients are gathered.
+        sensitivity: how much depends on each layer's S; sensitive layers lose less, and the saliency only says which of
+            a layer's components go. None: the saliency decides over all layers.
+        spare: difference between the shares of their weights that the least and the most sensitive layer lose.
 
     Attributes:
-        history: of each cut, the step and the ranks after it.
+        history: of each cut, the step and the ranks after it; of the first, the sensitivities too.
 
     Raises:
         UserError: a value is out of range, or the budget is below the smallest possible ranks.
@@ -55,8 +60,12 @@ class RankPruning(RankSchedule):
         end: float = 0.6,
         cuts: int = 8,
         window: int = 16,
+        sensitivity: Sensitivity | None = None,
+        spare: float = 0.4,
     ) -> None:
         check_goal(compression, tolerance)
+        if sensitivity is not None and (tolerance is not None or not 0 < spare <= 1):
+            raise UserError("sensitivities share out a compression: give no tolerance, and 0 < spare <= 1")
         if not 0 <= begin < end < 1 or cuts < 1 or window < 1:
             raise UserError("rank pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
         if saliency not in SALIENCIES:
@@ -64,6 +73,8 @@ class RankPruning(RankSchedule):
         self.compression, self.tolerance = compression, tolerance
         self.saliency = SALIENCIES[saliency]
         self.begin, self.end, self.cuts, self.window = begin, end, cuts, window
+        self.sensitivity, self.spare = sensitivity, spare
+        self.measured: dict[str, float] = {}
         self.start: int | None = None
         self.gathered: dict[str, Statistics] = {}
         self.history: list[dict[str, Any]] = []
@@ -90,6 +101,8 @@ class RankPruning(RankSchedule):
         if self.compression is not None and not self.done:
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
             self._choose(pl_module, layers, unknown, self.cuts)
+        if self.sensitivity is not None:
+            self.sensitivity.check(pl_module)
 
     def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
         return {name: layer for name, layer in factorized_layers(model) if layer.pays}
@@ -125,7 +138,12 @@ class RankPruning(RankSchedule):
             if name not in self.gathered:
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
         scores = {name: self.saliency.scores(layer, self.gathered.get(name, {})) for name, layer in layers.items()}
-        ranks = self._choose(pl_module, layers, scores, cuts)
+        first = self.sensitivity is not None and not self.measured
+        if first:
+            assert self.sensitivity is not None
+            cores: dict[str, list[nn.Parameter]] = {name: [layer.S] for name, layer in layers.items()}
+            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, cores))
+        ranks = self._choose(pl_module, layers, self._shares(layers) if self.measured else scores, cuts)
         ranks = trainer.strategy.broadcast(ranks)
         before = {name: layer.rank for name, layer in layers.items()}
         for name, layer in layers.items():
@@ -137,12 +155,18 @@ class RankPruning(RankSchedule):
         restore_constraints(trainer)
         renew(trainer)
         self.gathered, self.made = {}, cuts
-        self.history.append({"step": trainer.global_step, "ranks": ranks})
+        cut = {"step": trainer.global_step, "ranks": ranks}
+        self.history.append(cut | ({"sensitivity": self.measured} if first else {}))
         self._report(pl_module, before, ranks)
+
+    def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
+        """Return scores by which layers lose shares that their sensitivities tilt."""
+        spared = tilts(self.measured, self.spare)
+        return {x.name: share_scores(x, layers[x.name].rank, spared[x.name]) for x in _shapes(layers)}
 
     def _choose(self, model: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
         """Return the ranks after so many cuts."""
-        shapes = [Layer(name, type(layer).__name__, tuple(layer.weight_shape), "") for name, layer in layers.items()]
+        shapes = _shapes(layers)
         ranks = {name: layer.rank for name, layer in layers.items()}
         if self.tolerance is not None:
             return {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
@@ -160,9 +184,13 @@ class RankPruning(RankSchedule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to make the same cuts."""
-        return {"start": self.start, "made": self.made, "gathered": self.gathered, "history": self.history}
+        return {name: getattr(self, name) for name in ("start", "made", "measured", "gathered", "history")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.start, self.made = state_dict["start"], state_dict["made"]
-        self.gathered, self.history = state_dict["gathered"], state_dict["history"]
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+
+def _shapes(layers: dict[str, Factorized]) -> list[Layer]:
+    return [Layer(name, type(layer).__name__, tuple(layer.weight_shape), "") for name, layer in layers.items()]
