@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -14,7 +15,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from zoo.allocation import deployed_size
-from zoo.callbacks import ExponentialAverage, OrthonormalRetraction, OverfittingGuard, RankPruning, SpectrumClamp
+from zoo.callbacks import (
+    DynamicalLowRank,
+    ExponentialAverage,
+    OrthonormalRetraction,
+    OverfittingGuard,
+    RankPruning,
+    SpectrumClamp,
+)
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.cli import run as zoo
 from zoo.errors import UserError
@@ -200,11 +208,12 @@ def test_a_run_measures_the_sensitivities_that_its_ranks_follow(train_tiny) -> N
     measured, ended = first["sensitivity"], run.card.training["cuts"][-1]["ranks"]
     assert measured.keys() == ended.keys() <= run.card.ranks.keys()
     assert not any("sensitivity" in cut for cut in later)
-    size = {x.name: x.shape[0] * math.prod(x.shape[1:]) / (x.shape[0] + math.prod(x.shape[1:])) for x in run.card.layers}
+    sides = {x.name: (x.shape[0], math.prod(x.shape[1:])) for x in run.card.layers}
+    size = {name: n * m / (n + m) for name, (n, m) in sides.items()}  # rank at which factors hold as much as the weight
     order = sorted(measured, key=lambda name: measured[name])
-    least, most = ([ended[name] / size[name] for name in names] for names in (order[:2], order[-2:]))
+    shares = [ended[name] / size[name] for name in order]
     assert min(measured.values()) >= 0
-    assert sum(most) > sum(least)
+    assert sum(shares[-2:]) > sum(shares[:2])
     assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
 
 
@@ -229,6 +238,18 @@ def test_an_epoch_that_is_taken_back_takes_its_cuts_along(train_tiny, monkeypatc
     monkeypatch.setattr(OverfittingGuard, "probe", lambda *_: next(found))
     run = train_tiny(method, epochs=3, compression=0.6, adversary="fgsm_rs", ema=0.9)
     assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
+
+
+def test_what_an_earlier_checkpoint_brings_goes_to_the_device_of_the_layers() -> None:
+    """Checkpoints are read on the CPU; the meta device stands for any other."""
+    module = Digits().to("meta")
+    trainer = SimpleNamespace(strategy=None, lightning_module=module)
+    pruning, cycle = RankPruning(0.6), DynamicalLowRank(0.6)
+    pruning.go_back(trainer, {"gathered": {"net.2": {"left": torch.eye(24)}}})
+    cycle.layers = dict(factorized_layers(module))
+    cycle.go_back(trainer, {"gradients": {"net.2": (torch.ones(48, 24), torch.ones(288, 24))}})
+    assert pruning.gathered["net.2"]["left"].is_meta
+    assert all(gradient.is_meta for gradient in cycle.gradients["net.2"])
 
 
 def test_adaptive_ranks_need_a_compression(train_tiny, tmp_path: Path) -> None:
@@ -257,5 +278,12 @@ def test_impossible_options_are_refused(options: dict) -> None:
 
 
 def test_a_budget_below_the_smallest_ranks_is_refused_before_the_first_step() -> None:
-    with pytest.raises(UserError, match="smaller compression"):
+    with pytest.raises(UserError, match=r"leaves 0 parameters .* smaller compression"):
         fit(Digits(), [RankPruning(0.999)])
+
+
+def test_a_training_without_gradients_before_the_cut_or_without_an_end_is_refused() -> None:
+    with pytest.raises(UserError, match="two steps"):
+        fit(Digits(), [RankPruning(0.6)], max_epochs=None, max_steps=1)
+    with pytest.raises(UserError, match="max_epochs"):
+        fit(Digits(), [RankPruning(0.6)], max_epochs=-1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew, submodule_averages
-from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._rank_schedule import RankSchedule, training_steps
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.channels import ChannelGraph, prune_, trace_channels, widths
 from zoo.channels.budget import choose_widths
@@ -99,11 +99,9 @@ class ChannelPruning(RankSchedule):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Trace the network, lay out the cuts over the training's steps, and check that the target can be met."""
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            raise UserError("channel pruning needs to know how long the training is: set max_epochs or max_steps")
+        total = training_steps(trainer)
         shares = (self.begin + (self.end - self.begin) * k / max(1, self.cuts - 1) for k in range(self.cuts))
-        self._steps = [min(round(total * share), int(total) - 1) for share in shares]
+        self._steps = [min(round(total * share), total - 1) for share in shares]
         self._trace(pl_module)
         if self.sensitivity is not None:
             self.sensitivity.check(pl_module)

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, share_scores
 from zoo.callbacks._followers import averages_of, renew, restore_constraints
-from zoo.callbacks._rank_schedule import RankSchedule, check_goal
+from zoo.callbacks._rank_schedule import RankSchedule, check_goal, training_steps
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.criticality import tilts
 from zoo.errors import UserError, unknown_name
@@ -88,21 +88,27 @@ class RankPruning(RankSchedule):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lay out the cuts over the training's steps, and check that the target can be met."""
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            raise UserError("rank pruning needs to know how long the training is: set max_epochs or max_steps")
+        total = training_steps(trainer)
+        if total < 2 and self.saliency.needs_gradients:
+            raise UserError(
+                "this saliency gathers gradients before a cut: train for two steps at least, or by spectrum"
+            )
         shares = (self.begin + (self.end - self.begin) * (k + 1) / self.cuts for k in range(self.cuts))
-        self._steps = [min(max(1, round(total * share)), int(total) - 1) for share in shares]
+        self._steps = [min(max(1, round(total * share)), total - 1) for share in shares]
         if self.start is None:
             self.start = deployed_size(pl_module).factors
         layers = self._prunable(pl_module)
-        for name, sums in self.gathered.items():  # a checkpoint brings them to the CPU
-            self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
+        self._place(layers)
         if self.compression is not None and not self.done:
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
             self._choose(pl_module, layers, unknown, self.cuts)
         if self.sensitivity is not None:
             self.sensitivity.check(pl_module)
+
+    def _place(self, layers: dict[str, Factorized]) -> None:
+        """Put what was gathered on the layers' devices: a checkpoint brings it to the CPU."""
+        for name, sums in self.gathered.items():
+            self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
 
     def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
         return {name: layer for name, layer in factorized_layers(model) if layer.pays}
@@ -173,7 +179,7 @@ class RankPruning(RankSchedule):
         assert self.compression is not None
         assert self.start is not None
         size = deployed_size(model)
-        target = (1 - self.compression) * size.dense - size.rest
+        target = max(0.0, (1 - self.compression) * size.dense - size.rest)
         return cut_on_schedule(shapes, ranks, scores, self.start, target, cuts / self.cuts, size.dense)
 
     def _report(self, pl_module: pl.LightningModule, before: Ranks, after: Ranks) -> None:
@@ -181,6 +187,11 @@ class RankPruning(RankSchedule):
         kept = size.factors + size.rest
         changed = ", ".join(f"{name} {before[name]}→{after[name]}" for name in before if after[name] < before[name])
         pl_module.print(f"ranks cut to {kept:,} parameters ({1 - kept / size.dense:.1%} fewer): {changed or 'none'}")
+
+    def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
+        """Take an earlier state, with what was gathered until then."""
+        super().go_back(trainer, state)
+        self._place(self._prunable(trainer.lightning_module))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to make the same cuts."""
