@@ -56,7 +56,8 @@ def larger_start(budget: Budget, times: float) -> Budget:
     """
     if budget.compression is None:
         raise UserError("ranks that adapt need a compression: a rank fraction fixes every rank")
-    return Budget(compression=max(1 - times * (1 - budget.compression), LEAST_COMPRESSION))
+    least = min(budget.compression, LEAST_COMPRESSION)
+    return Budget(compression=max(1 - times * (1 - budget.compression), least))
 
 
 def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) -> Ranks:
