@@ -52,8 +52,8 @@ class RobustLowrank(Method):
     """Of adaptive ranks: how many times the final parameters training starts with."""
 
     def __post_init__(self) -> None:
-        if not self.tau >= 0:
-            raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs tau >= 0")
+        if not 0 <= self.tau < float("inf"):
+            raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs a tau from 0 up")
         if not self.start > 1:
             raise UserError(f"start {self.start} is impossible: adaptive ranks start with more than they end with")
         if not 0 < self.spare <= 1:
