@@ -161,6 +161,18 @@ def test_pruning_starts_from_the_weights_of_a_dense_run(train_tiny, tmp_path: Pa
     assert run.card.training["cuts"][0]["step"] == 0
 
 
+def test_a_step_that_overflows_is_not_gathered() -> None:
+    module, pruning = Plain(), ChannelPruning(0.5, "taylor")
+    pruning.graph, pruning._steps = trace_channels(module, module.image_shape), [0]
+    found = []
+    for scale in (1.0, float("inf")):
+        module.zero_grad()
+        (scale * module(torch.rand(2, 1, 8, 8)).square().sum()).backward()
+        pruning.on_before_optimizer_step(SimpleNamespace(global_step=0), module, None)
+        found.append(dict(pruning.gathered))
+    assert all(torch.equal(found[1][group], value) and value.sum() > 0 for group, value in found[0].items())
+
+
 @pytest.mark.parametrize("classes", [200, 300, 10])
 def test_a_pruned_network_is_taken_over_with_more_classes_than_features(classes: int) -> None:
     start = create_backbone("test_resnet", 200, (3, 32, 32))

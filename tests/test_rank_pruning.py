@@ -240,6 +240,24 @@ def test_an_epoch_that_is_taken_back_takes_its_cuts_along(train_tiny, monkeypatc
     assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
 
 
+@pytest.mark.parametrize("saliency", ["gradient", "second_order"])
+def test_a_step_that_overflows_is_not_gathered(saliency: str) -> None:
+    """An fp16 gradient scaler skips it too, whatever its gradients are."""
+    module, pruning = Digits(), RankPruning(0.6, saliency=saliency)
+    layers = dict(factorized_layers(module))
+    pruning.gathered = {name: {"steps": torch.zeros(())} for name in layers}
+    found = []
+    for scale in (1.0, float("inf"), 1.0):
+        module.zero_grad()
+        (scale * module.net(torch.ones(2, 1, 8, 8)).square().sum()).backward()
+        pruning.on_before_optimizer_step(None, module, None)
+        found.append({name: pruning.saliency.scores(layer, pruning.gathered[name]) for name, layer in layers.items()})
+    assert all(sums["steps"] == 2 for sums in pruning.gathered.values())
+    for name in layers:
+        torch.testing.assert_close(found[2][name], found[0][name])
+        torch.testing.assert_close(found[1][name], found[0][name])
+
+
 def test_what_an_earlier_checkpoint_brings_goes_to_the_device_of_the_layers() -> None:
     """Checkpoints are read on the CPU; the meta device stands for any other."""
     module = Digits().to("meta")

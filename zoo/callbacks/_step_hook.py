@@ -39,7 +39,7 @@ class StepHook(Callback):
     def _after_step(self, optimizer: Optimizer) -> None:
         try:
             self.restore(optimizer)
-        except torch.linalg.LinAlgError:  # of infinite or undefined entries
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
             raise UserError(
                 "training diverged: a step made a factorized layer infinite; lower the learning rate"
             ) from None

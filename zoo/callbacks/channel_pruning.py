@@ -135,7 +135,8 @@ class ChannelPruning(RankSchedule):
         if near and self.criterion.needs_gradients:
             assert self.graph is not None
             for group, value in self.criterion.observe(network, self.graph).items():
-                self.gathered[group] = self.gathered[group].to(value) + value if group in self.gathered else value
+                valid = torch.where(value.isfinite().all(), value, 0.0)  # a gradient scaler skips steps that overflow
+                self.gathered[group] = self.gathered[group].to(valid) + valid if group in self.gathered else valid
 
     def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
         graph, network = self.graph, self.network(pl_module)

@@ -135,8 +135,10 @@ class RankPruning(RankSchedule):
         for name, sums in self.gathered.items():
             layer = layers[name]
             if all(p.grad is not None for p in (layer.U, layer.S, layer.V)):
-                for key, value in ({"steps": torch.ones_like(sums["steps"])} | self.saliency.observe(layer)).items():
-                    sums[key] = sums[key] + value if key in sums else value
+                found = {"steps": torch.ones_like(sums["steps"])} | self.saliency.observe(layer)
+                valid = torch.stack([value.isfinite().all() for value in found.values()]).all()
+                for key, value in found.items():  # a gradient scaler skips the steps in which fp16 overflows
+                    sums[key] = sums.get(key, 0.0) + torch.where(valid, value, 0.0)
 
     def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
         layers = self._prunable(pl_module)
