@@ -217,7 +217,10 @@ def test_a_run_measures_the_sensitivities_that_its_ranks_follow(train_tiny) -> N
     assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
 
 
-@pytest.mark.parametrize(("method", "kill_at"), [(ADAPTIVE, 12), (BY_SENSITIVITY, 13), (RankAdaptive(), 13)])
+@pytest.mark.parametrize(
+    ("method", "kill_at"),
+    [(ADAPTIVE, 12), pytest.param(BY_SENSITIVITY, 13, marks=pytest.mark.slow), (RankAdaptive(), 13)],
+)
 def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(
     train_tiny, dying_at, tmp_path: Path, method, kill_at: int
 ) -> None:
