@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from zoo.backbone import create_backbone, ends
-from zoo.budget import Budget
+from zoo.budget import Budget, larger_start
 from zoo.cost import count_macs, count_params
 from zoo.errors import UserError
 from zoo.methods import METHODS
@@ -67,6 +67,13 @@ def test_an_unreachable_compression_names_the_most_possible() -> None:
     model = create_backbone("mobilenetv2_100", 10, IMAGE)
     with pytest.raises(UserError, match=r"removes 9\d\.\d %"):
         METHODS.get("lowrank")().plan(model, Budget(compression=0.97))
+
+
+@pytest.mark.parametrize("compression", [0.02, 0.1, 0.5, 0.9])
+def test_a_training_whose_ranks_fall_starts_with_no_less_than_it_ends_with(compression: float) -> None:
+    start = larger_start(Budget(compression=compression), 2.0).compression
+    assert start <= compression
+    assert 1 - start <= 2 * (1 - compression)
 
 
 def test_a_budget_says_one_thing() -> None:

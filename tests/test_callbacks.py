@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
+from zoo.errors import UserError
 from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error, tangent
 
@@ -170,6 +171,11 @@ def test_an_orthonormal_start_is_left_bit_for_bit() -> None:
     before = [layer.U.detach().clone() for layer in callback.layers]
     callback.restore(None)
     assert all(torch.equal(a, layer.U) for a, layer in zip(before, callback.layers, strict=True))
+
+
+def test_a_training_that_diverges_is_told_so_in_one_line() -> None:
+    with pytest.raises(UserError, match="learning rate"):
+        fit(UsersModule(lr=1e30), [OrthonormalRetraction(), SpectrumClamp(0.1)])
 
 
 def test_hooks_are_removed_after_the_fit() -> None:

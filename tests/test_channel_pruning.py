@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import onnx
@@ -11,8 +12,10 @@ import torch
 from rank_training import Plain, fit
 from safetensors.torch import load_file
 
+from zoo.backbone import create_backbone
 from zoo.callbacks import ChannelPruning, ExponentialAverage, OverfittingGuard
-from zoo.channels import widths
+from zoo.channels import layer_report, prune_, trace_channels, widths
+from zoo.channels.budget import choose_widths
 from zoo.cli import run as zoo
 from zoo.cost import count_params
 from zoo.errors import UserError
@@ -21,6 +24,8 @@ from zoo.importance import CRITERIA
 from zoo.methods.magnitude_prune import MagnitudePrune
 from zoo.methods.mrs_prune import MrsPrune
 from zoo.run import Run
+from zoo.surgery import weight_layers
+from zoo.transfer import transferred_ranks
 
 
 class Watch(pl.Callback):
@@ -154,6 +159,32 @@ def test_pruning_starts_from_the_weights_of_a_dense_run(train_tiny, tmp_path: Pa
     dense, pruned = (load_file(tmp_path / x / "model.safetensors")["backbone.fc.bias"] for x in ("dense", "run"))
     torch.testing.assert_close(dense, pruned, rtol=0, atol=1e-6)
     assert run.card.training["cuts"][0]["step"] == 0
+
+
+def test_a_step_that_overflows_is_not_gathered() -> None:
+    module, pruning = Plain(), ChannelPruning(0.5, "taylor")
+    pruning.graph, pruning._steps = trace_channels(module, module.image_shape), [0]
+    found = []
+    for scale in (1.0, float("inf")):
+        module.zero_grad()
+        (scale * module(torch.rand(2, 1, 8, 8)).square().sum()).backward()
+        pruning.on_before_optimizer_step(SimpleNamespace(global_step=0), module, None)
+        found.append(dict(pruning.gathered))
+    assert all(torch.equal(found[1][group], value) and value.sum() > 0 for group, value in found[0].items())
+
+
+@pytest.mark.parametrize("classes", [200, 300, 10])
+def test_a_pruned_network_is_taken_over_with_more_classes_than_features(classes: int) -> None:
+    start = create_backbone("test_resnet", 200, (3, 32, 32))
+    layers, total = weight_layers(start), count_params(start)
+    assert layers[-1].m < 200
+    graph = trace_channels(start)
+    chosen = choose_widths(graph, graph.sizes, 0.5 * total, total)
+    prune_(start, graph, {g: torch.arange(n) for g, n in chosen.items()})
+    run = SimpleNamespace(card=SimpleNamespace(layers=layer_report(layers, widths(start)), ranks=widths(start)))
+    model = create_backbone("test_resnet", classes, (3, 32, 32))
+    taken = MagnitudePrune().convert(model, transferred_ranks(run, model))
+    assert widths(taken) == widths(start) | {"fc": classes}
 
 
 @pytest.mark.parametrize(

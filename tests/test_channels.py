@@ -10,8 +10,8 @@ from zoo.backbone import create_backbone
 from zoo.channels import Axis, build_widths, prune_, trace_channels, widths
 from zoo.channels.budget import choose_widths
 from zoo.channels.graph import ParameterCount
-from zoo.channels.sensitivity import tilts
 from zoo.cost import count_params
+from zoo.criticality import tilts
 from zoo.errors import UserError
 from zoo.importance import CRITERIA
 

@@ -15,7 +15,7 @@ from zoo.allocation import deployed_size
 from zoo.budget import Budget
 from zoo.callbacks import DynamicalLowRank
 from zoo.errors import UserError
-from zoo.layers import FactorizedLinear, factorized_layers
+from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error
 from zoo.linalg.stiefel import complement, random_stiefel
 from zoo.methods import Method
@@ -120,6 +120,26 @@ def test_a_cycle_widens_trains_and_truncates_to_the_budget(optimizer: str) -> No
     assert on_s == [{name: min(2 * rank, full[name]) for name, rank in first.items()}] * 3
     assert all(torch.equal(value, watch.weights[0][name]) for name, value in start.items())
     assert not any(torch.equal(a[name], b[name]) for a, b in pairwise(watch.weights[:4]) for name in a)
+
+
+@pytest.mark.parametrize(("steps", "fixed"), [(1, 0.9), (2, 0.9), (4, 0.9), (9, 0.9), (12, 1.0)])
+def test_the_shortest_training_ends_with_the_budget(steps: int, fixed: float) -> None:
+    module, cycle = Digits(), DynamicalLowRank(0.6, local_steps=2, fixed=fixed)
+    dense = deployed_size(module).dense
+    fit(module, [cycle], max_epochs=None, max_steps=steps)
+    assert cycle.done
+    assert 0.6 <= 1 - sum(p.numel() for p in fold(module).parameters()) / dense <= 0.62
+
+
+def test_a_layer_that_no_factors_pay_for_goes_through_a_truncation() -> None:
+    class Narrow(Digits):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[0] = FactorizedConv2d(nn.Conv2d(1, 32, 1), 1)
+
+    module = Narrow()
+    fit(module, [DynamicalLowRank(tolerance=0.3, local_steps=3)], max_epochs=None, max_steps=8)
+    assert module.net[0].rank == 1
 
 
 def test_a_tolerance_bounds_every_truncation() -> None:

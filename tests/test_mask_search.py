@@ -73,6 +73,25 @@ def test_scores_learn_while_weights_stay_then_the_cut_is_real() -> None:
     assert all(not torch.equal(p, last[n]) for n, p in seen[step + 1][1].items())
 
 
+def test_a_step_that_overflows_leaves_the_scores_as_they_are() -> None:
+    class Overflowing(Plain):
+        def training_step(self, batch, batch_idx: int) -> torch.Tensor:
+            loss = super().training_step(batch, batch_idx)
+            return loss * float("inf") if self.trainer.global_step == 9 else loss
+
+    module, seen = Overflowing(), []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *_: object) -> None:
+            seen.append({g: p.detach().clone() for g, p in search.masks.scores.items()} if search.masks else {})
+
+    search = MaskSearch(0.6, begin=0.5, warmup=0.25, lr=0.05)
+    fit(module, [search, Watch()])
+    assert all(torch.equal(value, seen[8][group]) for group, value in seen[9].items())
+    assert all(value.isfinite().all() and not torch.equal(value, seen[9][group]) for group, value in seen[10].items())
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
 def test_scores_find_the_channels_that_the_labels_need() -> None:
     """Only two hidden channels carry the answer, and their weights are the smallest."""
     torch.manual_seed(0)

@@ -114,7 +114,7 @@ def test_robust_lowrank_bounds_every_condition_number(train_tiny) -> None:
     assert plain.card.max_condition_number > 2
 
 
-@pytest.mark.parametrize("tau", [-1.0, float("nan")])
+@pytest.mark.parametrize("tau", [-1.0, float("nan"), float("inf")])
 def test_an_impossible_tau_is_refused(tau: float) -> None:
     with pytest.raises(UserError, match="tau"):
         METHODS.get("robust_lowrank")(tau=tau)

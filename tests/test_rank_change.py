@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.channels import fit_shapes_
 from zoo.layers import FactorizedLinear
+from zoo.linalg import orthonormality_error
 from zoo.linalg.basis import BasisChange, singular_basis, slicing
 from zoo.rank_change import change_basis_, diagonalize_
 
@@ -121,6 +122,19 @@ def test_a_cut_slices_the_state_and_keeps_the_parameters(kind: str) -> None:
     torch.testing.assert_close(lost, values[[1, 3]].square().sum().sqrt())
     step(layer, optimizer)
     assert all(p.grad is not None and p.grad.shape == p.shape for p in layer.parameters())
+
+
+def test_fast_products_that_the_user_allows_do_not_blur_a_change() -> None:
+    layer, before = FactorizedLinear(nn.Linear(300, 200), 64), torch.get_float32_matmul_precision()
+    weight = layer.weight.detach().clone()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        diagonalize_(layer)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert orthonormality_error(layer.U.detach()) <= 1e-5
+    torch.testing.assert_close(layer.weight, weight, atol=1e-5, rtol=1e-4)
 
 
 def test_an_average_follows() -> None:

@@ -1,18 +1,29 @@
 """Rank pruning in a LightningModule that knows nothing else of zoo, and in the runs of zoo."""
 
+import math
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from rank_training import Digits, fit
 from safetensors.torch import load_file
+from torch import nn
 
 from zoo.allocation import deployed_size
-from zoo.callbacks import ExponentialAverage, OrthonormalRetraction, OverfittingGuard, RankPruning, SpectrumClamp
+from zoo.callbacks import (
+    DynamicalLowRank,
+    ExponentialAverage,
+    OrthonormalRetraction,
+    OverfittingGuard,
+    RankPruning,
+    SpectrumClamp,
+)
+from zoo.callbacks._sensitivity import Sensitivity
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.layers import factorized_layers
@@ -151,7 +162,34 @@ def test_two_processes_end_with_equal_ranks_and_weights(tmp_path: Path, kind: st
     assert all(torch.equal(value, two["weights"][name]) for name, value in one["weights"].items())
 
 
+class Known(Sensitivity):
+    """Says that one layer is more sensitive than the others, and counts how often it is asked."""
+
+    def __init__(self, most: str) -> None:
+        self.most, self.asked = most, 0
+
+    def measure(self, pl_module: pl.LightningModule, parts: dict[str, list[nn.Parameter]]) -> dict[str, float]:
+        self.asked += 1
+        assert all(part == [pl_module.get_parameter(f"{name}.S")] for name, part in parts.items())
+        return {name: 5.0 if name == self.most else 0.1 for name in parts}
+
+
+def test_sensitive_layers_keep_more_rank_at_the_same_budget() -> None:
+    ranks: dict[str | None, dict[str, int]] = {}
+    for most in (None, "net.2", "net.4", "net.6"):
+        module, known = Digits(), Known(most or "")
+        fit(module, [RankPruning(0.7, cuts=3, window=2, sensitivity=known), OrthonormalRetraction()])
+        left = sum(p.numel() for p in fold(module).parameters()) / deployed_size(module).dense
+        assert 0.7 <= 1 - left <= 0.72
+        assert known.asked == 1
+        ranks[most] = {name: layer.rank for name, layer in factorized_layers(module)}
+    for most in ("net.2", "net.4", "net.6"):
+        assert ranks[most][most] > ranks[None][most]
+        assert sum(ranks[most][name] < ranks[None][name] for name in ranks[most]) >= 1
+
+
 ADAPTIVE = RobustLowrank(rank_budget="adaptive")
+BY_SENSITIVITY = RobustLowrank(rank_budget="adaptive", allocation="sensitivity", spare=0.8)
 
 
 @pytest.mark.parametrize(("method", "adversary"), [(ADAPTIVE, "pgd"), (RobustRankAdaptive(), "none")])
@@ -164,7 +202,25 @@ def test_a_run_with_adaptive_ranks_keeps_its_promise_and_can_be_rebuilt(train_ti
     assert card.training["cuts"][-1]["ranks"].items() <= card.ranks.items()
 
 
-@pytest.mark.parametrize(("method", "kill_at"), [(ADAPTIVE, 12), (RankAdaptive(), 13)])
+def test_a_run_measures_the_sensitivities_that_its_ranks_follow(train_tiny) -> None:
+    run: Run = train_tiny(BY_SENSITIVITY, epochs=3, compression=0.6, adversary="fgsm_rs")
+    first, *later = run.card.training["cuts"]
+    measured, ended = first["sensitivity"], run.card.training["cuts"][-1]["ranks"]
+    assert measured.keys() == ended.keys() <= run.card.ranks.keys()
+    assert not any("sensitivity" in cut for cut in later)
+    sides = {x.name: (x.shape[0], math.prod(x.shape[1:])) for x in run.card.layers}
+    size = {name: n * m / (n + m) for name, (n, m) in sides.items()}  # rank at which factors hold as much as the weight
+    order = sorted(measured, key=lambda name: measured[name])
+    shares = [ended[name] / size[name] for name in order]
+    assert min(measured.values()) >= 0
+    assert sum(shares[-2:]) > sum(shares[:2])
+    assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
+
+
+@pytest.mark.parametrize(
+    ("method", "kill_at"),
+    [(ADAPTIVE, 12), pytest.param(BY_SENSITIVITY, 13, marks=pytest.mark.slow), (RankAdaptive(), 13)],
+)
 def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(
     train_tiny, dying_at, tmp_path: Path, method, kill_at: int
 ) -> None:
@@ -187,18 +243,55 @@ def test_an_epoch_that_is_taken_back_takes_its_cuts_along(train_tiny, monkeypatc
     assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
 
 
+@pytest.mark.parametrize("saliency", ["gradient", "second_order"])
+def test_a_step_that_overflows_is_not_gathered(saliency: str) -> None:
+    """An fp16 gradient scaler skips it too, whatever its gradients are."""
+    module, pruning = Digits(), RankPruning(0.6, saliency=saliency)
+    layers = dict(factorized_layers(module))
+    pruning.gathered = {name: {"steps": torch.zeros(())} for name in layers}
+    found = []
+    for scale in (1.0, float("inf"), 1.0):
+        module.zero_grad()
+        (scale * module.net(torch.ones(2, 1, 8, 8)).square().sum()).backward()
+        pruning.on_before_optimizer_step(None, module, None)
+        found.append({name: pruning.saliency.scores(layer, pruning.gathered[name]) for name, layer in layers.items()})
+    assert all(sums["steps"] == 2 for sums in pruning.gathered.values())
+    for name in layers:
+        torch.testing.assert_close(found[2][name], found[0][name])
+        torch.testing.assert_close(found[1][name], found[0][name])
+
+
+def test_what_an_earlier_checkpoint_brings_goes_to_the_device_of_the_layers() -> None:
+    """Checkpoints are read on the CPU; the meta device stands for any other."""
+    module = Digits().to("meta")
+    trainer = SimpleNamespace(strategy=None, lightning_module=module)
+    pruning, cycle = RankPruning(0.6), DynamicalLowRank(0.6)
+    pruning.go_back(trainer, {"gathered": {"net.2": {"left": torch.eye(24)}}})
+    cycle.layers = dict(factorized_layers(module))
+    cycle.go_back(trainer, {"gradients": {"net.2": (torch.ones(48, 24), torch.ones(288, 24))}})
+    assert pruning.gathered["net.2"]["left"].is_meta
+    assert all(gradient.is_meta for gradient in cycle.gradients["net.2"])
+
+
 def test_adaptive_ranks_need_a_compression(train_tiny, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="rank fraction"):
         train_tiny(ADAPTIVE, rank_fraction=0.5)
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="start"):
         RobustLowrank(start=0.5)
+    with pytest.raises(UserError, match="rank_budget adaptive"):
+        RobustLowrank(allocation="sensitivity")
+    with pytest.raises(UserError, match="spare"):
+        RobustLowrank(rank_budget="adaptive", allocation="sensitivity", spare=2.0)
+    with pytest.raises(UserError, match="val-fraction"):
+        train_tiny(BY_SENSITIVITY, val_fraction=0.0)
 
 
 @pytest.mark.parametrize(
     "options",
     [{}, {"compression": 0.5, "tolerance": 0.1}, {"compression": 1.5}, {"compression": 0.5, "begin": 0.7, "end": 0.6},
-     {"compression": 0.5, "saliency": "spectrm"}, {"compression": 0.5, "cuts": 0}],
+     {"compression": 0.5, "saliency": "spectrm"}, {"compression": 0.5, "cuts": 0},
+     {"tolerance": 0.1, "sensitivity": Known("")}, {"compression": 0.5, "sensitivity": Known(""), "spare": 0.0}],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict) -> None:
     with pytest.raises(UserError):
@@ -206,5 +299,12 @@ def test_impossible_options_are_refused(options: dict) -> None:
 
 
 def test_a_budget_below_the_smallest_ranks_is_refused_before_the_first_step() -> None:
-    with pytest.raises(UserError, match="smaller compression"):
+    with pytest.raises(UserError, match=r"leaves 0 parameters .* smaller compression"):
         fit(Digits(), [RankPruning(0.999)])
+
+
+def test_a_training_without_gradients_before_the_cut_or_without_an_end_is_refused() -> None:
+    with pytest.raises(UserError, match="two steps"):
+        fit(Digits(), [RankPruning(0.6)], max_epochs=None, max_steps=1)
+    with pytest.raises(UserError, match="max_epochs"):
+        fit(Digits(), [RankPruning(0.6)], max_epochs=-1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.allocation import cut_to_size, cut_to_tolerance, cut_towards
+from zoo.allocation import cut_on_schedule, cut_to_size, cut_to_tolerance, cut_towards, share_scores
 from zoo.errors import UserError
 from zoo.layers import FactorizedLinear
 from zoo.linalg.basis import slicing
@@ -141,6 +141,32 @@ def test_the_budget_is_met_and_not_undershot(share: float, seed: int) -> None:
     assert all(rank == RANKS[name] or rank % 16 == 0 or rank in (1, 2, 4, 8) for name, rank in above.items())
 
 
+@pytest.mark.parametrize("decay", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("share", [0.5, 0.25])
+def test_many_cuts_lose_no_more_than_one(share: float, decay: float) -> None:
+    """A cut that filled up its size with whatever small step fits would empty the small layers."""
+    widths = {"a": 64, "b": 128, "c": 256, "d": 512}
+    layers = [Layer(f"{x}{i}", "Conv2d", (n, n, 3, 3), "") for x, n in widths.items() for i in range(4)]
+    start = {layer.name: layer.n // 4 * 3 for layer in layers}
+    generator = torch.Generator().manual_seed(0)
+    spectra = {}
+    for layer in layers:
+        noise = 0.75 + 0.5 * torch.rand(layer.n, generator=generator)
+        energy = (noise * torch.exp(-decay * torch.arange(layer.n) / layer.n)).sort(descending=True).values
+        spectra[layer.name] = energy / energy.sum()
+
+    def cut(ranks: dict[str, int], progress: float) -> dict[str, int]:
+        scores = {name: spectra[name][:rank] for name, rank in ranks.items()}
+        return cut_on_schedule(layers, ranks, scores, size, share * size, progress, 2 * size)
+
+    size = sum(layer.factorized_size(start[layer.name]) for layer in layers)
+    ranks, once = start, cut(start, 1.0)
+    for k in range(1, 9):
+        ranks = cut(ranks, k / 8)
+    lost = [sum(float(spectra[x][r : start[x]].sum()) for x, r in found.items()) for found in (ranks, once)]
+    assert lost[0] <= 1.05 * lost[1]
+
+
 def test_what_is_cut_is_the_least_salient_per_parameter() -> None:
     """Against all choices: no other one that is as small loses less (equal steps, so greedy is optimal)."""
     layers = [Layer(name, "Linear", (64, 64), "") for name in "abc"]
@@ -155,6 +181,28 @@ def test_what_is_cut_is_the_least_salient_per_parameter() -> None:
     every = itertools.product(range(1, 29), repeat=3)
     fits = [dict(zip("abc", choice, strict=True)) for choice in every if 128 * sum(choice) <= size]
     assert lost(found) == pytest.approx(min(lost(choice) for choice in fits))
+
+
+@pytest.mark.parametrize("size", [0.45, 0.3, 0.15])
+def test_tilted_shares_follow_the_ratio_formula_at_the_same_size(size: float) -> None:
+    """clip(level - tilt, 0, 0.95) of each layer's weights goes, and one level fits all: found here by bisection."""
+    layers = [Layer(name, "Linear", (400, 400), "") for name in "abc"]
+    ranks, tilts = dict.fromkeys("abc", 180), {"a": -0.3, "b": 0.05, "c": 0.25}
+
+    def held(ranks: dict[str, float]) -> float:
+        return sum(800 * rank for rank in ranks.values())
+
+    def at(level: float) -> dict[str, float]:
+        return {name: min(180.0, 200 * (1 - min(max(level - tilts[name], 0.0), 0.95))) for name in tilts}
+
+    wanted = size * held(dict.fromkeys("abc", 200))
+    low, high = 0.0, 2.0
+    for _ in range(50):
+        low, high = ((low + high) / 2, high) if held(at((low + high) / 2)) > wanted else (low, (low + high) / 2)
+    scores = {x.name: share_scores(x, 180, tilts[x.name]) for x in layers}
+    found = cut_towards(layers, ranks, scores, wanted, block=1)
+    assert wanted <= held(found) < wanted + 3 * 800
+    assert all(abs(found[name] - rank) <= 1 for name, rank in at(high).items())
 
 
 def test_an_impossible_budget_is_refused() -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.backbone import create_backbone
+from zoo.channels import trace_channels
+from zoo.channels.masks import ChannelMasks
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.regularizers import REGULARIZERS
@@ -18,6 +20,7 @@ from zoo.run import Run
 from zoo.surgery import factorize
 
 EPS = 0.01
+DIMS = ((1, 2, 3), (0, 2, 3))
 
 
 class Residual(nn.Module):
@@ -33,6 +36,18 @@ class Residual(nn.Module):
         return F.relu(x + self.norm(self.conv(x)))
 
 
+class Scale(nn.Module):
+    """A scale per channel, of either sign."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(3 * torch.randn(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        return x * self.gamma
+
+
 def networks(seed: int) -> list[nn.Module]:
     torch.manual_seed(seed)
     chain = nn.Sequential(nn.Flatten(), nn.Linear(48, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 5))
@@ -41,7 +56,8 @@ def networks(seed: int) -> list[nn.Module]:
         nn.Conv2d(6, 8, 3, padding=1, groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
     )  # fmt: skip
     low_rank = factorize(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)), {"0": 4})
-    models = [chain, convolutions, low_rank]
+    scaled = nn.Sequential(nn.Conv2d(3, 6, 3), Scale(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5))
+    models = [chain, convolutions, low_rank, scaled]
     for model in models:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -62,7 +78,7 @@ def folded_scale(model: nn.Module, weight: nn.Parameter) -> Tensor | float:
     return 1.0
 
 
-@given(st.integers(0, 999), st.integers(0, 2))
+@given(st.integers(0, 999), st.integers(0, 3))
 @settings(max_examples=20)
 def test_no_margin_moves_further_than_the_bound(seed: int, kind: int) -> None:
     """Each layer alone, in the worst direction of the gradient and in random ones."""
@@ -111,6 +127,31 @@ def test_norms_are_the_largest_row_and_column_sums() -> None:
     norms = margin_bound(model, torch.rand(1, 3, 4, 4).double(), torch.tensor([0]), EPS)[1]
     layers = [m.weight.abs() for m in model if isinstance(m, nn.Linear)]
     torch.testing.assert_close(norms, sum(w.sum(0).max() + w.sum(1).max() for w in layers))
+
+
+def test_the_columns_of_a_grouped_convolution_are_those_of_each_group() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)).double()
+    norms = margin_bound(model, torch.rand(1, 4, 4, 4).double(), torch.tensor([0]), EPS)[1]
+    whole = torch.zeros(6, 4, 3, 3, dtype=torch.float64)
+    whole[:3, :2], whole[3:, 2:] = model[0].weight.detach()[:3], model[0].weight.detach()[3:]
+    sums = [w.abs().sum(dims).max() for w in (whole, model[3].weight.detach()[..., None, None]) for dims in DIMS]
+    torch.testing.assert_close(norms.detach(), sum(sums))
+
+
+def test_masks_on_channels_are_bounded() -> None:
+    """Methods that search for masks go with it: a channel that is switched off moves nothing."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(4, 5))
+    images, labels = torch.rand(2, 3, 5, 5), torch.tensor([0, 1])
+    whole = margin_bound(model, images, labels, EPS)[0]
+    scores = {"0": torch.rand(8)}
+    masks = ChannelMasks(model, trace_channels(model, (3, 5, 5)), scores, {"0": 3})
+    masked = margin_bound(model, images, labels, EPS)[0]
+    masks.remove()
+    off = scores["0"].topk(5, largest=False).indices
+    model[0].weight.data[off] = model[0].bias.data[off] = 0
+    model[2].weight.data[:, off] = 0
+    assert (masked < whole).all()
+    torch.testing.assert_close(masked, margin_bound(model, images, labels, EPS)[0])
 
 
 def test_a_deep_network_neither_overflows_nor_loses_its_gradient() -> None:
@@ -164,6 +205,19 @@ def test_what_it_cannot_bound_is_named(arch: str, operation: str) -> None:
     model = create_backbone(arch, 10, (3, 32, 32))
     with pytest.raises(UserError, match=operation):
         margin_bound(model, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]), EPS)
+
+
+@pytest.mark.parametrize(
+    ("model", "operation"),
+    [
+        (nn.Sequential(nn.Flatten(2), nn.Linear(16, 8)), "tokens"),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Unflatten(1, (2, 4))), "unflatten"),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)), "flatten"),
+    ],
+)
+def test_channels_that_lose_their_place_are_refused(model: nn.Module, operation: str) -> None:
+    with pytest.raises(UserError, match=operation):
+        margin_bound(model, torch.rand(2, 3, 4, 4), torch.tensor([0, 1]), EPS)
 
 
 @pytest.mark.parametrize("arch", ["test_resnet", "resnet18", "vgg16_bn"])

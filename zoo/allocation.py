@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.budget import BLOCKS, OVERSHOOT, fast_ranks
+from zoo.budget import BLOCKS, MOST, OVERSHOOT, fast_ranks
 from zoo.errors import UserError
 from zoo.layers import factorized_layers
 from zoo.surgery import Layer, Ranks
@@ -89,19 +89,22 @@ def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], si
 def cut_towards(
     layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, block: int = BLOCKS[0]
 ) -> Ranks:
-    """Do the same as far as steps of ``block`` allow without going below the size."""
+    """Do the same as far as steps of ``block`` allow without going below the size.
+
+    It ends at the first step that is too large. Smaller ones of other layers may still fit, but they cost more, and a
+    schedule that took them at each of its cuts would empty the small layers to spare the large ones.
+    """
     by_name = {layer.name: layer for layer in layers}
     chosen = {name: ranks[name] for name in by_name}
     left = sum(layer.factorized_size(chosen[layer.name]) for layer in layers) - size
     heap = [step for x in layers if (step := _step_down(x, chosen[x.name], scores[x.name], block))]
     heapq.heapify(heap)
-    while heap:
+    while heap and heap[0].saved <= left:
         step = heapq.heappop(heap)
-        if step.saved <= left:
-            left -= step.saved
-            chosen[step.name] = step.rank
-            if after := _step_down(by_name[step.name], step.rank, scores[step.name], block):
-                heapq.heappush(heap, after)
+        left -= step.saved
+        chosen[step.name] = step.rank
+        if after := _step_down(by_name[step.name], step.rank, scores[step.name], block):
+            heapq.heappush(heap, after)
     return chosen
 
 
@@ -139,6 +142,26 @@ def lower_rank(layer: Layer, rank: int, block: int) -> int | None:
     """Return the next rank below that runs fast, or None."""
     below = [level for level in fast_ranks(layer, block) if level < rank]
     return below[-1] if below else None
+
+
+def share_scores(layer: Layer, rank: int, tilt: float) -> Tensor:
+    """Return scores by which `cut_to_size` takes the share clip(level - tilt, 0, `MOST`) of every layer's weights.
+
+    The level is the same for all layers. Per parameter, a component's score is the level at which it goes, above -1 so
+    that all are positive; what `MOST` keeps goes after all else.
+
+    Args:
+        layer: whose components.
+        rank: present number of components.
+        tilt: share of its weights that the layer is spared, in [-1, 1], see `zoo.criticality.tilts`.
+
+    Returns:
+        Scores in falling order, shape (rank,), >= 0.
+    """
+    each = layer.factorized_size(1)
+    left = torch.arange(rank, dtype=torch.float64) * each / (layer.n * layer.m)
+    level = 1 - left + tilt
+    return each * (level + 1 + 2 * (left < 1 - MOST))
 
 
 def cut_to_tolerance(layer: Layer, rank: int, scores: Tensor, tolerance: float) -> int:

@@ -11,6 +11,8 @@ OVERSHOOT = 0.015
 """Share of the parameters by which the target may be overshot before ranks are rounded more finely."""
 BLOCKS = (16, 8, 4, 2, 1)
 """Steps between ranks, fastest first: blocked CPU kernels and tensor cores want multiples of 16 or of 8."""
+MOST = 0.95
+"""Share of a layer that goes at most where shares follow sensitivities, unless the budget cannot be met otherwise."""
 LEAST_COMPRESSION = 0.1
 """Of the start of a training whose ranks fall: below it, factors no longer pay."""
 NARROWEST = 16
@@ -54,7 +56,8 @@ def larger_start(budget: Budget, times: float) -> Budget:
     """
     if budget.compression is None:
         raise UserError("ranks that adapt need a compression: a rank fraction fixes every rank")
-    return Budget(compression=max(1 - times * (1 - budget.compression), LEAST_COMPRESSION))
+    least = min(budget.compression, LEAST_COMPRESSION)
+    return Budget(compression=max(1 - times * (1 - budget.compression), least))
 
 
 def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) -> Ranks:

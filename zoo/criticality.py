@@ -4,6 +4,7 @@ Zhu, Hu, Wang, Xie: Improving generalization of adversarial training via robust 
 arXiv 2308.02533, section 3. MRS-guided pruning (arXiv 2410.15176), whose body was not at hand, is modelled on it here.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -58,6 +59,23 @@ def robust_criticality(
             ascend(subject, weights, images, radius, 0.0, steps)
             grown[name] = max(0.0, _loss(subject, images) - before)
     return grown
+
+
+def tilts(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, float]:
+    """Return what is taken off the share that each part of a network loses, negative where more is taken.
+
+    With s the sensitivity, t = log(1 + s) scaled to 0..1 over the parts: weight * (t - mean of t). This project's
+    definition: the formula of arXiv 2410.15176 was not at hand.
+
+    Args:
+        sensitivities: by part, >= 0.
+        weight: 0 makes all shares equal.
+    """
+    logs = {part: math.log1p(s) for part, s in sensitivities.items()}
+    low, high = min(logs.values()), max(logs.values())
+    scaled = {part: (x - low) / (high - low) if high > low else 0.0 for part, x in logs.items()}
+    mean = sum(scaled.values()) / len(scaled)
+    return {part: weight * (x - mean) for part, x in scaled.items()}
 
 
 @torch.no_grad()

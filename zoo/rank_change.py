@@ -16,7 +16,6 @@ SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum"
 other state of a parameter's shape is taken for a gradient."""
 
 
-@torch.no_grad()
 def change_basis_(
     layer: Factorized, change: BasisChange, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()
 ) -> None:
@@ -31,17 +30,18 @@ def change_basis_(
             variances do.
         averages: copies of the layer that hold averages of its factors, to be changed likewise.
     """
-    optimizers = list(optimizers)
-    for role in get_args(Role):
-        parameter = getattr(layer, role)
-        for optimizer in optimizers:
-            state = optimizer.state.get(parameter, {})
-            follows = {key: x for key, x in state.items() if isinstance(x, Tensor) and x.shape == parameter.shape}
-            state |= {key: _moved(key, x, role, change) for key, x in follows.items()}
-        for same in (layer, *averages):
-            factor = getattr(same, role)
-            factor.data = change.factor(role, factor.data).contiguous()
-            factor.grad = None
+    optimizers, layers = list(optimizers), [layer, *averages]
+    with full_precision(layer.S.device):  # or U and V are not orthonormal afterwards
+        for role in get_args(Role):
+            parameter = getattr(layer, role)
+            for optimizer in optimizers:
+                state = optimizer.state.get(parameter, {})
+                follows = {key: x for key, x in state.items() if isinstance(x, Tensor) and x.shape == parameter.shape}
+                state |= {key: _moved(key, x, role, change) for key, x in follows.items()}
+            for same in layers:
+                factor = getattr(same, role)
+                factor.data = change.factor(role, factor.data).contiguous()
+                factor.grad = None
 
 
 def _moved(key: str, value: Tensor, role: Role, change: BasisChange) -> Tensor:

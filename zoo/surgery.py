@@ -1,6 +1,7 @@
 """Replace layers of any model by factorized ones and back, and say of each layer what it is and why."""
 
 import copy
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -36,10 +37,7 @@ class Layer:
     @property
     def m(self) -> int:
         """Columns of the weight matrix: inputs, times the kernel's area."""
-        size = 1
-        for extent in self.shape[1:]:
-            size *= extent
-        return size
+        return math.prod(self.shape[1:])
 
     @property
     def full_rank(self) -> int:

@@ -1,5 +1,7 @@
 """Take over a trained model for other classes: its ranks and weights, with a new classifier where it must be one."""
 
+import math
+
 from torch import nn
 
 from zoo.backbone import ends
@@ -9,28 +11,27 @@ from zoo.surgery import Ranks, weight_layers
 
 
 def transferred_ranks(run: Run, model: nn.Module) -> Ranks:
-    """Return a run's ranks, for a dense model of the same architecture that may have other classes.
+    """Return a run's ranks (or widths), for a dense model of the same architecture that may have other classes.
 
-    A classifier of full rank stays of full rank; another keeps its rank as far as it can.
+    A classifier of full rank stays of full rank; another keeps its rank as far as it can. One that is not factorized
+    has the width of the new classes, whatever its own was.
 
     Args:
         run: the trained model.
         model: the dense model, not yet converted.
     """
-    own = {row.name: min(row.shape[0], _inputs(row.shape)) for row in run.card.layers}
-    full = {layer.name: layer.full_rank for layer in weight_layers(model)}
+    own = {row.name: row for row in run.card.layers}
+    layers = {layer.name: layer for layer in weight_layers(model)}
     _, classifier = ends(model)
     ranks = dict(run.card.ranks)
-    for name in classifier & ranks.keys() & full.keys():
-        ranks[name] = full[name] if ranks[name] == own.get(name) else min(ranks[name], full[name])
+    for name in classifier & ranks.keys() & layers.keys():
+        row, layer = own[name], layers[name]
+        if row.rank is None:
+            ranks[name] = layer.n
+        else:
+            full = ranks[name] == min(row.shape[0], math.prod(row.shape[1:]))
+            ranks[name] = layer.full_rank if full else min(ranks[name], layer.full_rank)
     return ranks
-
-
-def _inputs(shape: tuple[int, ...]) -> int:
-    size = 1
-    for extent in shape[1:]:
-        size *= extent
-    return size
 
 
 def load_transferred(run: Run, model: nn.Module) -> None:

@@ -33,6 +33,18 @@ class RankSchedule(Callback):
         renew(trainer)
 
 
+def training_steps(trainer: pl.Trainer) -> int:
+    """Return how many steps the training has, over which changes are laid out.
+
+    Raises:
+        UserError: it has no end.
+    """
+    total = trainer.estimated_stepping_batches
+    if total == float("inf"):
+        raise UserError("ranks and widths fall over the whole training, which has no end: set max_epochs or max_steps")
+    return int(total)
+
+
 def check_goal(compression: float | None, tolerance: float | None) -> None:
     """See that exactly one of the two says how far ranks fall.
 

@@ -3,10 +3,12 @@
 from abc import abstractmethod
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
 
 
@@ -30,9 +32,17 @@ class StepHook(Callback):
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
         self.restore(None)
         self._handles = [
-            optimizer.register_step_post_hook(lambda opt, args, kwargs: self.restore(opt))
+            optimizer.register_step_post_hook(lambda opt, args, kwargs: self._after_step(opt))
             for optimizer in trainer.optimizers
         ]
+
+    def _after_step(self, optimizer: Optimizer) -> None:
+        try:
+            self.restore(optimizer)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
+            raise UserError(
+                "training diverged: a step made a factorized layer infinite; lower the learning rate"
+            ) from None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the optimizers go."""

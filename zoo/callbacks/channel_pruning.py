@@ -1,6 +1,5 @@
 """Take channels out of a network while it trains."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -10,27 +9,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew, submodule_averages
-from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._rank_schedule import RankSchedule, training_steps
+from zoo.callbacks._sensitivity import Sensitivity
 from zoo.channels import ChannelGraph, prune_, trace_channels, widths
 from zoo.channels.budget import choose_widths
-from zoo.channels.sensitivity import tilts
 from zoo.cost import count_params
+from zoo.criticality import tilts
 from zoo.errors import UserError
 from zoo.importance import CRITERIA, Criterion
 from zoo.importance._base import Scores
 
 FineTune = Literal["full", "norms"]
-
-
-class Sensitivity(ABC):
-    """Measures how much depends on each group of channels; asked once, before the first cut."""
-
-    def check(self, pl_module: pl.LightningModule) -> None:  # noqa: B027
-        """Raise `UserError` before training if `measure` cannot be answered later."""
-
-    @abstractmethod
-    def measure(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
-        """Return it by group, >= 0."""
 
 
 class ChannelPruning(RankSchedule):
@@ -110,11 +99,9 @@ class ChannelPruning(RankSchedule):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Trace the network, lay out the cuts over the training's steps, and check that the target can be met."""
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            raise UserError("channel pruning needs to know how long the training is: set max_epochs or max_steps")
+        total = training_steps(trainer)
         shares = (self.begin + (self.end - self.begin) * k / max(1, self.cuts - 1) for k in range(self.cuts))
-        self._steps = [min(round(total * share), int(total) - 1) for share in shares]
+        self._steps = [min(round(total * share), total - 1) for share in shares]
         self._trace(pl_module)
         if self.sensitivity is not None:
             self.sensitivity.check(pl_module)
@@ -148,7 +135,8 @@ class ChannelPruning(RankSchedule):
         if near and self.criterion.needs_gradients:
             assert self.graph is not None
             for group, value in self.criterion.observe(network, self.graph).items():
-                self.gathered[group] = self.gathered[group].to(value) + value if group in self.gathered else value
+                valid = torch.where(value.isfinite().all(), value, 0.0)  # a gradient scaler skips steps that overflow
+                self.gathered[group] = self.gathered[group].to(valid) + valid if group in self.gathered else valid
 
     def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
         graph, network = self.graph, self.network(pl_module)
@@ -156,7 +144,8 @@ class ChannelPruning(RankSchedule):
         measured = self.sensitivity is not None and not self.measured
         if measured:
             assert self.sensitivity is not None
-            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, graph))
+            computing = {g: [network.get_parameter(x) for x in names] for g, names in graph.producers.items()}
+            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, computing))
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
         spared = tilts(self.measured, self.spare) if self.measured else None

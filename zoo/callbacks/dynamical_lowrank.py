@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
 from zoo.budget import BLOCKS, fast_ranks
 from zoo.callbacks._followers import averages_of, renew
-from zoo.callbacks._rank_schedule import RankSchedule, check_goal
+from zoo.callbacks._rank_schedule import RankSchedule, check_goal, training_steps
 from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
@@ -36,7 +36,7 @@ class DynamicalLowRank(RankSchedule):
         tolerance: instead: relative Frobenius error that each truncation may make in each layer.
         local_steps: steps on S in each cycle (10 in the paper's CIFAR-10 runs).
         end: share of the training's steps after which a budget is met.
-        fixed: share of the training's steps after which bases and ranks stay.
+        fixed: share of the training's steps after which bases and ranks stay, at the latest before the last step.
 
     Attributes:
         history: the step and the ranks after each truncation that changed one.
@@ -66,6 +66,7 @@ class DynamicalLowRank(RankSchedule):
         self.gradients: dict[str, tuple[Tensor, Tensor]] = {}
         self.history: list[dict[str, Any]] = []
         self.layers: dict[str, Factorized] = {}
+        self._steps = 0
 
     @property
     def done(self) -> bool:
@@ -74,20 +75,28 @@ class DynamicalLowRank(RankSchedule):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the layers, and freeze what is frozen in this step of the cycle."""
+        self._steps = training_steps(trainer)
         self.layers = dict(factorized_layers(pl_module))
         if self.start is None:
             self.start = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in self.layers.values())
-        for name, pair in self.gradients.items():  # a checkpoint brings them to the CPU
-            u, v = (gradient.to(self.layers[name].S.device) for gradient in pair)
-            self.gradients[name] = u, v
+        self._take_up(trainer)
+
+    def _take_up(self, trainer: pl.Trainer) -> None:
+        """Go on where a checkpoint is, which brings the gradients to the CPU."""
+        for name, (u, v) in self.gradients.items():
+            device = self.layers[name].S.device
+            self.gradients[name] = u.to(device), v.to(device)
         self._freeze(trainer)
+
+    def _is_late(self, trainer: pl.Trainer) -> bool:
+        """Return whether bases and ranks must be final now: short trainings have no step between ``fixed`` and 1."""
+        return trainer.global_step >= min(self.fixed * self._steps, self._steps - 1)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Augment or truncate, if the step before this one was the last of its kind."""
-        late = trainer.global_step >= self.fixed * trainer.estimated_stepping_batches
-        if not self.settled and (late or self.taken > self.local_steps):
+        if not self.settled and (self._is_late(trainer) or self.taken > self.local_steps):
             self._truncate(trainer, pl_module)
         elif self.gradients:
             for name, (u, v) in self.gradients.items():
@@ -111,12 +120,13 @@ class DynamicalLowRank(RankSchedule):
         """Cut every layer to the singular values that the tolerance or the budget leaves, and begin a new cycle."""
         for name, layer in self.layers.items():
             diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
-        progress = trainer.global_step / trainer.estimated_stepping_batches
-        ranks = trainer.strategy.broadcast(self._choose(pl_module, progress / self.end))
+        late = self._is_late(trainer)
+        progress = 1.0 if late else trainer.global_step / (self.end * self._steps)
+        ranks = trainer.strategy.broadcast(self._choose(pl_module, progress))
         for name, layer in self.layers.items():
             change = slicing(layer.S.data, torch.arange(ranks[name], device=layer.S.device))
             change_basis_(layer, change, trainer.optimizers, averages_of(trainer, name))
-        self.taken, self.gradients, self.settled = 0, {}, progress >= self.fixed
+        self.taken, self.gradients, self.settled = 0, {}, late
         self._freeze(trainer)
         if not self.history or ranks != self.history[-1]["ranks"]:
             self.history.append({"step": trainer.global_step, "ranks": ranks})
@@ -127,7 +137,7 @@ class DynamicalLowRank(RankSchedule):
         scores = {name: SALIENCIES["spectrum"].scores(layer, {}) for name, layer in self.layers.items()}
         if self.tolerance is not None:
             needed = {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
-            return {x.name: min(needed[x.name], fast_ranks(x, BLOCKS[0])[-1]) for x in shapes}
+            return {x.name: min(needed[x.name], max(fast_ranks(x, BLOCKS[0]), default=x.full_rank)) for x in shapes}
         assert self.compression is not None
         assert self.start is not None
         dense = deployed_size(pl_module).dense
@@ -155,4 +165,4 @@ class DynamicalLowRank(RankSchedule):
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
         """Take an earlier state, and freeze what was frozen then."""
         super().go_back(trainer, state)
-        self._freeze(trainer)
+        self._take_up(trainer)

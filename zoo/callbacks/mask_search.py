@@ -26,7 +26,8 @@ class MaskSearch(ChannelPruning):
     From ``warmup`` to ``begin`` the weights stay (their gradients are dropped before each step) and the scores are
     trained by Adam on whatever loss the module returns; statistics of normalisation follow the masked network.
     Then the masks are made real, and everything is fine-tuned. The scores are a state of this callback, saved with
-    every checkpoint. Under an fp16 gradient scaler their gradients stay scaled, which Adam does not notice.
+    every checkpoint. Under an fp16 gradient scaler their gradients stay scaled, which Adam does not notice; steps that
+    overflow are skipped.
 
     Args:
         compression, network, image_shape: see `ChannelPruning`; every group loses the same share.
@@ -111,7 +112,9 @@ class MaskSearch(ChannelPruning):
         if isinstance(trainer.strategy, DDPStrategy):
             for p in self.masks.scores.values():
                 p.grad = trainer.strategy.reduce(p.grad, reduce_op="mean") if p.grad is not None else None
-        self._adam.step()
+        found = [p.grad.isfinite().all() for p in self.masks.scores.values() if p.grad is not None]
+        if found and bool(torch.stack(found).all()):
+            self._adam.step()
         self._adam.zero_grad()
 
     def scores(self, network: nn.Module, graph: ChannelGraph) -> Scores:

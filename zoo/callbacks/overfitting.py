@@ -49,7 +49,7 @@ class OverfittingGuard(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe, and go back if this epoch broke what the earlier ones had reached."""
-        accuracy = self.probe(pl_module)
+        accuracy = trainer.strategy.broadcast(self.probe(pl_module))  # or one process goes back and the others do not
         pl_module.log("probe_pgd_accuracy", accuracy)
         chance = 1 / (int(self.labels.max()) + 1)
         if self.best > chance and accuracy < self.share * self.best and self.checkpoint.is_file():

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
+from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, share_scores
 from zoo.callbacks._followers import averages_of, renew, restore_constraints
-from zoo.callbacks._rank_schedule import RankSchedule, check_goal
+from zoo.callbacks._rank_schedule import RankSchedule, check_goal, training_steps
+from zoo.callbacks._sensitivity import Sensitivity
+from zoo.criticality import tilts
 from zoo.errors import UserError, unknown_name
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
@@ -38,9 +40,12 @@ class RankPruning(RankSchedule):
         begin, end: when to cut, as shares of the training's steps.
         cuts: how often.
         window: steps before each cut over which gradients are gathered.
+        sensitivity: how much depends on each layer's S; sensitive layers lose less, and the saliency only says which of
+            a layer's components go. None: the saliency decides over all layers.
+        spare: difference between the shares of their weights that the least and the most sensitive layer lose.
 
     Attributes:
-        history: of each cut, the step and the ranks after it.
+        history: of each cut, the step and the ranks after it; of the first, the sensitivities too.
 
     Raises:
         UserError: a value is out of range, or the budget is below the smallest possible ranks.
@@ -55,8 +60,12 @@ class RankPruning(RankSchedule):
         end: float = 0.6,
         cuts: int = 8,
         window: int = 16,
+        sensitivity: Sensitivity | None = None,
+        spare: float = 0.4,
     ) -> None:
         check_goal(compression, tolerance)
+        if sensitivity is not None and (tolerance is not None or not 0 < spare <= 1):
+            raise UserError("sensitivities share out a compression: give no tolerance, and 0 < spare <= 1")
         if not 0 <= begin < end < 1 or cuts < 1 or window < 1:
             raise UserError("rank pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
         if saliency not in SALIENCIES:
@@ -64,6 +73,8 @@ class RankPruning(RankSchedule):
         self.compression, self.tolerance = compression, tolerance
         self.saliency = SALIENCIES[saliency]
         self.begin, self.end, self.cuts, self.window = begin, end, cuts, window
+        self.sensitivity, self.spare = sensitivity, spare
+        self.measured: dict[str, float] = {}
         self.start: int | None = None
         self.gathered: dict[str, Statistics] = {}
         self.history: list[dict[str, Any]] = []
@@ -77,19 +88,27 @@ class RankPruning(RankSchedule):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lay out the cuts over the training's steps, and check that the target can be met."""
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            raise UserError("rank pruning needs to know how long the training is: set max_epochs or max_steps")
+        total = training_steps(trainer)
+        if total < 2 and self.saliency.needs_gradients:
+            raise UserError(
+                "this saliency gathers gradients before a cut: train for two steps at least, or by spectrum"
+            )
         shares = (self.begin + (self.end - self.begin) * (k + 1) / self.cuts for k in range(self.cuts))
-        self._steps = [min(max(1, round(total * share)), int(total) - 1) for share in shares]
+        self._steps = [min(max(1, round(total * share)), total - 1) for share in shares]
         if self.start is None:
             self.start = deployed_size(pl_module).factors
         layers = self._prunable(pl_module)
-        for name, sums in self.gathered.items():  # a checkpoint brings them to the CPU
-            self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
+        self._place(layers)
         if self.compression is not None and not self.done:
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
             self._choose(pl_module, layers, unknown, self.cuts)
+        if self.sensitivity is not None:
+            self.sensitivity.check(pl_module)
+
+    def _place(self, layers: dict[str, Factorized]) -> None:
+        """Put what was gathered on the layers' devices: a checkpoint brings it to the CPU."""
+        for name, sums in self.gathered.items():
+            self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
 
     def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
         return {name: layer for name, layer in factorized_layers(model) if layer.pays}
@@ -116,8 +135,10 @@ class RankPruning(RankSchedule):
         for name, sums in self.gathered.items():
             layer = layers[name]
             if all(p.grad is not None for p in (layer.U, layer.S, layer.V)):
-                for key, value in ({"steps": torch.ones_like(sums["steps"])} | self.saliency.observe(layer)).items():
-                    sums[key] = sums[key] + value if key in sums else value
+                found = {"steps": torch.ones_like(sums["steps"])} | self.saliency.observe(layer)
+                valid = torch.stack([value.isfinite().all() for value in found.values()]).all()
+                for key, value in found.items():  # a gradient scaler skips the steps in which fp16 overflows
+                    sums[key] = sums.get(key, 0.0) + torch.where(valid, value, 0.0)
 
     def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
         layers = self._prunable(pl_module)
@@ -125,7 +146,12 @@ class RankPruning(RankSchedule):
             if name not in self.gathered:
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
         scores = {name: self.saliency.scores(layer, self.gathered.get(name, {})) for name, layer in layers.items()}
-        ranks = self._choose(pl_module, layers, scores, cuts)
+        first = self.sensitivity is not None and not self.measured
+        if first:
+            assert self.sensitivity is not None
+            cores: dict[str, list[nn.Parameter]] = {name: [layer.S] for name, layer in layers.items()}
+            self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, cores))
+        ranks = self._choose(pl_module, layers, self._shares(layers) if self.measured else scores, cuts)
         ranks = trainer.strategy.broadcast(ranks)
         before = {name: layer.rank for name, layer in layers.items()}
         for name, layer in layers.items():
@@ -137,19 +163,25 @@ class RankPruning(RankSchedule):
         restore_constraints(trainer)
         renew(trainer)
         self.gathered, self.made = {}, cuts
-        self.history.append({"step": trainer.global_step, "ranks": ranks})
+        cut = {"step": trainer.global_step, "ranks": ranks}
+        self.history.append(cut | ({"sensitivity": self.measured} if first else {}))
         self._report(pl_module, before, ranks)
+
+    def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
+        """Return scores by which layers lose shares that their sensitivities tilt."""
+        spared = tilts(self.measured, self.spare)
+        return {x.name: share_scores(x, layers[x.name].rank, spared[x.name]) for x in _shapes(layers)}
 
     def _choose(self, model: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
         """Return the ranks after so many cuts."""
-        shapes = [Layer(name, type(layer).__name__, tuple(layer.weight_shape), "") for name, layer in layers.items()]
+        shapes = _shapes(layers)
         ranks = {name: layer.rank for name, layer in layers.items()}
         if self.tolerance is not None:
             return {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
         assert self.compression is not None
         assert self.start is not None
         size = deployed_size(model)
-        target = (1 - self.compression) * size.dense - size.rest
+        target = max(0.0, (1 - self.compression) * size.dense - size.rest)
         return cut_on_schedule(shapes, ranks, scores, self.start, target, cuts / self.cuts, size.dense)
 
     def _report(self, pl_module: pl.LightningModule, before: Ranks, after: Ranks) -> None:
@@ -158,11 +190,20 @@ class RankPruning(RankSchedule):
         changed = ", ".join(f"{name} {before[name]}→{after[name]}" for name in before if after[name] < before[name])
         pl_module.print(f"ranks cut to {kept:,} parameters ({1 - kept / size.dense:.1%} fewer): {changed or 'none'}")
 
+    def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
+        """Take an earlier state, with what was gathered until then."""
+        super().go_back(trainer, state)
+        self._place(self._prunable(trainer.lightning_module))
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to make the same cuts."""
-        return {"start": self.start, "made": self.made, "gathered": self.gathered, "history": self.history}
+        return {name: getattr(self, name) for name in ("start", "made", "measured", "gathered", "history")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.start, self.made = state_dict["start"], state_dict["made"]
-        self.gathered, self.history = state_dict["gathered"], state_dict["history"]
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+
+def _shapes(layers: dict[str, Factorized]) -> list[Layer]:
+    return [Layer(name, type(layer).__name__, tuple(layer.weight_shape), "") for name, layer in layers.items()]

@@ -27,8 +27,8 @@ class SpectrumClamp(StepHook):
 
     def __init__(self, tau: float = 0.1) -> None:
         super().__init__()
-        if not tau >= 0:
-            raise ValueError(f"tau must be >= 0, got {tau}")
+        if not 0 <= tau < float("inf"):
+            raise ValueError(f"tau must be >= 0 and finite, got {tau}")
         self.tau = tau
         self.condition_number = self.worst = 1.0
 

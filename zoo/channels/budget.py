@@ -2,12 +2,9 @@
 
 import math
 
-from zoo.budget import BLOCKS, OVERSHOOT
+from zoo.budget import BLOCKS, MOST, OVERSHOOT
 from zoo.channels.graph import ChannelGraph, ParameterCount
 from zoo.errors import UserError
-
-MOST = 0.95
-"""Share of a group's channels that goes at most where ratios are adaptive."""
 
 
 def fast_widths(size: int, dense: int, block: int) -> list[int]:
@@ -45,7 +42,7 @@ def choose_widths(
         dense: channels of each group before any cut.
         size: parameters that may stay.
         total: parameters of the whole dense network.
-        tilts: what sensitive groups are spared, see `zoo.channels.sensitivity.tilts`.
+        tilts: what sensitive groups are spared, see `zoo.criticality.tilts`.
 
     Raises:
         UserError: the smallest widths leave too many parameters; the message names the most possible.

@@ -44,14 +44,22 @@ class RobustLowrank(Method):
     """Fixed: every layer keeps the same share. Adaptive: start larger, then cut where the loss depends on it least."""
     saliency: Literal["second_order", "gradient", "spectrum"] = "second_order"
     """Of adaptive ranks: how much the loss depends on a singular component."""
+    allocation: Literal["saliency", "sensitivity"] = "saliency"
+    """Of adaptive ranks: how much each layer loses, by its components' saliency or, as in mrs_prune, by sensitivity."""
+    spare: float = 0.4
+    """Of allocation by sensitivity: the difference between the least and the most sensitive layer's share."""
     start: float = 2.0
     """Of adaptive ranks: how many times the final parameters training starts with."""
 
     def __post_init__(self) -> None:
-        if not self.tau >= 0:
-            raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs tau >= 0")
+        if not 0 <= self.tau < float("inf"):
+            raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs a tau from 0 up")
         if not self.start > 1:
             raise UserError(f"start {self.start} is impossible: adaptive ranks start with more than they end with")
+        if not 0 < self.spare <= 1:
+            raise UserError(f"spare {self.spare} is impossible: shares differ by more than 0 and at most 1")
+        if self.allocation == "sensitivity" and self.rank_budget == "fixed":
+            raise UserError("allocation sensitivity shares out ranks that adapt: give --method.rank_budget adaptive")
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose ranks for the budget (default: 80 % of the parameters removed), full rank where none is saved."""
@@ -93,8 +101,15 @@ class RobustLowrank(Method):
         constraints = [OrthonormalRetraction(), SpectrumClamp(self.tau)]
         if self.rank_budget == "fixed":
             return [*constraints]
-        # First, since it gathers the gradients that the retraction then rescales.
-        return [RankPruning((budget or DEFAULT_BUDGET).compression, saliency=self.saliency), *constraints]
+        from zoo.training.held_out import HeldOutSensitivity
+
+        pruning = RankPruning(
+            (budget or DEFAULT_BUDGET).compression,
+            saliency=self.saliency,
+            sensitivity=HeldOutSensitivity() if self.allocation == "sensitivity" else None,
+            spare=self.spare,
+        )
+        return [pruning, *constraints]  # in this order: it gathers the gradients that the retraction then rescales
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Merge S into U, and multiply out the factors that do not pay."""

@@ -72,6 +72,8 @@ class Movements(TorchFunctionMode):
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         if name not in SIZE and (moved := self._follow(name, result, args, kwargs)):
+            if result.ndim < 2 or result.shape[1] != moved.total.shape[1]:
+                raise UserError(f"weight_robust has no bound for {name} of other dimensions than height and width")
             self._found[id(result)] = (result, moved)
         return result
 
@@ -94,14 +96,14 @@ class Movements(TorchFunctionMode):
         rule = RULES.get(name)
         if rule is None or not isinstance(result, Tensor):
             raise UserError(f"weight_robust has no bound for {name}, which this architecture uses: choose a plain CNN")
-        return rule(result, moving, operands)
+        return rule(result, moving, [x for x in operands if self._of(x) is None])
 
     def _convolution(
         self, result: Tensor, x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1,
     ) -> Movement:  # fmt: skip
         absolute = weight.abs()
-        self._count(absolute.flatten(1).sum(1), absolute.sum((0, 2, 3)))
+        self._count(absolute.flatten(1).sum(1), absolute.unflatten(0, (groups, -1)).sum((1, 3, 4)))
         grouped = x.abs().unflatten(1, (groups, -1)).sum(2)
         ones = torch.ones(groups, 1, *weight.shape[2:], device=x.device, dtype=x.dtype)
         patches = F.conv2d(grouped, ones, None, stride, padding, dilation, groups).amax((2, 3))
@@ -114,13 +116,14 @@ class Movements(TorchFunctionMode):
         return self._through(x, fresh, apply)
 
     def _linear(self, result: Tensor, x: Tensor, weight: Tensor, bias: Any = None) -> Movement:
+        if x.ndim > 2:
+            raise UserError("weight_robust has no bound for linear layers on tokens: choose a plain CNN")
         absolute = weight.abs()
         self._count(absolute.sum(1), absolute.sum(0))
-        sums = x.abs().sum(-1)
-        sums = sums.flatten(1).amax(1, keepdim=True) if sums.ndim > 1 else sums[:, None]
+        sums = x.abs().sum(1, keepdim=True)
         moved = self._through(x, self.eps * sums.expand(-1, len(weight)), lambda b: b @ absolute.T)
         before = self._of(x)
-        arrived = torch.zeros_like(x.flatten(1)[:, :1]).expand(-1, weight.shape[1])
+        arrived = torch.zeros_like(x)
         if before is not None:
             arrived = before.total * (before.scale - moved.scale).exp()
         return Movement(moved.carried, moved.fresh, moved.scale, (weight, arrived))
@@ -163,11 +166,11 @@ class Movements(TorchFunctionMode):
         return pairs.masked_fill(own, 0.0).amax(1).log() + moved.scale[:, 0]
 
 
-def _still(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+def _still(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
     return moving[0].merged()
 
 
-def _sum(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+def _sum(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
     """Add up what the summands move: residual branches."""
     parts = [part.merged() for part in moving]
     scale = torch.stack([part.scale for part in parts]).amax(0).detach()
@@ -175,14 +178,14 @@ def _sum(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movemen
     return Movement(total, torch.zeros_like(total), scale)
 
 
-def _joined(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+def _joined(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
     parts = [part.merged() for part in moving]
     scale = torch.stack([part.scale for part in parts]).amax(0).detach()
     total = torch.cat([part.carried * (part.scale - scale).exp() for part in parts], 1)
     return Movement(total, torch.zeros_like(total), scale)
 
 
-def _flattened(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+def _flattened(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
     x = moving[0].merged()
     if result.ndim > 2:
         return x
@@ -190,19 +193,23 @@ def _flattened(result: Tensor, moving: list[Movement], operands: list[Any]) -> M
     return Movement(carried, torch.zeros_like(carried), x.scale)
 
 
-def _scaled(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
-    factor = next((x for x in operands if isinstance(x, int | float)), None)
+def _scaled(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
+    """Scale by a number or by a tensor that no weight moves: a layer's scales, a mask on channels."""
+    factor = next((x for x in others if isinstance(x, int | float | Tensor)), None)
     if factor is None:
         raise UserError("weight_robust has no bound for mul of two activations, which this architecture uses")
     x = moving[0].merged()
-    return Movement(x.carried * abs(factor), x.fresh, x.scale)
+    largest = torch.as_tensor(factor, device=result.device).abs().expand(result.shape)
+    largest = largest.flatten(2).amax(2) if result.ndim > 2 else largest
+    return Movement(x.carried * largest, x.fresh, x.scale)
 
 
 Rule = Callable[[Tensor, list[Movement], list[Any]], Movement]
+"""An operation's result, how far its moving operands move, and its other operands, to how far the result moves."""
 
 
 def _steep(slope: float) -> Rule:
-    def rule(result: Tensor, moving: list[Movement], operands: list[Any]) -> Movement:
+    def rule(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
         x = moving[0].merged()
         return Movement(x.carried * slope, x.fresh, x.scale)
 

@@ -143,7 +143,7 @@ def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _named_as_ranks(cuts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        cut | {"ranks": {name.removeprefix("model.backbone."): rank for name, rank in cut["ranks"].items()}}
-        for cut in cuts
-    ]
+    def bare(by_name: dict[str, Any]) -> dict[str, Any]:
+        return {name.removeprefix("model.backbone."): value for name, value in by_name.items()}
+
+    return [{key: bare(value) if isinstance(value, dict) else value for key, value in cut.items()} for cut in cuts]

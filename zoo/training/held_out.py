@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
+from torch import nn
 
-from zoo.callbacks.channel_pruning import Sensitivity
-from zoo.channels import ChannelGraph
-from zoo.channels.sensitivity import module_robust_sensitivity
+from zoo.callbacks._sensitivity import Sensitivity
+from zoo.criticality import robust_criticality
 from zoo.data._split import stratified
 from zoo.errors import UserError
 from zoo.probes import Subject
@@ -15,31 +15,34 @@ from zoo.training.module import Classifier
 
 @dataclass(frozen=True)
 class HeldOutSensitivity(Sensitivity):
-    """Measures sensitivities on held-out training images: test images must not decide what is pruned.
+    """Robust criticality of each part on held-out training images: test images must not decide what is pruned.
+
+    The paper on module robust sensitivity (Bai, Tabia, Santos-Rodriguez, arXiv 2410.15176) was at hand as an abstract
+    only; this is the robust criticality of arXiv 2308.02533, on which it is modelled.
 
     Attributes:
         images: how many.
-        climb: gradient steps of each group's weights.
+        climb: gradient steps of each part's weights.
     """
 
-    images: int
-    climb: int
+    images: int = 256
+    climb: int = 5
 
     def check(self, pl_module: pl.LightningModule) -> None:
         """Raise `UserError` if there are no validation images."""
         assert isinstance(pl_module, Classifier)
         if not len(pl_module.val_indices):
-            raise UserError("adaptive ratios are measured on validation images: give a --val-fraction above 0")
+            raise UserError("sensitivities are measured on validation images: give a --val-fraction above 0")
 
-    def measure(self, pl_module: pl.LightningModule, graph: ChannelGraph) -> dict[str, float]:
-        """Measure it by group, in eval mode."""
+    def measure(self, pl_module: pl.LightningModule, parts: dict[str, list[nn.Parameter]]) -> dict[str, float]:
+        """Measure how much the adversarial loss grows when a part moves in its worst direction, in eval mode."""
         assert isinstance(pl_module, Classifier)
         source, model, training = pl_module.source, pl_module.model, pl_module.model.training
         rows = pl_module.val_indices.to(source.labels.device)
         rows = rows[stratified(source.labels[rows].cpu(), self.images, seed=0).to(rows.device)]
         eps = pl_module.config.threat.eps
         subject = Subject(model.eval(), source.fetch(rows), source.labels[rows], eps)
-        found = module_robust_sensitivity(subject, graph, steps=self.climb, prefix="backbone.")
+        found = robust_criticality(subject, steps=self.climb, modules=parts)
         model.train(training)
-        pl_module.print("robust sensitivity: " + ", ".join(f"{group} {s:.3g}" for group, s in found.items()))
+        pl_module.print("robust sensitivity: " + ", ".join(f"{part} {s:.3g}" for part, s in found.items()))
         return found
