@@ -11,7 +11,6 @@ from torch import Tensor
 from zoo.errors import UserError
 from zoo.files import atomic
 
-
 SEARCHES = 2
 """Raised when what an attack does changes, so that verdicts of the older search are not taken for the new one's."""
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 
 from zoo.config import TrainConfig
@@ -14,7 +15,7 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
     """Return where and how precisely to train, and how Lightning is to behave.
 
     Raises:
-        UserError: a device or compiler was asked for that is not there.
+        UserError: a device or compiler was asked for that is not there, or Lightning refuses an option.
     """
     cuda = torch.cuda.is_available()
     if config.device == "cuda" and not cuda:
@@ -27,7 +28,7 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_amx_tile_supported()
     )
     precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
-    return {
+    options = {
         "max_epochs": config.epochs,
         "accelerator": "gpu" if on_cuda else "cpu",
         "devices": 1,
@@ -38,3 +39,15 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         "inference_mode": False,  # validation attacks the model, which takes gradients
         "log_every_n_steps": 10,
     } | config.trainer
+    _see_that_lightning_takes(options)
+    return options
+
+
+def _see_that_lightning_takes(options: dict[str, Any]) -> None:
+    """Build a Trainer for nothing: what it refuses is told before anything is written."""
+    if options.get("accumulate_grad_batches", 1) < 1:  # Lightning divides by it in the middle of training
+        raise UserError("trainer.accumulate_grad_batches must be at least 1")
+    try:
+        pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
+    except Exception as error:  # MisconfigurationException, ValueError or TypeError, by option
+        raise UserError(f"Lightning's Trainer refuses its options: {str(error).splitlines()[0]}") from None
