@@ -1,12 +1,16 @@
 """Time a training step of PGD adversarial training against the plain loop with loss.backward(), in one process.
 
 Usage: python tests/benchmarks/pgd_step.py [--arch resnet18] [--method robust_lowrank] [--steps 10] [--rounds 5]
+       [--compile]
+
+With --compile, the same step on the compiled network (`zoo train --compile true`) is timed beside the two.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method, adversary = METHODS.get(options.method)(), ADVERSARIES.get("pgd")()
@@ -54,11 +59,11 @@ def main() -> None:
     labels = torch.randint(0, 10, (BATCH,), device=device)
     threat = Threat(8 / 255, options.steps)
 
-    def step(search: Callable[[nn.Module, Tensor, Tensor, Threat], Tensor]) -> float:
+    def step(search: Callable[[nn.Module, Tensor, Tensor, Threat], Tensor], network: nn.Module) -> float:
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            adversarial = search(model, images, labels, threat)
-            loss = adversary.loss(model, images, adversarial, labels, threat)["loss"]
+            adversarial = search(network, images, labels, threat)
+            loss = adversary.loss(network, images, adversarial, labels, threat)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -66,19 +71,21 @@ def main() -> None:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    searches = {"plain loop": plain_search, "zoo": adversary.search}
-    times: dict[str, list[float]] = {name: [] for name in searches}
+    ways = {"plain loop": (plain_search, model), "zoo": (adversary.search, model)}
+    if options.compile:
+        ways["zoo, compiled"] = (adversary.search, cast(nn.Module, torch.compile(model, dynamic=False)))
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(options.rounds + 1):
-        for name, search in searches.items():
-            seconds = step(search)
+        for name, way in ways.items():
+            seconds = step(*way)
             if i:
                 times[name].append(seconds)
     median = {name: statistics.median(values) for name, values in times.items()}
-    ratio = median["zoo"] / median["plain loop"]
     print(
         f"{options.arch} {options.method}, PGD-{options.steps}, batch {BATCH}, {options.precision}, {hardware(device)}"
     )
-    print(f"plain loop {median['plain loop']:.2f} s, zoo {median['zoo']:.2f} s: {ratio:.2f} of its time")
+    for name, seconds in median.items():
+        print(f"{name}: {seconds:.2f} s, {seconds / median['plain loop']:.2f} of the plain loop's time")
 
 
 if __name__ == "__main__":
