@@ -76,7 +76,7 @@ def train(arch: str, options: argparse.Namespace) -> list[tuple[float, float]]:
     stretches = []
     for cut, end in zip(history, ends, strict=True):
         backbone = create_backbone(arch, 10, data.image_shape)
-        ranks = clock.ranks | cut["ranks"]
+        ranks = clock.ranks | {name.removeprefix("model.backbone."): rank for name, rank in cut["ranks"].items()}
         macs = count_macs(method.finish(method.convert(backbone, ranks)), data.image_shape)
         # the first step after a cut allocates anew; the first of all builds oneDNN's kernels
         stretches.append((macs, statistics.median(clock.seconds[cut["step"] + 2 : end])))
@@ -112,9 +112,8 @@ def main() -> None:
         results[arch] = train(arch, options)
         (macs, seconds), *_ = results[arch]
         for m, s in results[arch]:
-            print(
-                f"{arch:10} {m:13,.0f} MACs ({m / macs:.2f})  {s * 1e3:6.0f} ms a step ({s / seconds:.2f})", flush=True
-            )
+            shares = f"{m / macs:.2f} of the start's MACs, {s / seconds:.2f} of its time"
+            print(f"{arch:10} {m:13,.0f} MACs  {s * 1e3:6.0f} ms a step: {shares}", flush=True)
     if options.plot:
         draw(results, options.plot)
 
