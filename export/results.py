@@ -130,11 +130,13 @@ def table(rows: list[Row], settings: "Settings") -> Table:
         title += f"; accuracy on {max(x.n for row in rows for x in row.accuracies):,} test images"
     result = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, header_style="bold")
     result.add_column(no_wrap=True)
-    for row in rows:
-        result.add_column(row.name, justify="right", overflow="fold")
     memory = "memory, MB" if device == "cpu" else "memory of the host, MB"
     columns = [_figures(row, settings.throughput, memory) for row in rows]
-    for label in (label for label in columns[0] if label not in _redundant(rows)):
+    labels = [label for label in columns[0] if label not in _redundant(rows)]
+    for row, column in zip(rows, columns, strict=True):  # names may be broken, numbers not
+        widest = max(len(column[label]) for label in labels)
+        result.add_column(row.name, justify="right", overflow="fold", min_width=widest)
+    for label in labels:
         result.add_row(label, *(column[label] for column in columns))
     for label in accuracies:
         result.add_row(
