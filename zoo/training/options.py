@@ -15,7 +15,7 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
     """Return where and how precisely to train, and how Lightning is to behave.
 
     Raises:
-        UserError: a device or compiler was asked for that is not there, or Lightning refuses an option.
+        UserError: a device or compiler was asked for that is not there.
     """
     cuda = torch.cuda.is_available()
     if config.device == "cuda" and not cuda:
@@ -28,7 +28,7 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_amx_tile_supported()
     )
     precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
-    options = {
+    return {
         "max_epochs": config.epochs,
         "accelerator": "gpu" if on_cuda else "cpu",
         "devices": 1,
@@ -39,12 +39,14 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         "inference_mode": False,  # validation attacks the model, which takes gradients
         "log_every_n_steps": 10,
     } | config.trainer
-    _see_that_lightning_takes(options)
-    return options
 
 
-def _see_that_lightning_takes(options: dict[str, Any]) -> None:
-    """Build a Trainer for nothing: what it refuses is told before anything is written."""
+def see_that_lightning_takes(options: dict[str, Any]) -> None:
+    """Build a Trainer for nothing: what it refuses is told before anything is written.
+
+    Raises:
+        UserError: an option is unknown to Lightning, or has a value that it refuses.
+    """
     if options.get("accumulate_grad_batches", 1) < 1:  # Lightning divides by it in the middle of training
         raise UserError("trainer.accumulate_grad_batches must be at least 1")
     try:

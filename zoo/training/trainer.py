@@ -34,7 +34,7 @@ from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.memory import keep_freed_memory
 from zoo.training.module import ROBUST_ACCURACY, Classifier
-from zoo.training.options import lightning_options
+from zoo.training.options import lightning_options, see_that_lightning_takes
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
 
@@ -113,6 +113,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
+    see_that_lightning_takes(trainer_options)
     if not resume and _is_first_process():
         prepare(folder, config, parts)
     trainer = pl.Trainer(
