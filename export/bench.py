@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from zoo.attacks.square import Square
 from zoo.data import load_test
 from zoo.errors import UserError
 from zoo.evaluation.folded import folded
@@ -104,7 +103,9 @@ def _dense_key(metadata: Metadata) -> tuple[object, ...]:
     return metadata.arch, metadata.image_shape, len(metadata.class_names)
 
 
-def _accuracies(target: Target, settings: Settings, sweeps: Sequence[Sweep]) -> tuple[tuple[Accuracy, ...], str]:
+def _accuracies(
+    target: Target, settings: Settings, sweeps: Sequence[Sweep], direct: Sequence[Sweep]
+) -> tuple[tuple[Accuracy, ...], str]:
     """Measure a target's accuracies; the second value says why some are missing, or is empty."""
     if not settings.n:
         return (), ""
@@ -120,29 +121,22 @@ def _accuracies(target: Target, settings: Settings, sweeps: Sequence[Sweep]) -> 
     onnx_model = OnnxModel(target.path, settings.device, settings.threads)
     check_labels(onnx_model, labels)
     clean = clean_accuracy(onnx_model, images, labels)
-    direct = _square(onnx_model, settings, sweeps, images, labels)
+    itself = [accuracy for sweep in direct for accuracy in black_box_accuracies(onnx_model, sweep, images, labels)]
     if target.model is None:
-        return (clean, *direct), "no run of its weights beside the file: no model to make adversarial examples with"
+        return (clean, *itself), "no run of its weights beside the file: no model to make adversarial examples with"
     on_gpu = onnx_model.device == "cuda" and torch.cuda.is_available()
     source = folded(target.model(), metadata.image_shape).to("cuda" if on_gpu else "cpu")
     found = [adversarial_accuracies([onnx_model], source, sweep, images, labels)[0] for sweep in sweeps]
-    return (clean, *(accuracy for of_sweep in found for accuracy in of_sweep), *direct), ""
+    return (clean, *(accuracy for of_sweep in found for accuracy in of_sweep), *itself), ""
 
 
-def _square(
-    model: OnnxModel, settings: Settings, sweeps: Sequence[Sweep], images: Tensor, labels: Tensor
-) -> list[Accuracy]:
-    """Attack the graph itself at the radii of the other attacks, if that was asked for."""
-    if not settings.square:
-        return []
-    radii = {sweep.attack.norm: sweep.eps for sweep in sweeps}
-    attacks = [
-        Sweep(Square(norm=norm, queries=settings.queries, seed=settings.seed), eps) for norm, eps in radii.items()
-    ]
-    return [a for sweep in attacks for a in black_box_accuracies(model, sweep, images, labels)]
-
-
-def bench(targets: list[Target], settings: Settings, sweeps: Sequence[Sweep], say: Callable[[str], None]) -> list[Row]:
+def bench(
+    targets: list[Target],
+    settings: Settings,
+    sweeps: Sequence[Sweep],
+    say: Callable[[str], None],
+    direct: Sequence[Sweep] = (),
+) -> list[Row]:
     """Measure the targets, each beside the dense backbone of its architecture, image size and classes.
 
     Args:
@@ -150,6 +144,7 @@ def bench(targets: list[Target], settings: Settings, sweeps: Sequence[Sweep], sa
         settings: see `Settings`.
         sweeps: attacks that make adversarial examples, with their radii.
         say: told what is being done.
+        direct: attacks without gradients, such as Square, on the files themselves.
 
     Returns:
         One row per dense backbone, further baseline and target, each target after its backbone.
@@ -159,7 +154,7 @@ def bench(targets: list[Target], settings: Settings, sweeps: Sequence[Sweep], sa
     measured = []
     for i, target in enumerate(targets, start=1):
         say(f"accuracy of {target.name} ({i} of {len(targets)})")
-        measured.append(_accuracies(target, settings, sweeps))
+        measured.append(_accuracies(target, settings, sweeps, direct))
     with TemporaryDirectory() as folder:
         references = _references(targets, settings, Path(folder), say)
         say("timing")

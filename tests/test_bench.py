@@ -80,6 +80,13 @@ def test_masked_gradients_are_flagged(
     assert json.loads((folder / "bench.json").read_text())["rows"][1]["gradient_masking"] == ["zero_gradients"]
 
 
+def test_square_alone(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    square = ["--attacks", "", "--square", "true", "--queries", "5", "--eps", "8/255"]
+    cli.run(["bench", str(runs[0].folder), *QUICK, "--n", "10", *square, "--json", str(tmp_path / "b.json")])
+    (row,) = json.loads((tmp_path / "b.json").read_text())["rows"][1:]
+    assert [(x["attack"], x["eps"]) for x in row["accuracies"]] == [("clean", 0.0), ("square", 8 / 255)]
+
+
 def test_two_runs(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:
     first, second = runs
     square = ["--square", "true", "--queries", "5"]

@@ -1,6 +1,7 @@
 """Several methods under one recipe: trained once, told apart, summed up rightly."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -67,6 +68,14 @@ def test_finished_runs_are_taken_as_they_are_and_evaluated_further(train_tiny, i
     folder = train_tiny(name="mine").folder
     zoo(["compare", str(folder), "--attacks", "fgsm", "--n", "60", "--out", str(tmp_path / "c")])
     assert [words[0] for words in in_process] == ["evaluate"]
+
+
+def test_the_condition_number_of_a_singular_layer_is_strict_json(train_tiny, tmp_path: Path) -> None:
+    run = train_tiny(name="mine")
+    run.save_card(run.card.model_copy(update={"max_condition_number": math.inf}))
+    zoo(["compare", str(run.folder), "--out", str(tmp_path / "c")])
+    (figures,) = json.loads((tmp_path / "c/figures.json").read_text(), parse_constant=pytest.fail)
+    assert figures["values"]["largest condition number"] == ["Infinity"]
 
 
 def test_two_contenders_never_share_a_folder(tmp_path: Path) -> None:

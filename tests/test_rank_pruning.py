@@ -26,7 +26,7 @@ from zoo.callbacks import (
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.cli import run as zoo
 from zoo.errors import UserError
-from zoo.layers import factorized_layers
+from zoo.layers import FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error
 from zoo.methods.rank_adaptive import RankAdaptive
 from zoo.methods.robust_lowrank import RobustLowrank
@@ -98,6 +98,24 @@ def test_parameters_fall_along_a_cubic_and_steps_with_them() -> None:
         wanted = target + (start.factors - target) * (1 - k / 4) ** 3
         assert wanted <= held <= wanted + 16 * (576 + 64)  # steps of 16 ranks; at most one of the largest is missing
     assert [cut["step"] for cut in pruning.history] == [6, 13, 19, 26]
+
+
+@pytest.mark.parametrize("saliency", ["spectrum", "gradient", "second_order"])
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_layer_that_does_not_train_keeps_its_rank_and_the_others_make_up_for_it(saliency: str, unused: bool) -> None:
+    module = Digits()
+    spare = FactorizedLinear(nn.Linear(64, 48), 20)
+    module.spare = spare
+    if not unused:
+        module.net[-1] = nn.Sequential(spare, nn.Linear(48, 10))
+        for p in (spare.U, spare.S, spare.V):
+            p.requires_grad_(False)
+    elif saliency == "spectrum":
+        pytest.skip("a spectrum needs no gradient")
+    dense = deployed_size(module).dense
+    fit(module, [RankPruning(0.5, cuts=3, saliency=saliency)])
+    assert spare.rank == 20
+    assert sum(p.numel() for p in fold(module).parameters()) <= 0.5 * dense
 
 
 def test_a_tolerance_cuts_what_the_weight_does_not_need() -> None:

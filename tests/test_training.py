@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import nn
 
 from zoo.cli import run as zoo
 from zoo.config import TrainConfig
@@ -24,6 +25,7 @@ from zoo.errors import UserError
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.run import Run
 from zoo.training.build import dense_backbone
+from zoo.training.module import single_values_refused
 from zoo.training.options import lightning_options
 from zoo.training.schedule import learning_rate_factor
 
@@ -217,3 +219,10 @@ def test_schedules_rise_and_end_where_they_should(schedule: str, end: float) -> 
     assert [factor(s) for s in (0, 11)] == [pytest.approx(1 / 12), 1.0]
     assert factor(12) == pytest.approx(1.0)
     assert factor(120) == pytest.approx(end)
+
+
+def test_a_batch_that_batchnorm_cannot_normalise_is_told_in_one_line() -> None:
+    with pytest.raises(UserError, match="larger --batch-size"), single_values_refused():
+        nn.BatchNorm2d(3)(torch.rand(1, 3, 1, 1))
+    with pytest.raises(ValueError, match="other"), single_values_refused():
+        raise ValueError("other")

@@ -79,6 +79,11 @@ class Factorized(nn.Module, ABC):
         n, m, r = self.U.shape[0], self.V.shape[0], self.rank
         return r * (n + m) <= MERGE_ABOVE * n * m
 
+    @property
+    def trains(self) -> bool:
+        """Whether U, S and V all take gradients."""
+        return all(p.requires_grad for p in (self.U, self.S, self.V))
+
     @abstractmethod
     def fold(self) -> nn.Module:
         """Return the deployed form: two plain layers, or one if the factors do not pay."""

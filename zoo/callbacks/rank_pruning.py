@@ -27,7 +27,8 @@ class RankPruning(RankSchedule):
     (fast first, as in AdaLoRA, arXiv 2303.10512, equation 13), each cut where it costs least per parameter over all
     layers, at ranks that run fast. Tensors really shrink: the parameters stay the same objects, and the
     optimizer's state, an exponential average of the weights and DistributedDataParallel follow. What was cut
-    stays cut. A layer whose factors do not pay yet (full rank) is left alone.
+    stays cut. A layer whose factors do not pay yet (full rank) is left alone, and so is one that is frozen
+    or, where the saliency looks at gradients, gets none.
 
     Works in any LightningModule that holds `zoo.layers.Factorized` layers. A module that is resumed must build its
     layers with the ranks of the checkpoint: Lightning loads weights before callbacks.
@@ -95,9 +96,9 @@ class RankPruning(RankSchedule):
             )
         shares = (self.begin + (self.end - self.begin) * (k + 1) / self.cuts for k in range(self.cuts))
         self._steps = [min(max(1, round(total * share)), total - 1) for share in shares]
-        if self.start is None:
-            self.start = deployed_size(pl_module).factors
         layers = self._prunable(pl_module)
+        if self.start is None:
+            self.start = sum(x.factorized_size(layers[x.name].rank) for x in _shapes(layers))
         self._place(layers)
         if self.compression is not None and not self.done:
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
@@ -111,7 +112,7 @@ class RankPruning(RankSchedule):
             self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
 
     def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
-        return {name: layer for name, layer in factorized_layers(model) if layer.pays}
+        return {name: layer for name, layer in factorized_layers(model) if layer.pays and layer.trains}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -145,6 +146,8 @@ class RankPruning(RankSchedule):
         for name, layer in layers.items():
             if name not in self.gathered:
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
+        if self.saliency.needs_gradients:
+            layers = {name: layer for name, layer in layers.items() if len(self.gathered.get(name, {})) > 1}
         scores = {name: self.saliency.scores(layer, self.gathered.get(name, {})) for name, layer in layers.items()}
         first = self.sensitivity is not None and not self.measured
         if first:
@@ -181,7 +184,8 @@ class RankPruning(RankSchedule):
         assert self.compression is not None
         assert self.start is not None
         size = deployed_size(model)
-        target = max(0.0, (1 - self.compression) * size.dense - size.rest)
+        others = size.factors + size.rest - sum(x.factorized_size(ranks[x.name]) for x in shapes)
+        target = max(0.0, (1 - self.compression) * size.dense - others)
         return cut_on_schedule(shapes, ranks, scores, self.start, target, cuts / self.cuts, size.dense)
 
     def _report(self, pl_module: pl.LightningModule, before: Ranks, after: Ranks) -> None:

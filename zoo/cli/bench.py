@@ -45,9 +45,10 @@ def main(parser: Parser, argv: list[str]) -> None:
     words = {name: options.pop(name) for name in ("attacks", "norms", "eps")}
     settings = Settings(**options)
     sweeps = _sweeps(words, settings.seed)
+    direct = _squares(words, settings.queries, settings.seed) if settings.square else []
     with Console(stderr=True).status("opening") as status:
         targets = [open_target(path, hub, settings.threads) for path in paths]
-        rows = bench(targets, settings, sweeps, status.update)
+        rows = bench(targets, settings, sweeps, status.update, direct)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n")
@@ -73,6 +74,15 @@ def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":
             raise unknown_name("norm", norm, NORMS)
     chosen = [norm for norm in NORMS if norm in norms]
     return choose_sweeps(attacks, chosen or None, [parse_eps(word) for word in radii] or None, seed)
+
+
+def _squares(words: dict[str, str | None], queries: int, seed: int) -> "list[Sweep]":
+    """Return Square at the radii of the other attacks."""
+    from zoo.attacks.square import Square
+    from zoo.evaluation.sweeps import Sweep
+
+    chosen = _sweeps(words | {"attacks": "square"}, seed)
+    return [Sweep(Square(norm=x.attack.norm, queries=queries, seed=seed), x.eps) for x in chosen]
 
 
 def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":

@@ -6,8 +6,6 @@ file, or the folder of a finished run. What follows `--` goes to every `zoo trai
 goes on from there.
 """
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +31,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     add("--latency", type=bool, default=False, help="Export the first run of each and time all of them in turns.")
     options = parser.parse_args(own)
 
+    from pydantic_core import to_json
     from rich.console import Console
 
     from zoo.comparison import Comparison, Contender, draw, print_comparison, summarise
@@ -53,7 +52,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     print_comparison(figures)
     draw(figures, options.out / PICTURE, f"{card.arch}, {card.data}, {len(comparison.seeds)} seeds")
     with atomic(options.out / RESULT) as temporary:
-        temporary.write_text(json.dumps([asdict(x) for x in figures], indent=2) + "\n")
+        temporary.write_bytes(to_json(figures, indent=2, inf_nan_mode="strings") + b"\n")
     print(f"saved in {options.out / RESULT}, curves in {options.out / PICTURE}")
 
 

@@ -1,6 +1,7 @@
 """The one LightningModule: a backbone, a method, and the data they are trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,7 +133,8 @@ class Classifier(pl.LightningModule):
             return self.adversary.loss(model, images, adversarial, labels, threat)
 
         def losses() -> dict[str, Tensor]:
-            result = self.method.loss(self.network, images, labels, objective)
+            with single_values_refused():
+                result = self.method.loss(self.network, images, labels, objective)
             added = self.parts.regularizer.penalty(self.model, images, labels)
             return result | added | {"loss": result["loss"] + added.get("penalty", 0.0)}
 
@@ -206,3 +208,14 @@ class Classifier(pl.LightningModule):
 def to_unit(images: Tensor) -> Tensor:
     """Map uint8 images to float32 in [0, 1], channels last in memory."""
     return (images.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def single_values_refused() -> Iterator[None]:
+    """Tell in one line that BatchNorm has nothing to normalise: one image whose map is one pixel."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError("BatchNorm needs more than one value per channel: give a larger --batch-size") from None
