@@ -100,8 +100,10 @@ def test_parameters_fall_along_a_cubic_and_steps_with_them() -> None:
     assert [cut["step"] for cut in pruning.history] == [6, 13, 19, 26]
 
 
-@pytest.mark.parametrize("saliency", ["spectrum", "gradient", "second_order"])
-@pytest.mark.parametrize("unused", [False, True])
+@pytest.mark.parametrize(
+    ("saliency", "unused"),
+    [(x, False) for x in ("spectrum", "gradient", "second_order")] + [("gradient", True), ("second_order", True)],
+)
 def test_a_layer_that_does_not_train_keeps_its_rank_and_the_others_make_up_for_it(saliency: str, unused: bool) -> None:
     module = Digits()
     spare = FactorizedLinear(nn.Linear(64, 48), 20)
@@ -110,12 +112,19 @@ def test_a_layer_that_does_not_train_keeps_its_rank_and_the_others_make_up_for_i
         module.net[-1] = nn.Sequential(spare, nn.Linear(48, 10))
         for p in (spare.U, spare.S, spare.V):
             p.requires_grad_(False)
-    elif saliency == "spectrum":
-        pytest.skip("a spectrum needs no gradient")
     dense = deployed_size(module).dense
     fit(module, [RankPruning(0.5, cuts=3, saliency=saliency)])
     assert spare.rank == 20
     assert sum(p.numel() for p in fold(module).parameters()) <= 0.5 * dense
+
+
+def test_a_budget_is_not_missed_in_silence_where_no_layer_gets_a_gradient() -> None:
+    class Detached(Digits):
+        def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+            return self.net[-1].bias.square().sum()
+
+    with pytest.raises(UserError, match="got a gradient"):
+        fit(Detached(), [RankPruning(0.5, cuts=2, saliency="gradient")])
 
 
 def test_a_tolerance_cuts_what_the_weight_does_not_need() -> None:

@@ -146,8 +146,10 @@ class RankPruning(RankSchedule):
         for name, layer in layers.items():
             if name not in self.gathered:
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
-        if self.saliency.needs_gradients:
+        if self.saliency.needs_gradients and layers:
             layers = {name: layer for name, layer in layers.items() if len(self.gathered.get(name, {})) > 1}
+            if not layers:
+                raise UserError("no factorized layer got a gradient before a cut: does the loss depend on them?")
         scores = {name: self.saliency.scores(layer, self.gathered.get(name, {})) for name, layer in layers.items()}
         first = self.sensitivity is not None and not self.measured
         if first:
