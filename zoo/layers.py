@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.linalg import condition_number, random_stiefel
+from zoo.linalg import condition_number, product_singular_values, random_stiefel
 
 Init = Literal["weights", "random"]
 L = TypeVar("L", nn.Linear, nn.Conv2d)
@@ -114,9 +114,7 @@ class Factorized(nn.Module, ABC):
     @torch.no_grad()
     def singular_values(self) -> Tensor:
         """Return the r singular values of U S V^T, descending; U and V need not be orthonormal. Shape (r,)."""
-        ru = torch.linalg.qr(self.U.float(), mode="r")[1]
-        rv = torch.linalg.qr(self.V.float(), mode="r")[1]
-        return torch.linalg.svdvals(ru @ self.S.float() @ rv.T)
+        return product_singular_values(self.U, self.S, self.V)
 
     def condition_number(self) -> float:
         """Return the largest over the smallest of the r singular values."""

@@ -11,13 +11,20 @@ from zoo.attacks._threat import project
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Search in eval mode: BatchNorm's statistics see no images of half-way, and dropout does not blur gradients."""
-    training = model.training
+def _searched(model: nn.Module) -> Iterator[None]:
+    """Search in eval mode: BatchNorm's statistics see no images of half-way, and dropout does not blur gradients.
+
+    Parameters take no gradients meanwhile: a compiled backward pass computes all that the model asks for, needed or not.
+    """
+    training, trained = model.training, [p for p in model.parameters() if p.requires_grad]
     model.eval()
+    for p in trained:
+        p.requires_grad_(False)
     try:
         yield
     finally:
+        for p in trained:
+            p.requires_grad_(True)
         model.train(training)
 
 
@@ -44,7 +51,7 @@ def craft(
         relative_step: size of each in units of eps / steps; 2.5 is 2/255 for ten steps at 8/255.
     """
     x = project(start.detach().float(), images, eps, "Linf")
-    with _evaluating(model), torch.enable_grad():
+    with _searched(model), torch.enable_grad():
         for _ in range(steps):
             x.requires_grad_()
             (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
@@ -73,5 +80,5 @@ def nearby(images: Tensor) -> Tensor:
 @torch.no_grad()
 def clean_probabilities(model: nn.Module, images: Tensor) -> Tensor:
     """Return the model's probabilities on the images as the search sees them."""
-    with _evaluating(model):
+    with _searched(model):
         return F.softmax(model(images).float(), 1)

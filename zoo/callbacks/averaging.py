@@ -44,10 +44,13 @@ class ExponentialAverage(WeightAveraging):
 def _average(average: Sequence[Tensor], present: Sequence[Tensor], averaged: Tensor | int, decay: float) -> None:
     """Move the average towards the present values, in place; ``averaged`` steps are in it already."""
     decay = min(decay, (1 + int(averaged)) / (10 + int(averaged)))
-    for mean, value in zip(average, present, strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value.to(mean), 1 - decay)
-        else:
+    pairs = list(zip(average, present, strict=True))
+    floats = [(mean, value.to(mean)) for mean, value in pairs if mean.is_floating_point()]
+    if floats:
+        means, values = zip(*floats, strict=True)
+        torch._foreach_lerp_(means, values, 1 - decay)  # few launches on a GPU
+    for mean, value in pairs:
+        if not mean.is_floating_point():
             mean.copy_(value)
 
 

@@ -15,14 +15,11 @@ class SpectrumClamp(StepHook):
     """Clip the singular values of each S around their mean after each optimizer step, so that kappa(S) <= 1 + tau.
 
     With orthonormal U and V (see `OrthonormalRetraction`, which must come first) this bounds the condition
-    number of the layer's weight, since kappa(U S V^T) = kappa(S).
+    number of the layer's weight, since kappa(U S V^T) = kappa(S). The largest condition number after any
+    step of an epoch is logged as ``worst_condition``.
 
     Args:
         tau: >= 0; 0 makes all singular values of a layer equal.
-
-    Attributes:
-        condition_number: the largest over all layers after the last step.
-        worst: the largest after any step of the present epoch; logged as ``worst_condition``.
     """
 
     def __init__(self, tau: float = 0.1) -> None:
@@ -30,7 +27,17 @@ class SpectrumClamp(StepHook):
         if not 0 <= tau < float("inf"):
             raise ValueError(f"tau must be >= 0 and finite, got {tau}")
         self.tau = tau
-        self.condition_number = self.worst = 1.0
+        self._latest = self._worst = torch.ones(())
+
+    @property
+    def condition_number(self) -> float:
+        """The largest over all layers after the last step."""
+        return self._latest.item()
+
+    @property
+    def worst(self) -> float:
+        """The largest after any step of the present epoch."""
+        return self._worst.item()
 
     def restore(self, optimizer: Optimizer | None) -> None:
         """Clamp the spectrum of every S; before training, only where the bound does not hold yet."""
@@ -44,9 +51,9 @@ class SpectrumClamp(StepHook):
                 s, values = clamp_spectrum(s, self.tau)
                 torch._foreach_copy_(cores, list(s))
                 largest.append(condition_number(values).max())
-        if largest:
-            self.condition_number = max(x.item() for x in largest)
-            self.worst = max(self.worst, self.condition_number)
+        if largest:  # kept where the layers are: reading it would wait for the device at every step
+            self._latest = torch.stack([x.to(largest[0].device) for x in largest]).max()
+            self._worst = torch.maximum(self._worst.to(self._latest), self._latest)
 
     def _bounded(self, s: Tensor) -> bool:
         return bool((condition_number(torch.linalg.svdvals(s)) <= (1 + self.tau) * (1 + 1e-5)).all())
@@ -54,4 +61,4 @@ class SpectrumClamp(StepHook):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the largest condition number that any step of the epoch ended with."""
         pl_module.log("worst_condition", self.worst)
-        self.worst = 1.0
+        self._worst = torch.ones(())

@@ -1,6 +1,6 @@
 """Linear algebra of factors with orthonormal columns and of bounded spectra; all leading axes are batch axes."""
 
-from zoo.linalg.spectrum import clamp_spectrum, condition_number
+from zoo.linalg.spectrum import clamp_spectrum, condition_number, product_singular_values
 from zoo.linalg.stiefel import (
     householder_qr,
     orthonormality_error,
@@ -16,6 +16,7 @@ __all__ = [
     "condition_number",
     "householder_qr",
     "orthonormality_error",
+    "product_singular_values",
     "random_stiefel",
     "retract",
     "retract_each",

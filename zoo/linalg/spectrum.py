@@ -14,6 +14,27 @@ def condition_number(singular_values: Tensor) -> Tensor:
     return torch.where(smallest > 0, largest / smallest, torch.inf)
 
 
+def product_singular_values(u: Tensor, s: Tensor, v: Tensor) -> Tensor:
+    """Return the r singular values of U S V^T, descending, without forming it; U and V need not be orthonormal.
+
+    They are those of R_u S R_v^T, R^T R = X^T X in fp64. Only X^T X is computed where the factors lie: algebra of small
+    matrices takes a GPU longer than a CPU.
+
+    Args:
+        u: (n, r).
+        s: (r, r).
+        v: (m, r).
+    """
+    left, right = (_triangle(x.double()) for x in (u, v))
+    return torch.linalg.svdvals(left @ s.double().cpu() @ right.mT).to(s)
+
+
+def _triangle(x: Tensor) -> Tensor:
+    """Return R of X = Q R, on the CPU: by Cholesky, or where X has not full rank by Householder QR."""
+    lower, failed = torch.linalg.cholesky_ex((x.mT @ x).cpu())
+    return torch.linalg.qr(x.cpu(), mode="r")[1] if bool(failed) else lower.mT
+
+
 def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return an SVD S = P diag(s) Q^T of square matrices, the cheap way where that is accurate.
 
@@ -26,6 +47,9 @@ def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         P (..., r, r), s (..., r), Q^T (..., r, r).
+
+    Raises:
+        torch.linalg.LinAlgError: an entry is infinite or undefined.
     """
     scale = s.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(s.dtype).tiny)
     scaled = s / scale
@@ -33,6 +57,8 @@ def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if bool((squared[..., 0] > WELL_CONDITIONED * squared[..., -1]).all()):
         values = squared.sqrt()
         return (scaled @ q) / values.unsqueeze(-2), values * scale.squeeze(-1), q.mT
+    if not bool(s.isfinite().all()):  # CUDA's SVD would return something
+        raise torch.linalg.LinAlgError("a matrix has infinite or undefined entries")  # type: ignore[attr-defined]
     return torch.linalg.svd(s)
 
 

@@ -37,7 +37,8 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "inference_mode": False,  # validation attacks the model, which takes gradients
-        "log_every_n_steps": 10,
+        # Reading the condition numbers waits for a GPU, whose steps are short.
+        "log_every_n_steps": 50 if on_cuda else 10,
     } | config.trainer
 
 
