@@ -1,7 +1,7 @@
 """Linear and convolution layers whose weight is a product U S V^T of rank r."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -57,6 +57,7 @@ class Factorized(nn.Module, ABC):
         self.S = nn.Parameter(weight.new_empty(rank, rank))
         self.V = nn.Parameter(weight.new_empty(m, rank))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self._applied: tuple[Tensor, ...] | None = None
 
     @property
     def rank(self) -> int:
@@ -66,7 +67,7 @@ class Factorized(nn.Module, ABC):
     @torch.no_grad()
     def flow_scale(self) -> Tensor:
         """Return r / ||S||_F^2, the scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold."""
-        return self.rank / self.S.square().sum().clamp_min(TINY)
+        return flow_scales([self])[0]
 
     @property
     def weight(self) -> Tensor:
@@ -83,6 +84,16 @@ class Factorized(nn.Module, ABC):
     def trains(self) -> bool:
         """Whether U, S and V all take gradients."""
         return all(p.requires_grad for p in (self.U, self.S, self.V))
+
+    def applied(self) -> tuple[Tensor, ...]:
+        """Return the weights that a forward pass applies: of one layer, or of two; see `applied_once`."""
+        if self._applied is None or torch.compiler.is_compiling():
+            return self._weights()
+        return self._applied
+
+    @abstractmethod
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Compute them."""
 
     @abstractmethod
     def fold(self) -> nn.Module:
@@ -142,9 +153,11 @@ class FactorizedLinear(Factorized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer: (..., m) to (..., n)."""
-        if not self.pays:
-            return F.linear(x, self.weight, self.bias)
-        return F.linear(F.linear(x, self.V.T), self.U @ self.S, self.bias)
+        *first, last = self.applied()
+        return F.linear(F.linear(x, *first) if first else x, last, self.bias)
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        return (self.V.T, self.U @ self.S) if self.pays else (self.weight,)
 
     def fold(self) -> nn.Module:
         """Return the deployed form: two linear layers with S merged into the second, or one dense layer."""
@@ -182,11 +195,16 @@ class FactorizedConv2d(Factorized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer: (B, in, H, W) to (B, out, H', W')."""
+        kernel, *pointwise = self.applied()
+        if not pointwise:
+            return F.conv2d(x, kernel, self.bias, self.stride, self.padding, self.dilation)
+        x = F.conv2d(x, kernel, None, self.stride, self.padding, self.dilation)
+        return F.conv2d(x, pointwise[0], self.bias)
+
+    def _weights(self) -> tuple[Tensor, ...]:
         if not self.pays:
-            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
-        reduce = self.V.T.reshape(self.rank, *self.weight_shape[1:])
-        x = F.conv2d(x, reduce, None, self.stride, self.padding, self.dilation)
-        return F.conv2d(x, (self.U @ self.S)[:, :, None, None], self.bias)
+            return (self.weight,)
+        return self.V.T.reshape(self.rank, *self.weight_shape[1:]), (self.U @ self.S)[:, :, None, None]
 
     def fold(self) -> nn.Module:
         """Return the deployed form: two convolutions with S merged into the second, or one dense convolution."""
@@ -245,6 +263,39 @@ def factorized_layers(model: nn.Module) -> Iterator[tuple[str, Factorized]]:
     for name, module in model.named_modules():
         if isinstance(module, Factorized):
             yield name, module
+
+
+@contextmanager
+def applied_once(model: nn.Module) -> Iterator[None]:
+    """Compute what each factorized layer applies once for all forward passes inside, in the type of autocast.
+
+    The factors must not change inside. Gradients are those of computing it anew each time; on a GPU, where a step of
+    small layers is bound by the number of operators, a step is clearly shorter.
+    """
+    layers = [layer for _, layer in factorized_layers(model)]
+    try:
+        for layer in layers:
+            layer._applied = tuple(_as_computed(weight) for weight in layer._weights())
+        yield
+    finally:
+        for layer in layers:
+            layer._applied = None
+
+
+def _as_computed(weight: Tensor) -> Tensor:
+    """Return a weight in the type and the layout in which it is multiplied."""
+    device = weight.device.type
+    if torch.is_autocast_enabled(device):
+        weight = weight.to(torch.get_autocast_dtype(device))
+    return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+
+
+@torch.no_grad()
+def flow_scales(layers: Sequence[Factorized]) -> tuple[Tensor, ...]:
+    """Return `Factorized.flow_scale` of each of several layers on one device."""
+    squares = torch.stack(torch._foreach_norm([layer.S for layer in layers])).square()
+    ranks = torch.tensor([layer.rank for layer in layers], dtype=squares.dtype).to(squares.device, non_blocking=True)
+    return (ranks / squares.clamp_min(TINY)).unbind()
 
 
 def by_rank(layers: Iterable[Factorized]) -> list[list[Factorized]]:

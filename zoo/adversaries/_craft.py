@@ -8,20 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.attacks._threat import project
+from zoo.layers import applied_once
 
 
 @contextmanager
 def _searched(model: nn.Module) -> Iterator[None]:
     """Search in eval mode: BatchNorm's statistics see no images of half-way, and dropout does not blur gradients.
 
-    Parameters take no gradients meanwhile: a compiled backward pass computes all that the model asks for, needed or not.
+    Parameters take no gradients meanwhile: a compiled backward pass computes all that a model asks for, needed or not.
     """
     training, trained = model.training, [p for p in model.parameters() if p.requires_grad]
     model.eval()
     for p in trained:
         p.requires_grad_(False)
     try:
-        yield
+        with applied_once(model):
+            yield
     finally:
         for p in trained:
             p.requires_grad_(True)

@@ -4,11 +4,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook
-from zoo.layers import by_rank
+from zoo.layers import by_rank, flow_scales
 from zoo.linalg.stiefel import ORTHONORMAL, full_precision, orthonormality_error, retract_each, tangent_
 
 MOMENTA = ("momentum_buffer", "exp_avg")
@@ -32,29 +32,19 @@ class OrthonormalRetraction(StepHook):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Turn the gradients of U and V into the directions of the manifold's gradient flow; keep momenta tangent."""
-        own = {p: group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
-        for layer in self.layers:
-            with full_precision(layer.S.device):
-                scale = layer.flow_scale()
-                for x in (layer.U, layer.V):
-                    if x in own:
-                        assert x.grad is not None
-                        x.grad.mul_(scale)
-                        self._make_tangent(x, x.grad, optimizer.state[x], own[x], bool(trainer.gradient_clip_val))
-
-    @staticmethod
-    def _make_tangent(
-        x: nn.Parameter, grad: Tensor, state: dict[str, Any], group: dict[str, Any], clipped: bool
-    ) -> None:
-        momenta = [state[name] for name in MOMENTA if state.get(name) is not None]
-        if momenta and "momentum" in group and not group["nesterov"] and not clipped:
-            # SGD adds them before it steps: projecting the sum does for both. tangent(g + m) - m + m is tangent,
-            # unless the trainer clips the gradient in between.
-            grad.add_(momenta[0], alpha=group["momentum"])
-            tangent_(x, grad).sub_(momenta[0], alpha=group["momentum"])
+        groups = {p: group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+        layers = [layer for layer in self.layers if layer.U in groups or layer.V in groups]
+        if not layers:
             return
-        for direction in (grad, *momenta):
-            tangent_(x, direction)
+        with full_precision(layers[0].S.device):
+            scales = dict(zip(layers, flow_scales(layers), strict=True))
+            factors = [(x, scales[layer]) for layer in layers for x in (layer.U, layer.V) if x in groups]
+            for x, scale in factors:
+                assert x.grad is not None
+                x.grad.mul_(scale)
+            for group in optimizer.param_groups:
+                of_group = [x for x, _ in factors if groups[x] is group]
+                _make_tangent(of_group, optimizer.state, group, bool(trainer.gradient_clip_val))
 
     def restore(self, optimizer: Optimizer | None) -> None:
         """Retract every factor; before training only where one is not orthonormal yet."""
@@ -67,3 +57,23 @@ class OrthonormalRetraction(StepHook):
                 cores = [layer.S.data for layer in layers]
                 absorbed = r[0::2] @ torch.stack(cores) @ r[1::2].mT
                 torch._foreach_copy_([*factors, *cores], [*q, *absorbed])
+
+
+def _make_tangent(xs: list[nn.Parameter], states: dict[Any, Any], group: dict[str, Any], clipped: bool) -> None:
+    """Project the gradients and momenta of factors in one parameter group to the tangent spaces at the factors."""
+    gradients = [x.grad for x in xs if x.grad is not None]
+    momenta = [[states[x].get(name) for name in MOMENTA] for x in xs]
+    started = [next((m for m in each if m is not None), None) for each in momenta]
+    sums = [m for m in started if m is not None]
+    if len(sums) == len(xs) > 0 and "momentum" in group and not group["nesterov"] and not clipped:
+        # SGD adds them before it steps: projecting the sum does for both. tangent(g + m) - m + m is tangent,
+        # unless the trainer clips the gradient in between.
+        torch._foreach_add_(gradients, sums, alpha=group["momentum"])
+        for x, gradient in zip(xs, gradients, strict=True):
+            tangent_(x, gradient)
+        torch._foreach_sub_(gradients, sums, alpha=group["momentum"])
+        return
+    for x, gradient, each in zip(xs, gradients, momenta, strict=True):
+        for direction in (gradient, *each):
+            if direction is not None:
+                tangent_(x, direction)

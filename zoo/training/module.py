@@ -22,6 +22,7 @@ from zoo.data._base import Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
 from zoo.data._split import train_val
 from zoo.errors import UserError
+from zoo.layers import applied_once
 from zoo.surgery import Ranks
 from zoo.training.awp import WeightPerturbation
 from zoo.training.build import budget
@@ -133,7 +134,7 @@ class Classifier(pl.LightningModule):
             return self.adversary.loss(model, images, adversarial, labels, threat)
 
         def losses() -> dict[str, Tensor]:
-            with single_values_refused():
+            with single_values_refused(), applied_once(self.model):
                 result = self.method.loss(self.network, images, labels, objective)
             added = self.parts.regularizer.penalty(self.model, images, labels)
             return result | added | {"loss": result["loss"] + added.get("penalty", 0.0)}
