@@ -96,6 +96,23 @@ def test_once_per_real_step_under_accumulation_and_mixed_precision(precision: st
     assert max(watch.condition) <= 1.1
 
 
+def test_layers_of_all_ranks_in_one_batch_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(**options) -> tuple[list[Tensor], Watch]:
+        torch.manual_seed(0)
+        module, watch = UsersModule(), Watch()
+        fit(module, [OrthonormalRetraction(), SpectrumClamp(0.1), watch], **options)
+        return [p.detach() for p in module.parameters()], watch
+
+    expected, _ = trained(steps=3)
+    for name in ("retraction", "spectrum"):
+        monkeypatch.setattr(f"zoo.callbacks.{name}.batches", lambda layers: [list(layers)])
+    found, watch = trained(steps=3)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert max(watch.orthonormality) <= 1e-5
+    assert max(watch.condition) <= 1.1
+
+
 def test_without_the_callbacks_both_invariants_are_lost() -> None:
     watch = Watch()
     fit(UsersModule(lr=0.5), [watch])

@@ -20,7 +20,7 @@ from zoo.data import load_test
 from zoo.errors import UserError
 from zoo.evaluation import Sweep, evaluate, folded
 from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
-from zoo.linalg import clamp_spectrum, orthonormality_error, retract_each
+from zoo.linalg import blocks, clamp_each, clamp_spectrum, orthonormality_error, retract_each
 from zoo.methods import METHODS
 from zoo.probes import PROBES, Subject
 from zoo.regularizers import REGULARIZERS
@@ -51,6 +51,20 @@ def test_retraction_and_clamp_agree_with_the_cpu(rank: int) -> None:
     torch.testing.assert_close(found.cpu(), expected, atol=2e-5, rtol=0)
     assert float(torch.linalg.cond(found.double()).max()) <= 1.1
     assert float((values.amax(-1) / values.amin(-1)).max()) <= 1.1
+
+
+def test_layers_of_all_ranks_go_in_one_batch() -> None:
+    xs = [near_orthonormal(576, rank) for rank in RANKS]
+    found, triangles = retract_each([x.cuda() for x in xs])
+    for x, q, r in zip(xs, found, blocks(triangles, RANKS), strict=True):
+        assert orthonormality_error(q) <= 1e-5
+        torch.testing.assert_close(q @ r, x.cuda(), atol=1e-5, rtol=0)
+    cores = [torch.linalg.qr(torch.randn(r, r))[0] * (1 + 0.3 * torch.rand(r)) for r in RANKS]
+    clamped, conditions = clamp_each([core.cuda() for core in cores], 0.1)
+    for core, s in zip(cores, clamped, strict=True):
+        torch.testing.assert_close(s.cpu(), clamp_spectrum(core, 0.1)[0], atol=5e-5, rtol=0)
+        assert float(torch.linalg.cond(s.double())) <= 1.1
+    assert float(conditions.max()) <= 1.1
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
@@ -128,10 +142,11 @@ def test_a_killed_training_resumes_with_what_it_had(train_on_gpu, dying_at, tmp_
         train_on_gpu("robust_lowrank", "b", epochs=2, precision="32-true", momentum=0.5, lr=0.01)
     zoo(["train", "--resume", str(tmp_path / "b")])
     again = Run(tmp_path / "b")
-    for a, b in zip(whole.model().parameters(), again.model().parameters(), strict=True):
-        assert (a - b).norm() <= 1e-2 * a.norm()
+    a, b = (torch.cat([p.detach().flatten() for p in run.model().parameters()]) for run in (whole, again))
+    assert (a - b).norm() <= 1e-2 * a.norm()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains(train_on_gpu) -> None:
     run = train_on_gpu("robust_lowrank", adversary="trades", steps=2, compile=True, ema=0.9)
     assert run.card.max_condition_number <= 1.1 + 1e-4

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.layers import FactorizedConv2d, FactorizedLinear
+from zoo.layers import FactorizedConv2d, FactorizedLinear, applied_once
 from zoo.linalg import orthonormality_error
 
 CONVS = [
@@ -95,3 +95,30 @@ def test_grouped_convolutions_and_impossible_ranks_are_refused() -> None:
         FactorizedConv2d(nn.Conv2d(8, 8, 3, groups=2), 2)
     with pytest.raises(ValueError, match=r"1\.\.10"):
         FactorizedLinear(nn.Linear(20, 10), 11)
+
+
+@pytest.mark.parametrize("rank", [3, 8])
+def test_applied_once_changes_neither_answers_nor_gradients(rank: int) -> None:
+    """Rank 8 does not pay: one weight is applied instead of two."""
+    model = nn.Sequential(
+        FactorizedConv2d(nn.Conv2d(4, 8, 3, padding=1), rank), nn.Flatten(), FactorizedLinear(nn.Linear(288, 16), rank)
+    )
+    first, second = torch.randn(2, 2, 4, 6, 6)
+
+    def answers() -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
+        found = [model(x) for x in (first, second)]
+        return found, torch.autograd.grad(sum(y.square().sum() for y in found), list(model.parameters()))
+
+    expected = answers()
+    with applied_once(model):
+        torch.testing.assert_close(answers(), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        model[0].V.zero_()
+    torch.testing.assert_close(model[0](first).mean((2, 3)), model[0].bias.expand(2, 8))  # nothing is kept
+
+
+def test_applied_once_is_over_after_an_error() -> None:
+    layer = FactorizedLinear(nn.Linear(9, 7), 2)
+    with pytest.raises(ValueError, match="stop"), applied_once(layer):
+        raise ValueError("stop")
+    assert layer._applied is None

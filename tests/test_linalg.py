@@ -7,9 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo.linalg import (
+    blocks,
+    clamp_each,
     clamp_spectrum,
     condition_number,
     orthonormality_error,
+    padded,
+    product_singular_values,
     random_stiefel,
     retract,
     retract_each,
@@ -50,11 +54,14 @@ def test_retraction_of_an_ill_conditioned_matrix_is_still_orthonormal() -> None:
     assert orthonormality_error(retract(x)[0]) <= 1e-5
 
 
-def test_retraction_of_several_is_that_of_each() -> None:
-    """Rows may differ, and one far from orthonormal takes none of the others along."""
-    xs = [random_stiefel(n, 5) + step * torch.randn(n, 5) for n, step in ((30, 0.01), (9, 1.0), (50, 0.02), (5, 0.0))]
+@pytest.mark.parametrize("ranks", [(5, 5, 5, 5), (5, 9, 12, 1)])
+@pytest.mark.parametrize("far", [0.0, 1.0])
+def test_retraction_of_several_is_that_of_each(ranks: tuple[int, ...], far: float) -> None:
+    """Rows and columns may differ, and one far from orthonormal takes none of the others along."""
+    sizes = zip((30, 9, 50, 5), ranks, (0.01, far, 0.02, 0.0), strict=True)
+    xs = [random_stiefel(n, r) + step * torch.randn(n, r) for n, r, step in sizes]
     q, triangle = retract_each(xs)
-    for one, q_one, r_one in zip(xs, q, triangle, strict=True):
+    for one, q_one, r_one in zip(xs, q, blocks(triangle, ranks), strict=True):
         torch.testing.assert_close(retract(one)[0], q_one)
         torch.testing.assert_close(retract(one)[1], r_one)
 
@@ -101,6 +108,43 @@ def test_clamp_clips_singular_values_around_their_mean_and_keeps_the_vectors(tau
     e = mean * (k - 1) / (k + 1)
     expected = left @ torch.diag(values.clamp(mean - e, mean + e)) @ right
     torch.testing.assert_close(clamp_spectrum(s, tau)[0], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("sizes", [(6, 6, 6), (1, 4, 12), (12, 10, 2)])
+def test_clamping_several_is_clamping_each(sizes: tuple[int, ...], tau: float) -> None:
+    cores = [with_spectrum(torch.linspace(0.5, 2, n) * (i + 1), i) for i, n in enumerate(sizes)]
+    clamped, conditions = clamp_each(cores, tau)
+    for core, found, condition in zip(cores, clamped, conditions, strict=True):
+        torch.testing.assert_close(found, clamp_spectrum(core, tau)[0], atol=2e-5, rtol=1e-5)
+        assert torch.linalg.cond(found.double()) <= 1 + tau + (2e-6 if tau == 0 else 0)
+        torch.testing.assert_close(torch.linalg.cond(found), condition, atol=1e-5, rtol=1e-5)
+
+
+def test_products_and_inverses_of_padded_matrices_are_padded() -> None:
+    matrices = [torch.randn(n, n) + 3 * torch.eye(n) for n in (2, 5, 3)]
+    batch = padded(matrices, torch.tensor([1.0, 2.0, 3.0]))
+    assert batch.shape == (3, 5, 5)
+    for matrix, found in zip(matrices, blocks(torch.linalg.inv(batch) @ batch @ batch, (2, 5, 3)), strict=True):
+        torch.testing.assert_close(found, matrix)
+    assert torch.equal(batch[0, 2:, 2:], torch.eye(3))
+    assert not batch[0, :2, 2:].any()
+
+
+@pytest.mark.parametrize("entry", [float("inf"), float("nan")])
+def test_clamping_what_has_diverged_is_refused(entry: float) -> None:
+    s = torch.eye(4)
+    s[1, 2] = entry
+    with pytest.raises(torch.linalg.LinAlgError):
+        clamp_each([s, torch.eye(2)], 0.1)
+
+
+def test_singular_values_of_a_product_without_forming_it() -> None:
+    u, s, v = torch.randn(40, 6), torch.randn(6, 6), torch.randn(30, 6)
+    expected = torch.linalg.svdvals((u @ s @ v.T).double())[:6].float()
+    torch.testing.assert_close(product_singular_values(u, s, v), expected, rtol=1e-5, atol=1e-6)
+    u[:, 3] = 0  # not of full rank, as after padding
+    assert product_singular_values(u, s, v)[-1] <= 1e-5
 
 
 def test_clamp_leaves_a_bounded_spectrum_alone() -> None:

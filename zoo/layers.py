@@ -298,9 +298,10 @@ def flow_scales(layers: Sequence[Factorized]) -> tuple[Tensor, ...]:
     return (ranks / squares.clamp_min(TINY)).unbind()
 
 
-def by_rank(layers: Iterable[Factorized]) -> list[list[Factorized]]:
-    """Group layers of one rank on one device, whose r x r algebra can be batched."""
-    groups: dict[tuple[int, torch.device], list[Factorized]] = {}
+def batches(layers: Iterable[Factorized]) -> list[list[Factorized]]:
+    """Group layers whose r x r algebra goes as one batch: on a CPU those of one rank, on a GPU all (see `padded`)."""
+    groups: dict[tuple[torch.device, int], list[Factorized]] = {}
     for layer in layers:
-        groups.setdefault((layer.rank, layer.S.device), []).append(layer)
+        device = layer.S.device
+        groups.setdefault((device, layer.rank if device.type == "cpu" else 0), []).append(layer)
     return list(groups.values())

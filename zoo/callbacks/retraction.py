@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook
-from zoo.layers import by_rank, flow_scales
+from zoo.layers import batches, flow_scales
+from zoo.linalg.padded import blocks, padded
 from zoo.linalg.stiefel import ORTHONORMAL, full_precision, orthonormality_error, retract_each, tangent_
 
 MOMENTA = ("momentum_buffer", "exp_avg")
@@ -48,32 +49,30 @@ class OrthonormalRetraction(StepHook):
 
     def restore(self, optimizer: Optimizer | None) -> None:
         """Retract every factor; before training only where one is not orthonormal yet."""
-        for layers in by_rank(self.layers):
+        for layers in batches(self.layers):
             factors = [x.data for layer in layers for x in (layer.U, layer.V)]
             with full_precision(factors[0].device):
                 if optimizer is None and all(orthonormality_error(x) <= ORTHONORMAL for x in factors):
                     continue
                 q, r = retract_each(factors)
                 cores = [layer.S.data for layer in layers]
-                absorbed = r[0::2] @ torch.stack(cores) @ r[1::2].mT
+                absorbed = blocks(r[0::2] @ padded(cores, 0.0) @ r[1::2].mT, [layer.rank for layer in layers])
                 torch._foreach_copy_([*factors, *cores], [*q, *absorbed])
 
 
 def _make_tangent(xs: list[nn.Parameter], states: dict[Any, Any], group: dict[str, Any], clipped: bool) -> None:
     """Project the gradients and momenta of factors in one parameter group to the tangent spaces at the factors."""
     gradients = [x.grad for x in xs if x.grad is not None]
-    momenta = [[states[x].get(name) for name in MOMENTA] for x in xs]
-    started = [next((m for m in each if m is not None), None) for each in momenta]
-    sums = [m for m in started if m is not None]
-    if len(sums) == len(xs) > 0 and "momentum" in group and not group["nesterov"] and not clipped:
+    momenta = [[states[x][name] for name in MOMENTA if states[x].get(name) is not None] for x in xs]
+    if xs and all(momenta) and "momentum" in group and not group["nesterov"] and not clipped:
         # SGD adds them before it steps: projecting the sum does for both. tangent(g + m) - m + m is tangent,
         # unless the trainer clips the gradient in between.
-        torch._foreach_add_(gradients, sums, alpha=group["momentum"])
+        first = [of_factor[0] for of_factor in momenta]
+        torch._foreach_add_(gradients, first, alpha=group["momentum"])
         for x, gradient in zip(xs, gradients, strict=True):
             tangent_(x, gradient)
-        torch._foreach_sub_(gradients, sums, alpha=group["momentum"])
+        torch._foreach_sub_(gradients, first, alpha=group["momentum"])
         return
-    for x, gradient, each in zip(xs, gradients, momenta, strict=True):
-        for direction in (gradient, *each):
-            if direction is not None:
-                tangent_(x, direction)
+    for x, gradient, of_factor in zip(xs, gradients, momenta, strict=True):
+        for direction in (gradient, *of_factor):
+            tangent_(x, direction)

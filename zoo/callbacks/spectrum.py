@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook
-from zoo.layers import by_rank
-from zoo.linalg import clamp_spectrum, condition_number
+from zoo.layers import batches
+from zoo.linalg import clamp_each, condition_number
 from zoo.linalg.stiefel import full_precision
 
 
@@ -42,21 +42,20 @@ class SpectrumClamp(StepHook):
     def restore(self, optimizer: Optimizer | None) -> None:
         """Clamp the spectrum of every S; before training, only where the bound does not hold yet."""
         largest = []
-        for layers in by_rank(self.layers):
+        for layers in batches(self.layers):
             cores = [layer.S.data for layer in layers]
             with full_precision(cores[0].device):
-                s = torch.stack(cores)
-                if optimizer is None and self._bounded(s):
+                if optimizer is None and self._bounded(cores):
                     continue
-                s, values = clamp_spectrum(s, self.tau)
-                torch._foreach_copy_(cores, list(s))
-                largest.append(condition_number(values).max())
+                clamped, condition_numbers = clamp_each(cores, self.tau)
+                torch._foreach_copy_(cores, clamped)
+                largest.append(condition_numbers.max())
         if largest:  # kept where the layers are: reading it would wait for the device at every step
             self._latest = torch.stack([x.to(largest[0].device) for x in largest]).max()
             self._worst = torch.maximum(self._worst.to(self._latest), self._latest)
 
-    def _bounded(self, s: Tensor) -> bool:
-        return bool((condition_number(torch.linalg.svdvals(s)) <= (1 + self.tau) * (1 + 1e-5)).all())
+    def _bounded(self, cores: list[Tensor]) -> bool:
+        return all(condition_number(torch.linalg.svdvals(s)) <= (1 + self.tau) * (1 + 1e-5) for s in cores)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the largest condition number that any step of the epoch ended with."""

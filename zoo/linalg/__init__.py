@@ -1,6 +1,7 @@
 """Linear algebra of factors with orthonormal columns and of bounded spectra; all leading axes are batch axes."""
 
-from zoo.linalg.spectrum import clamp_spectrum, condition_number, product_singular_values
+from zoo.linalg.padded import blocks, padded
+from zoo.linalg.spectrum import clamp_each, clamp_spectrum, condition_number, product_singular_values
 from zoo.linalg.stiefel import (
     householder_qr,
     orthonormality_error,
@@ -12,10 +13,13 @@ from zoo.linalg.stiefel import (
 )
 
 __all__ = [
+    "blocks",
+    "clamp_each",
     "clamp_spectrum",
     "condition_number",
     "householder_qr",
     "orthonormality_error",
+    "padded",
     "product_singular_values",
     "random_stiefel",
     "retract",

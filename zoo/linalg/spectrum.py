@@ -1,7 +1,11 @@
 """Singular values: condition numbers, and the projection that bounds them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from zoo.linalg.padded import blocks, padded
 
 WELL_CONDITIONED = 0.1
 """Smallest sigma_min^2 / sigma_max^2 at which eigenvectors of S^T S are as good as an SVD in fp32."""
@@ -79,9 +83,33 @@ def clamp_spectrum(s: Tensor, tau: float) -> tuple[Tensor, Tensor]:
         The clamped matrices (..., r, r) and their singular values (..., r).
     """
     left, values, right = svd_square(s)
-    roundings = 8 * torch.finfo(s.dtype).eps * s.shape[-1] ** 0.5
-    bound = max(1.0, (1.0 + tau) * (1.0 - roundings))
-    mean = values.mean(-1, keepdim=True)
-    e = mean * (bound - 1.0) / (bound + 1.0)
-    values = torch.clamp(values, mean - e, mean + e)
+    values = _clipped(values, values.mean(-1), tau)
     return (left * values.unsqueeze(-2)) @ right, values
+
+
+def clamp_each(matrices: Sequence[Tensor], tau: float) -> tuple[list[Tensor], Tensor]:
+    """Clamp the spectra of several square matrices, whatever their sizes, in one batch: see `clamp_spectrum`.
+
+    Args:
+        matrices: B of them, on one device.
+        tau: >= 0.
+
+    Returns:
+        The clamped matrices and their condition numbers (B,).
+    """
+    sizes = torch.tensor([float(len(matrix)) for matrix in matrices]).to(matrices[0])
+    # Smaller ones are padded with a multiple of I that lies between their own singular values.
+    between = torch.stack(torch._foreach_norm(list(matrices))) / sizes.sqrt()
+    left, values, right = svd_square(padded(matrices, between))
+    mean = (values.sum(-1) - (values.shape[-1] - sizes) * between) / sizes
+    values = _clipped(values, mean, tau)
+    clamped = (left * values.unsqueeze(-2)) @ right
+    return blocks(clamped, [len(matrix) for matrix in matrices]), condition_number(values)
+
+
+def _clipped(values: Tensor, mean: Tensor, tau: float) -> Tensor:
+    """Clip singular values (..., r) around their mean (...)."""
+    roundings = 8 * torch.finfo(values.dtype).eps * values.shape[-1] ** 0.5
+    bound = max(1.0, (1.0 + tau) * (1.0 - roundings))
+    e = mean * (bound - 1.0) / (bound + 1.0)
+    return torch.clamp(values, (mean - e).unsqueeze(-1), (mean + e).unsqueeze(-1))

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from zoo.linalg.padded import blocks, padded
+
 ORTHONORMAL = 1e-5
 """Largest ||X^T X - I||_2 at which X counts as orthonormal in fp32."""
 NEAR = 0.5
@@ -30,7 +32,8 @@ def orthonormality_error(x: Tensor) -> Tensor:
 
     Only the product is computed where X lies: eigenvalues of small matrices take a GPU longer than a CPU.
     """
-    gram = (x.mT @ x).cpu()
+    with full_precision(x.device):  # or a user's TF32 would be what is measured
+        gram = (x.mT @ x).cpu()
     gram.diagonal(dim1=-2, dim2=-1).sub_(1.0)
     return torch.linalg.matrix_norm(gram, ord=2).to(x.device)
 
@@ -56,27 +59,30 @@ def retract(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return the QR retractions of several matrices of r columns each, whatever their rows.
+    """Return the QR retractions of several matrices, whatever their rows and columns.
 
     One pass of Cholesky-QR where ||X^T X - I||_F <= 1/2: every singular value of X then lies in [0.7, 1.23]
-    and the pass is accurate to a few roundings. Other matrices get Householder QR. All r x r algebra is
-    batched, since on small matrices calls cost more than arithmetic.
+    and the pass is accurate to a few roundings. Other matrices get Householder QR. All r x r algebra is one
+    batch, since on small matrices calls cost more than arithmetic.
 
     Args:
-        xs: shapes (n, r), n >= r, full column rank; one r and one device.
+        xs: B of them, shapes (n, r), n >= r, full column rank; on one device.
 
     Returns:
-        Each Q (n, r), and R (B, r, r), upper triangular with positive diagonals.
+        Each Q (n, r), and R (B, r, r), upper triangular with positive diagonals; r is the largest one, and the
+        rest of a smaller R is the identity.
     """
-    gram = torch.stack([x.T @ x for x in xs])
+    sizes = [x.shape[1] for x in xs]
+    gram = padded([x.T @ x for x in xs], 1.0)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     near = (gram - eye).square().sum((-2, -1)) <= NEAR**2
     triangle = torch.linalg.cholesky_ex(gram)[0].mT
-    inverse = torch.linalg.solve_triangular(triangle, eye, upper=True)
+    inverse = blocks(torch.linalg.solve_triangular(triangle, eye, upper=True), sizes)
     if bool(near.all()):
         return [x @ factor for x, factor in zip(xs, inverse, strict=True)], triangle
-    pairs = [(x @ inverse[i], triangle[i]) if near[i] else householder_qr(x) for i, x in enumerate(xs)]
-    return [q for q, _ in pairs], torch.stack([r for _, r in pairs])
+    triangles = blocks(triangle, sizes)
+    pairs = [(x @ inverse[i], triangles[i]) if near[i] else householder_qr(x) for i, x in enumerate(xs)]
+    return [q for q, _ in pairs], padded([r for _, r in pairs], 1.0)
 
 
 def tangent(x: Tensor, d: Tensor) -> Tensor:
