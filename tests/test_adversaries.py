@@ -178,7 +178,8 @@ def test_adversarial_training_makes_a_run_more_robust(train_tiny):
     assert not (robust.folder / "best.ckpt").exists()
     images, labels = load_test("digits", data_dir=None, download=False, image_shape=(1, 8, 8), n=120)
     share = [
-        PGD(steps=20)(run.model(), images / 255, labels, [0.12]).robust.double().mean().item() for run in (plain, robust)
+        PGD(steps=20)(run.model(), images / 255, labels, [0.12]).robust.double().mean().item()
+        for run in (plain, robust)
     ]
     assert share[1] > share[0] + 0.1
 

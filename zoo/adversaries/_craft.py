@@ -52,13 +52,8 @@ def craft(
         steps: of the ascent.
         relative_step: size of each in units of eps / steps; 2.5 is 2/255 for ten steps at 8/255.
     """
-    x = project(start.detach().float(), images, eps, "Linf")
-    with _searched(model), torch.enable_grad():
-        for _ in range(steps):
-            x.requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
-            x = project(x.detach() + relative_step * eps / steps * gradient.sign(), images, eps, "Linf")
-    return x.detach()
+    with _searched(model):
+        return _climb(model, images, start, loss, eps, steps, relative_step)
 
 
 def misleading(
@@ -74,13 +69,37 @@ def misleading(
     return craft(model, images, start, loss, eps, steps, relative_step)
 
 
-def nearby(images: Tensor) -> Tensor:
-    """Return a start beside the images, for losses that have no gradient at them."""
-    return images + 0.001 * torch.randn_like(images)
+def unsettling(
+    model: nn.Module, images: Tensor, distance: Callable[[Tensor, Tensor], Tensor], eps: float, steps: int
+) -> Tensor:
+    """Return images whose answer is far from that on the images themselves: see `craft`.
 
+    The start is beside the images, where distances have a gradient.
 
-@torch.no_grad()
-def clean_probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the model's probabilities on the images as the search sees them."""
+    Args:
+        model, images, eps, steps: see `craft`.
+        distance: of logits (B, K) and the probabilities (B, K) on the images, as the search sees them; summed.
+    """
+    start = images + 0.001 * torch.randn_like(images)
     with _searched(model):
-        return F.softmax(model(images).float(), 1)
+        with torch.no_grad():
+            target = F.softmax(model(images).float(), 1)
+        return _climb(model, images, start, lambda logits: distance(logits, target), eps, steps, 2.5)
+
+
+def _climb(
+    model: nn.Module,
+    images: Tensor,
+    start: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    eps: float,
+    steps: int,
+    relative_step: float,
+) -> Tensor:
+    x = project(start.detach().float(), images, eps, "Linf")
+    with torch.enable_grad():
+        for _ in range(steps):
+            x.requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
+            x = project(x.detach() + relative_step * eps / steps * gradient.sign(), images, eps, "Linf")
+    return x.detach()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Adversary, Threat
-from zoo.adversaries._craft import clean_probabilities, craft, nearby
+from zoo.adversaries._craft import unsettling
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,11 @@ class Score(Adversary):
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the distance between the answers on the image and beside it."""
-        target = clean_probabilities(model, images)
 
-        def divergence(logits: Tensor) -> Tensor:
+        def distance(logits: Tensor, target: Tensor) -> Tensor:
             return (F.softmax(logits, 1) - target).square().sum()
 
-        return craft(model, images, nearby(images), divergence, threat.eps, threat.steps)
+        return unsettling(model, images, distance, threat.eps, threat.steps)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

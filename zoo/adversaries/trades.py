@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Adversary, Threat
-from zoo.adversaries._craft import clean_probabilities, craft, nearby
+from zoo.adversaries._craft import unsettling
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,11 @@ class Trades(Adversary):
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the distance between the answers on the image and beside it."""
-        target = clean_probabilities(model, images)
 
-        def divergence(logits: Tensor) -> Tensor:
+        def divergence(logits: Tensor, target: Tensor) -> Tensor:
             return F.kl_div(F.log_softmax(logits, 1), target, reduction="sum")
 
-        return craft(model, images, nearby(images), divergence, threat.eps, threat.steps)
+        return unsettling(model, images, divergence, threat.eps, threat.steps)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
