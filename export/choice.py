@@ -74,6 +74,12 @@ def dense_forms(choices: Choices) -> Forms:
     return {name: DENSE if str(DENSE) in c.costs else c.form for name, c in choices.items()}
 
 
+def padded_forms(choices: Choices, block: int) -> Forms:
+    """Return the forms as trained, at ranks padded up to multiples of a block where that is a candidate."""
+    wider = {name: Form(c.trained.split, -(-c.trained.rank // block) * block) for name, c in choices.items()}
+    return {name: wider[name] if str(wider[name]) in c.costs else c.trained for name, c in choices.items()}
+
+
 def _choose(pair: FactorPair, shape: tuple[int, ...] | None, target: Target) -> Choice:
     trained = trained_form(pair)
     problem: Geometry | None = geometry(pair, shape) if shape is not None else None

@@ -123,10 +123,10 @@ def _check_finite(model: nn.Module) -> None:
 def _hold_up_together(
     choices: Choices, target: Target, write: GraphWriter, say: Callable[[str], None]
 ) -> tuple[Choices, Ratios]:
-    """Compare the chosen graph with the one as trained and the dense one; return the choices of the one to write."""
+    """Compare the chosen graph with others of the same model; return the choices of the one to write."""
     if not target.is_measured:
         return choices, {}
     say("timing whole graphs")
     ratios = compare(choices, write, target)
     best = fastest(ratios) if ratios else CHOSEN
-    return (choices if best == CHOSEN else overruled(choices, best, ratios)), ratios
+    return (choices if best == CHOSEN else overruled(choices, best, ratios, target.block)), ratios

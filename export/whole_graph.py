@@ -8,25 +8,33 @@ from pathlib import Path
 
 from zoo.errors import UserError
 from zoo.export.cache import TimeCache
-from zoo.export.choice import TIE, Choices, Forms, dense_forms
+from zoo.export.choice import TIE, Choices, Forms, dense_forms, padded_forms
 from zoo.export.latency import measure
 from zoo.export.target import Target
 from zoo.export.writer import GraphWriter
 
 ROUNDS, SECONDS = {1: 9, 32: 5}, 0.1
 """Turns of each graph, by batch size: one image decides which is written, 32 show that it is not slower in bulk."""
-CHOSEN, TRAINED, MERGED = "layer by layer", "as trained", "all dense"
+CHOSEN, TRAINED, PADDED, MERGED = "layer by layer", "as trained", "all padded", "all dense"
 DENSE_FP32 = "all dense, fp32"
 """What less precision is compared with; it is never written."""
 Ratios = dict[int, dict[str, float]]
 """By batch size: the time of each graph over that of the one chosen layer by layer."""
 
 
-def alternatives(choices: Choices) -> dict[str, Forms]:
-    """Return the forms of the graphs that are compared: as chosen, as trained, all dense; none twice."""
+def alternatives(choices: Choices, block: int = 1) -> dict[str, Forms]:
+    """Return the forms of the graphs that are compared: as chosen, as trained, all padded, all dense; none twice.
+
+    Padding gains little in a layer alone, whose costs are within `TIE` then, and adds up over many.
+
+    Args:
+        choices: of the layers.
+        block: to multiples of which ranks are padded.
+    """
     all_of = {
         CHOSEN: {name: choice.form for name, choice in choices.items()},
         TRAINED: {name: choice.trained for name, choice in choices.items()},
+        PADDED: padded_forms(choices, block),
         MERGED: dense_forms(choices),
     }
     found: dict[str, Forms] = {}
@@ -48,7 +56,7 @@ def compare(choices: Choices, write: GraphWriter, target: Target, cache: TimeCac
     Returns:
         Ratios for one image and, if such a batch fits in memory, for 32; nothing where there is one graph only.
     """
-    graphs, full = alternatives(choices), write.metadata.precision != "fp32"
+    graphs, full = alternatives(choices, target.block), write.metadata.precision != "fp32"
     names = [*graphs, *([DENSE_FP32] if full else [])]
     if len(names) == 1:
         return {}
@@ -92,19 +100,19 @@ def fastest(ratios: Ratios) -> str:
     dense = MERGED if MERGED in single else CHOSEN  # which is then the dense one, or the only one
     kept = [
         graph
-        for graph in (CHOSEN, TRAINED, MERGED)
+        for graph in (CHOSEN, TRAINED, PADDED, MERGED)
         if graph in single and all(at[graph] <= (1 + TIE) * at[dense] for at in ratios.values())
     ]
     best = min(kept, key=single.__getitem__)
     return CHOSEN if CHOSEN in kept and single[CHOSEN] <= (1 + TIE) * single[best] else best
 
 
-def overruled(choices: Choices, graph: str, ratios: Ratios) -> Choices:
-    """Return the choices with the forms of another graph, and say why."""
+def overruled(choices: Choices, graph: str, ratios: Ratios, block: int = 1) -> Choices:
+    """Return the choices with the forms of another graph (see `alternatives`), and say why."""
     gain = {batch: at[graph] / at[CHOSEN] for batch, at in ratios.items()}
     batch = 1 if gain[1] <= 1 / (1 + TIE) else min(gain, key=gain.__getitem__)
     why = f"the whole graph takes {gain[batch]:.2f} of the time {graph}, batch {batch}"
-    forms = alternatives(choices)[graph]
+    forms = alternatives(choices, block)[graph]
     return {
         name: choice if forms[name] == choice.form else replace(choice, form=forms[name], reason=why)
         for name, choice in choices.items()

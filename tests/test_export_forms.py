@@ -28,7 +28,7 @@ from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
 from zoo.export.settings import ExportSettings
 from zoo.export.target import Target, open_target
-from zoo.export.whole_graph import CHOSEN, DENSE_FP32, MERGED, TRAINED, alternatives, fastest, overruled
+from zoo.export.whole_graph import CHOSEN, DENSE_FP32, MERGED, PADDED, TRAINED, alternatives, fastest, overruled
 from zoo.layers import FactorizedConv2d, FactorizedLinear, FactorPair
 from zoo.surgery import factorize, fold
 
@@ -174,6 +174,24 @@ def test_whole_graphs_overrule_the_layers() -> None:
     assert merged["a"].form == DENSE
     assert "0.80 of the time all dense, batch 1" in merged["a"].reason
     assert merged["b"] == choices["b"]
+
+
+def test_padding_that_gains_little_in_each_layer_is_tried_on_the_whole_graph() -> None:
+    factors, padded = Form("kxk to 1x1", 10), Form("kxk to 1x1", 16)
+    choices = {
+        "a": Choice(factors, factors, "the fewest weights of equals", {str(factors): 1.01, str(padded): 1.0}),
+        "b": Choice(factors, factors, "unknown", {}),  # no other form is known
+    }
+    graphs = alternatives(choices, block=16)
+    assert list(graphs) == [CHOSEN, PADDED]
+    assert graphs[PADDED] == {"a": padded, "b": factors}
+    ratios = {1: {CHOSEN: 1.0, PADDED: 0.92}, 32: {CHOSEN: 1.0, PADDED: 0.95}}
+    assert fastest(ratios) == PADDED
+    assert fastest({1: {CHOSEN: 1.0, PADDED: 0.99}}) == CHOSEN, "a tie"
+    found = overruled(choices, PADDED, ratios, block=16)
+    assert found["a"].form == padded
+    assert "0.92 of the time all padded, batch 1" in found["a"].reason
+    assert found["b"] == choices["b"]
 
 
 def test_no_graph_is_written_that_any_batch_shows_to_be_slower_than_dense() -> None:

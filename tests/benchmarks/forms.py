@@ -10,28 +10,20 @@ from pathlib import Path
 import graph_times
 from random_models import compressed
 
-from zoo.export.choice import Choice, apply_forms, choose_forms, dense_forms
+from zoo.export.choice import apply_forms, choose_forms, dense_forms, padded_forms
 from zoo.export.exporter import export_model
-from zoo.export.forms import Form
 from zoo.export.onnx_file import write_onnx
 from zoo.export.settings import ExportSettings
 from zoo.export.target import open_target
-
-
-def padded(choice: Choice, block: int) -> Form:
-    """Return the trained form at a rank padded up, or as it is where that is no candidate."""
-    form = Form(choice.trained.split, -(-choice.trained.rank // block) * block)
-    return form if str(form) in choice.costs else choice.trained
 
 
 def graphs(arch: str, compression: float, size: int, threads: int, folder: Path) -> graph_times.Files:
     """Write the chosen graph, which comes first, and the alternatives; return their files."""
     model, metadata = compressed(arch, compression, size)
     done = export_model(model, metadata, folder / "chosen.onnx", ExportSettings(threads=threads))
-    block = open_target("cpu", threads).block
     forced = {
         "as trained": {name: choice.trained for name, choice in done.choices.items()},
-        "padded": {name: padded(choice, block) for name, choice in done.choices.items()},
+        "padded": padded_forms(done.choices, open_target("cpu", threads).block),
         "dense": dense_forms(done.choices),
         "cost model": {n: c.form for n, c in choose_forms(model, metadata.image_shape, open_target("generic")).items()},
     }
