@@ -1,12 +1,13 @@
 """Take one small member of every timm module all the way, and write the table docs/families.md.
 
 Usage: python tests/benchmarks/families.py [--only resnet10t,vgg11] [--workers 2] [--threads 1]
-       [--results families.json] [--table docs/families.md]
+       [--results docs/families.json] [--table docs/families.md]
 
-Each member runs in a process of its own, at 50 % compression: convert, two training steps, export, comparison with ONNX
-Runtime, file size and latency beside the dense model. Results are kept in the JSON file after each member, so that the
-same command after an interruption goes on from there; the table is written from all that it holds. Members are taken by
-as many workers as told; latencies are ratios of interleaved runs, so that what else goes on meets both graphs alike.
+Each member runs in a process of its own, at 50 % compression: convert, two training steps, export, comparison with
+ONNX Runtime, file size and latency beside the dense model. Results are kept in the JSON file after each member, with
+the processor, so that the same command goes on from there after an interruption; the table is written from all that
+it holds. Members are taken by as many workers as told; latencies are ratios of interleaved runs, so that what else
+goes on meets both graphs alike.
 """
 
 import argparse
@@ -87,9 +88,11 @@ def take(arch: str, threads: int) -> dict[str, Any]:
 
 def in_process(arch: str, threads: int) -> dict[str, Any]:
     """Run one member in a process of its own, whose death is a result too."""
+    from zoo.provenance import cpu_name
+
     begin = time.monotonic()
     result = _in_process(arch, threads)
-    return result | {"seconds": round(time.monotonic() - begin)}
+    return result | {"seconds": round(time.monotonic() - begin), "processor": cpu_name()}
 
 
 def _in_process(arch: str, threads: int) -> dict[str, Any]:
@@ -108,9 +111,8 @@ def _in_process(arch: str, threads: int) -> dict[str, Any]:
 def table(results: dict[str, dict[str, Any]], threads: int) -> str:
     """Lay the results out as a page in Markdown, a row per timm module."""
     import timm
+    from test_families import FAMILIES
     from timm.models import model_entrypoint
-
-    from zoo import provenance
 
     rows = sorted((model_entrypoint(arch).__module__.rpartition(".")[2], r) for arch, r in results.items())
     whole = sum("exports" in r["passed"] for _, r in rows)
@@ -119,9 +121,11 @@ def table(results: dict[str, dict[str, Any]], threads: int) -> str:
         "# Families",
         "",
         f"One small member of each timm module with `robust_lowrank` at {COMPRESSION:.0%} compression, written by",
-        "`python tests/benchmarks/families.py`: " + f"{whole} of {len(rows)} go all the way. Parity is the largest",
+        f"`python tests/benchmarks/families.py`: {whole} of {len(rows)} go all the way" + _not_tried(results, FAMILIES),
+        "Parity is the largest",
         "difference of logits between PyTorch and ONNX Runtime over the largest logit. Latency is at batch 1 beside",
-        f"the dense model, forms by the cost model; {provenance.cpu_name()}, threads: {threads},",
+        f"the dense model, forms by the cost model; {', '.join(sorted({r['processor'] for _, r in rows}))},",
+        f"threads: {threads},",
         f"timm {timm.__version__}.",
         "",
         "| " + " | ".join(head) + " |",
@@ -148,11 +152,16 @@ def table(results: dict[str, dict[str, Any]], threads: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _not_tried(results: dict[str, dict[str, Any]], families: list[str]) -> str:
+    missing = [arch for arch in families if arch not in results]
+    return f"; not tried yet: {', '.join(missing)}." if missing else "."
+
+
 def main() -> None:
     """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="members, separated by commas; default: one of every module")
-    parser.add_argument("--results", type=Path, default=Path("families.json"))
+    parser.add_argument("--results", type=Path, default=ROOT / "docs/families.json")
     parser.add_argument("--table", type=Path, default=ROOT / "docs/families.md")
     parser.add_argument("--workers", type=int, default=2, help="members taken at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each worker")
