@@ -1,10 +1,12 @@
-"""What `zoo bench` measured, as plain data and as a table."""
+"""What `zoo bench` measured, as plain data and as tables."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from zoo import provenance
@@ -119,20 +121,40 @@ def _plain(row: Row) -> dict[str, Any]:
     }
 
 
-def table(rows: list[Row], settings: "Settings") -> Table:
-    """Lay the rows out for the screen, one column per model; accuracies are those of the ONNX graphs."""
+def tables(rows: list[Row], settings: "Settings", console: Console) -> list[Table]:
+    """Lay the rows out for the screen in as many tables as its width asks for: see `table`."""
+    found: list[list[Row]] = []
+    endless = console.options.update(max_width=10_000)  # or a measure would end at the screen's width
+    for row in rows:
+        wider = [*(found[-1] if found else []), row]
+        if found and console.measure(table(wider, settings, rows), options=endless).minimum <= console.width:
+            found[-1] = wider
+        else:
+            found.append([row])
+    return [table(part, settings, rows) for part in found]
+
+
+def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> Table:
+    """Lay rows out for the screen, one column per model; accuracies are those of the ONNX graphs.
+
+    Args:
+        rows: what is shown.
+        settings: what was measured and how.
+        among: all that were measured, if more than is shown: every table of them has the same lines.
+    """
+    among = among or rows
     device = resolve_device(settings.device)
     title = f"ONNX Runtime, {provider_name(device)}"
     if device == "cpu":
         title += f", {settings.threads} threads"
-    accuracies = list(dict.fromkeys(_name(x) for row in rows for x in row.accuracies))
+    accuracies = list(dict.fromkeys(_name(x) for row in among for x in row.accuracies))
     if accuracies:
-        title += f"; accuracy on {max(x.n for row in rows for x in row.accuracies):,} test images"
+        title += f"; accuracy on {max(x.n for row in among for x in row.accuracies):,} test images"
     result = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, header_style="bold")
-    result.add_column(no_wrap=True)
     memory = "memory, MB" if device == "cpu" else "memory of the host, MB"
     columns = [_figures(row, settings.throughput, memory) for row in rows]
-    labels = [label for label in columns[0] if label not in _redundant(rows)]
+    labels = [label for label in columns[0] if label not in _redundant(among)]
+    result.add_column(no_wrap=True, min_width=max(map(len, [*labels, *accuracies])))
     for row, column in zip(rows, columns, strict=True):  # names may be broken, numbers not
         widest = max(len(column[label]) for label in labels)
         result.add_column(row.name, justify="right", overflow="fold", min_width=widest)
@@ -142,13 +164,13 @@ def table(rows: list[Row], settings: "Settings") -> Table:
         result.add_row(
             label, *({_name(x): f"{x.accuracy:.2%}" for x in row.accuracies}.get(label, "-") for row in rows)
         )
-    if any(row.masking for row in rows):
+    if any(row.masking for row in among):
         signs = (", ".join(row.masking).replace("_", " ") or "-" for row in rows)
         result.add_row("gradient masking", *signs, style="bold red")
     return result
 
 
-def _redundant(rows: list[Row]) -> set[str]:
+def _redundant(rows: Sequence[Row]) -> set[str]:
     """Return the labels that say nothing: of one precision, and of networks that are as their graphs."""
     said = {
         PRECISION: any(row.metadata.precision != "fp32" for row in rows),

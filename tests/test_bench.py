@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import sys
@@ -8,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 from make_run import make_run
+from rich.console import Console
 
 from zoo import cli
 from zoo.card import Sanity
 from zoo.checkpoint import Checkpoint
 from zoo.cli.bench import open_target
 from zoo.errors import UserError
+from zoo.export.accuracy import Accuracy
 from zoo.export.bench import Settings
 from zoo.export.exporter import export_model
 from zoo.export.latency import Latency, Timing, TimingProcess
 from zoo.export.metadata import Metadata
 from zoo.export.parity import check_parity
-from zoo.export.results import Row, table
+from zoo.export.results import Row, table, tables
 from zoo.export.session import OnnxModel, failed_run
 from zoo.export.timing import FEWEST, time_runs
 from zoo.run import Run
@@ -162,6 +165,25 @@ def lines_of(rows: list[Row]) -> list[list[str]]:
     return [
         [str(cell).strip() for cell in line] for line in zip(*(c.cells for c in table(rows, ONE).columns), strict=True)
     ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_any_number_of_models_is_shown_whole(runs: tuple[Run, Run], width: int) -> None:
+    """What does not fit beside the others goes into further tables, with the same lines."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    metadata = [replace(Metadata.of(runs[0].card), graph_macs=123_456_000 + i) for i in range(9)]
+    rows = [replace(row_of(m), name=f"model-{i}.onnx") for i, m in enumerate(metadata)]
+    rows[8] = replace(rows[8], accuracies=(Accuracy("clean", None, 0.0, 0.75, None, 40, {}),))
+    found = tables(rows, ONE, console)
+    for each in found:
+        console.print(each)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert all(f"123,456,00{i}" in text for i in range(9))
+    assert "75.00%" in text
+    assert len({tuple(t.columns[0].cells) for t in found}) == 1
+    assert len(found) < 9
+    assert (len(found) == 1) == (width == 200)
 
 
 ONE = Settings(device="cpu", threads=1, batch_size="1")

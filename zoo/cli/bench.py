@@ -38,7 +38,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from rich.console import Console
 
     from zoo.export.bench import bench
-    from zoo.export.results import report, table
+    from zoo.export.results import report, tables
     from zoo.files import atomic
 
     paths, output, hub = options.pop("targets"), options.pop("json"), options.pop("hub")
@@ -53,7 +53,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n")
     console = Console(highlight=False)
-    console.print(table(rows, settings))
+    for table in tables(rows, settings, console):
+        console.print(table)
     for row in rows:
         if row.note:
             console.print(f"{row.name}: {row.note}", markup=False)
