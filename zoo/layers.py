@@ -269,8 +269,8 @@ def factorized_layers(model: nn.Module) -> Iterator[tuple[str, Factorized]]:
 def applied_once(model: nn.Module) -> Iterator[None]:
     """Compute what each factorized layer applies once for all forward passes inside, in the type of autocast.
 
-    The factors must not change inside. Gradients are those of computing it anew each time; on a GPU, where a step of
-    small layers is bound by the number of operators, a step is clearly shorter.
+    The factors must not change inside. Gradients are those of computing it anew each time, up to that type's roundings.
+    On a GPU small layers are bound by the number of operators, of which this leaves fewer.
     """
     layers = [layer for _, layer in factorized_layers(model)]
     try:
