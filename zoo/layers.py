@@ -1,7 +1,7 @@
 """Linear and convolution layers whose weight is a product U S V^T of rank r."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -272,7 +272,7 @@ def applied_once(model: nn.Module) -> Iterator[None]:
     The factors must not change inside. Gradients are those of computing it anew each time, up to that type's roundings.
     On a GPU small layers are bound by the number of operators, of which this leaves fewer.
     """
-    layers = [layer for _, layer in factorized_layers(model)]
+    layers = [layer for _, layer in factorized_layers(model) if layer._applied is None]
     try:
         for layer in layers:
             layer._applied = tuple(_as_computed(weight) for weight in layer._weights())
@@ -296,12 +296,3 @@ def flow_scales(layers: Sequence[Factorized]) -> tuple[Tensor, ...]:
     squares = torch.stack(torch._foreach_norm([layer.S for layer in layers])).square()
     ranks = torch.tensor([layer.rank for layer in layers], dtype=squares.dtype).to(squares.device, non_blocking=True)
     return (ranks / squares.clamp_min(TINY)).unbind()
-
-
-def batches(layers: Iterable[Factorized]) -> list[list[Factorized]]:
-    """Group layers whose r x r algebra goes as one batch: on a CPU those of one rank, on a GPU all (see `padded`)."""
-    groups: dict[tuple[torch.device, int], list[Factorized]] = {}
-    for layer in layers:
-        device = layer.S.device
-        groups.setdefault((device, layer.rank if device.type == "cpu" else 0), []).append(layer)
-    return list(groups.values())

@@ -16,6 +16,7 @@ def _searched(model: nn.Module) -> Iterator[None]:
     """Search in eval mode: BatchNorm's statistics see no images of half-way, and dropout does not blur gradients.
 
     Parameters take no gradients meanwhile: a compiled backward pass computes all that a model asks for, needed or not.
+    One search may stand inside another.
     """
     training, trained = model.training, [p for p in model.parameters() if p.requires_grad]
     model.eval()
@@ -52,8 +53,13 @@ def craft(
         steps: of the ascent.
         relative_step: size of each in units of eps / steps; 2.5 is 2/255 for ten steps at 8/255.
     """
-    with _searched(model):
-        return _climb(model, images, start, loss, eps, steps, relative_step)
+    x = project(start.detach().float(), images, eps, "Linf")
+    with _searched(model), torch.enable_grad():
+        for _ in range(steps):
+            x.requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
+            x = project(x.detach() + relative_step * eps / steps * gradient.sign(), images, eps, "Linf")
+    return x.detach()
 
 
 def misleading(
@@ -84,22 +90,4 @@ def unsettling(
     with _searched(model):
         with torch.no_grad():
             target = F.softmax(model(images).float(), 1)
-        return _climb(model, images, start, lambda logits: distance(logits, target), eps, steps, 2.5)
-
-
-def _climb(
-    model: nn.Module,
-    images: Tensor,
-    start: Tensor,
-    loss: Callable[[Tensor], Tensor],
-    eps: float,
-    steps: int,
-    relative_step: float,
-) -> Tensor:
-    x = project(start.detach().float(), images, eps, "Linf")
-    with torch.enable_grad():
-        for _ in range(steps):
-            x.requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
-            x = project(x.detach() + relative_step * eps / steps * gradient.sign(), images, eps, "Linf")
-    return x.detach()
+        return craft(model, images, start, lambda logits: distance(logits, target), eps, steps)

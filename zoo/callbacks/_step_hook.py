@@ -1,6 +1,7 @@
 """Run a callback's constraint after each real optimizer step."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 
 import lightning.pytorch as pl
 import torch
@@ -49,3 +50,12 @@ class StepHook(Callback):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def batches(layers: Iterable[Factorized]) -> list[list[Factorized]]:
+    """Group layers whose r x r algebra goes as one batch: on a CPU those of one rank, on a GPU all (see `padded`)."""
+    groups: dict[tuple[torch.device, int], list[Factorized]] = {}
+    for layer in layers:
+        device = layer.S.device
+        groups.setdefault((device, layer.rank if device.type == "cpu" else 0), []).append(layer)
+    return list(groups.values())

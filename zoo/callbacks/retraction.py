@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from zoo.callbacks._step_hook import StepHook
-from zoo.layers import batches, flow_scales
+from zoo.callbacks._step_hook import StepHook, batches
+from zoo.layers import flow_scales
 from zoo.linalg.padded import blocks, padded
 from zoo.linalg.stiefel import ORTHONORMAL, full_precision, orthonormality_error, retract_each, tangent_
 

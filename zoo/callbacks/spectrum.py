@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from zoo.callbacks._step_hook import StepHook
-from zoo.layers import batches
+from zoo.callbacks._step_hook import StepHook, batches
 from zoo.linalg import clamp_each, condition_number
 from zoo.linalg.stiefel import full_precision
 
