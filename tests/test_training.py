@@ -160,15 +160,28 @@ def test_two_processes_leave_one_finished_run(tmp_path: Path) -> None:
 def test_a_run_is_never_overwritten_without_being_asked(train_tiny) -> None:
     first = train_tiny()
     before = weights(first.folder)
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="finished run"):
         train_tiny()
     assert all(torch.equal(v, before[k]) for k, v in weights(first.folder).items())
     assert train_tiny(overwrite=True, seed=3).card.provenance.seed == 3
 
 
-def test_a_diverging_loss_stops_the_run_and_says_what_to_do(train_tiny) -> None:
+def test_an_occupied_folder_is_told_apart_from_an_interrupted_run(train_tiny, dying_at, tmp_path: Path) -> None:
+    with dying_at(3):
+        train_tiny()
+    with pytest.raises(UserError, match="interrupted run: continue it with --resume"):
+        train_tiny()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"^(?!.*--resume).*no run"):
+        train_tiny(name="other")
+
+
+def test_a_diverging_loss_stops_the_run_and_says_what_to_do(train_tiny, capfd) -> None:
     with pytest.raises(UserError, match=r"loss became .* lower --lr"):
         train_tiny("dense", lr=1e30, warmup=0.0, epochs=3)
+    assert capfd.readouterr().out.endswith("\n"), "the message would stand behind the progress bar"
 
 
 def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:

@@ -74,6 +74,8 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if folder.is_file():
+            raise UserError(f"{folder} is a file: a run is the folder with {CARD} in it")
         if not folder.is_dir():
             raise UserError(f"no run at {folder}: there is no such folder")
         if not (folder / CARD).is_file():

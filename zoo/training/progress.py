@@ -12,7 +12,7 @@ class ProgressBar(TQDMProgressBar):
     """Lightning's bar with the time left of the whole run; on anything but a terminal, few lines."""
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100, leave=False)
+        super().__init__(refresh_rate=1 if sys.stdout.isatty() else 100, leave=False)
         self._start: tuple[float, int] | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -29,3 +29,9 @@ class ProgressBar(TQDMProgressBar):
             left = max(0, round(pace * (trainer.estimated_stepping_batches - trainer.global_step)))
             metrics["left"] = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
         return metrics
+
+    def on_exception(self, *args: Any) -> None:
+        """End the bars' lines, so that what is said of the exception stands on one of its own."""
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()

@@ -75,11 +75,16 @@ def refuse_occupied(folder: Path, overwrite: bool) -> None:
     Raises:
         UserError: it is not, and may not be overwritten.
     """
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
+    if overwrite or not folder.exists() or not any(folder.iterdir()):
+        return
+    if (folder / CARD).is_file():
+        raise UserError(f"{folder} holds a finished run: replace it with --overwrite true, or choose another --out")
+    if (folder / CONFIG).is_file():
         raise UserError(
-            f"{folder} is not empty: continue it with --resume {folder}, replace it with --overwrite true, "
-            "or choose another --out"
+            f"{folder} holds an interrupted run: continue it with --resume {folder}, replace it with "
+            "--overwrite true, or choose another --out"
         )
+    raise UserError(f"{folder} is not empty, and no run: choose another --out")
 
 
 def resume(
