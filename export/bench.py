@@ -53,7 +53,7 @@ class Settings:
     seed: int = 0
     """Seed of the choice of test images."""
     data_dir: Path | None = None
-    """Where the data sets are."""
+    """Where the data sets are; default: where each target's training found its own."""
     download: bool = False
     """Download a data set that is not there."""
 
@@ -90,6 +90,7 @@ class Target:
         metadata: what the file says of itself.
         model: builds the PyTorch model it was exported from, in eval mode; None if that is not at hand.
         masking: signs of masked gradients that its card lists, see `zoo.evaluation.sanity`.
+        data_dir: where its training found the data, if that is known.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Target:
     metadata: Metadata
     model: Callable[[], nn.Module] | None
     masking: tuple[str, ...] = ()
+    data_dir: Path | None = None
 
 
 def _dense_key(metadata: Metadata) -> tuple[object, ...]:
@@ -112,7 +114,7 @@ def _accuracies(
     metadata = target.metadata
     images, labels = load_test(
         metadata.data,
-        data_dir=settings.data_dir,
+        data_dir=settings.data_dir or target.data_dir,
         download=settings.download,
         image_shape=metadata.image_shape,
         n=None if settings.n == "all" else settings.n,

@@ -30,7 +30,7 @@ class ExportSettings:
     seed: int = 0
     """Seed of the choice of images."""
     data_dir: Path | None = None
-    """Where the data sets are."""
+    """Where the data sets are; default: where the run's training found its own."""
     download: bool = False
     """Download a data set that is not there."""
 

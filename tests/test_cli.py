@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from image_tree import image_tree
 
 from zoo.cli import run
 from zoo.errors import UserError
@@ -156,3 +157,18 @@ def test_zoo_runs_outside_its_source_tree(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "zoo", "list"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0
     assert "robust_lowrank" in done.stdout
+
+
+def test_later_commands_find_the_data_where_the_training_did(tmp_path: Path, capsys) -> None:
+    root, folder = image_tree(tmp_path / "images"), str(tmp_path / "run")
+    size = ["--image-size", "16", "--batch-size", "2"]
+    run(["train", "--arch", "test_resnet", "--data", "imagefolder", "--data-dir", str(root), *size, "--epochs", "1",
+         "--n", "6", "--device", "cpu", "--out", folder])  # fmt: skip
+    run(["evaluate", folder, "--attacks", "fgsm", "--norms", "Linf", "--n", "6"])
+    run(["export", folder, "--target", "generic"])
+    run(["bench", folder, "--n", "6", "--rounds", "1", "--seconds", "0"])
+    assert "clean" in capsys.readouterr().out.split("ONNX Runtime")[-1]
+    elsewhere = tmp_path / "moved"
+    root.rename(elsewhere)
+    assert "correct --data-dir" in error_of("evaluate", folder, "--n", "6")
+    run(["evaluate", folder, "--attacks", "fgsm", "--norms", "Linf", "--n", "6", "--data-dir", str(elsewhere)])

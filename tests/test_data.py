@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from image_tree import image_tree
 
 from zoo.data import DATA, load_test, open_data
 from zoo.data._augment import Augmentation
@@ -119,16 +119,6 @@ def test_the_digits_are_real_and_split_evenly() -> None:
     assert pixels.std().item() == pytest.approx(data.std[0], abs=2e-3)
     train_set = {tuple(x.flatten().tolist()) for x in train.images}
     assert not train_set & {tuple(x.flatten().tolist()) for x in test.images}
-
-
-def image_tree(root: Path, splits: tuple[str, ...] = ("train", "val")) -> Path:
-    for split in splits:
-        for label, name in enumerate(("cat", "dog")):
-            for i in range(3):
-                path = root / split / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.full((20 + i, 30, 3), 100 * label + i, dtype=np.uint8)).save(path)
-    return root
 
 
 def test_an_image_folder(tmp_path: Path) -> None:

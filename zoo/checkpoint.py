@@ -51,12 +51,13 @@ class Checkpoint:
     @cached_property
     def data(self) -> DataSet:
         """The data set it is trained on."""
+        return open_data(self._config["data"], data_dir=self.data_dir, image_size=self._config.get("image_size"))
+
+    @property
+    def data_dir(self) -> Path | None:
+        """Where its training reads the data."""
         folder = self._config.get("data_dir")
-        return open_data(
-            self._config["data"],
-            data_dir=Path(folder) if folder else None,
-            image_size=self._config.get("image_size"),
-        )
+        return Path(folder) if folder else None
 
     @property
     def _method(self) -> Method:

@@ -1,7 +1,9 @@
 """A RUN folder: the configuration, the metrics, the weights and the card of one training."""
 
+from functools import cached_property
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -88,6 +90,15 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.resolve().name
+
+    @cached_property
+    def data_dir(self) -> Path | None:
+        """Where its training read the data; None: from nowhere, or it has no configuration, like published models."""
+        try:
+            recorded = yaml.safe_load((self.folder / CONFIG).read_text())["data_dir"]
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+            return None
+        return Path(recorded) if recorded else None
 
     @property
     def method(self) -> Method:

@@ -11,6 +11,7 @@ from zoo.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from zoo.evaluation.sweeps import Sweep
     from zoo.export.bench import Target
+    from zoo.export.metadata import Metadata
     from zoo.export.settings import ExportSettings
     from zoo.run import Run
 
@@ -104,7 +105,7 @@ def open_target(path: Path, hub: str | None = None, threads: int | None = None) 
         if (path.parent / CARD).is_file():
             run = Run(path.parent)
             if run.card.weights.sha256 == metadata.weights_sha256:
-                return Target(f"{run.name}/{path.name}", path, metadata, run.model, _masking(run))
+                return _target_of(run, f"{run.name}/{path.name}", path, metadata)
         return Target(path.name, path, metadata, None)
     run = open_run(path, hub)
     file = run.folder / ONNX_FILE
@@ -113,7 +114,7 @@ def open_target(path: Path, hub: str | None = None, threads: int | None = None) 
     metadata = OnnxModel(file, "cpu").metadata
     if metadata.weights_sha256 != run.card.weights.sha256:
         raise UserError(f"{file} has other weights than the run has now: `zoo export {path}` again")
-    return Target(run.name, file, metadata, run.model, _masking(run))
+    return _target_of(run, run.name, file, metadata)
 
 
 def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":
@@ -127,8 +128,12 @@ def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":
     if not file.is_file() or OnnxModel(file, "cpu").metadata.weights_sha256 != checkpoint.sha256:
         export_model(checkpoint.model(), checkpoint.metadata(), file, settings)
     name = f"{path.parent.resolve().name}/{path.name}"
-    return Target(name, file, OnnxModel(file, "cpu").metadata, checkpoint.model)
+    metadata = OnnxModel(file, "cpu").metadata
+    return Target(name, file, metadata, checkpoint.model, data_dir=checkpoint.data_dir)
 
 
-def _masking(run: "Run") -> tuple[str, ...]:
-    return run.card.sanity.failures if run.card.sanity else ()
+def _target_of(run: "Run", name: str, file: Path, metadata: "Metadata") -> "Target":
+    from zoo.export.bench import Target
+
+    masking = run.card.sanity.failures if run.card.sanity else ()
+    return Target(name, file, metadata, run.model, masking, run.data_dir)

@@ -72,18 +72,12 @@ def _checked(shared: list[str]) -> list[str]:
 
 
 def _evaluate(comparison: "Comparison", attacks: str | None, probes: str | None, n: int) -> None:
-    import yaml
-
     from zoo.comparison.plan import run_command
-    from zoo.run import CONFIG
 
     more = ["--attacks", attacks or "quick", *(["--probes", probes] if probes else []), "--n", str(n)]
     for contender in comparison.contenders:
         for run in comparison.runs(contender):
-            config = run.folder / CONFIG  # which a downloaded model has not
-            folder = yaml.safe_load(config.read_text()).get("data_dir") if config.is_file() else None
-            data = ["--data-dir", folder] if folder else []
-            run_command(["evaluate", str(run.folder), *more, *data], f"evaluating {run.folder}")
+            run_command(["evaluate", str(run.folder), *more], f"evaluating {run.folder}")
 
 
 def _latencies(comparison: "Comparison") -> dict[str, float]:

@@ -51,7 +51,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     model = run.model()
     images, labels = load_test(
         run.card.data,
-        data_dir=options.data_dir,
+        data_dir=options.data_dir or run.data_dir,
         download=options.download,
         image_shape=run.card.image_shape,
         n=None if options.n == "all" else options.n,
@@ -115,7 +115,12 @@ def _add_arguments(parser: Parser) -> None:
         help="Precision of the attacks' gradients; verdicts are always taken in fp32.",
     )
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute.")
-    add("--data-dir", type=Path | None, default=None, help="Where the data set's files are.")
+    add(
+        "--data-dir",
+        type=Path | None,
+        default=None,
+        help="Where the data set's files are; default: where its training found them.",
+    )
     add("--download", type=bool, default=False, help="Fetch the data set's files if they are missing.")
     add("--seed", type=int, default=0, help="Of the choice of images and of the attacks' random starts.")
 

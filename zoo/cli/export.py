@@ -38,6 +38,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     run = open_run(target, hub)
     output = output or how.default_output(run.folder)
     check_output(output, how)
+    settings = replace(settings, data_dir=settings.data_dir or run.data_dir)
     model, metadata = run.model(), Metadata.of(run.card)
     limit = LIMIT if settings.precision == "fp32" else math.inf  # otherwise the loss of accuracy is limited
     with Console(stderr=True).status("opening") as status:

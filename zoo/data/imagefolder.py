@@ -64,6 +64,8 @@ class ImageFolder(DataSet):
         super().__init__(root, download, image_size)
         if root is None:
             raise UserError("imagefolder needs --data-dir DIR with DIR/train/CLASS/* and DIR/test/CLASS/*")
+        if not root.is_dir():
+            raise UserError(f"imagefolder: there is no folder {root}; correct --data-dir")
         self.size = image_size or 224
         self.image_shape = (3, self.size, self.size)
         self.augmentation = Augmentation(shift=self.size // 8, flip=True)

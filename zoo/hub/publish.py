@@ -43,7 +43,7 @@ class Publication:
     latency: bool = True
     """Time the exported file beside its dense backbone."""
     data_dir: Path | None = None
-    """Where the data set's files are."""
+    """Where the data set's files are; default: where the training found them."""
     download: bool = False
     """Fetch the data set's files if they are missing."""
 
@@ -85,7 +85,7 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
         run.card.model_copy(update={"weights": weights, "provenance": made}).save(staging / CARD)
         stored = Run(staging)
         say("measuring clean accuracy")
-        split = EvaluationSplit.of(run.card, options.data_dir, options.download)
+        split = EvaluationSplit.of(run.card, options.data_dir or run.data_dir, options.download)
         _check_figures(run, stored, split)
         say("measuring under attack, on the stored weights")
         card = measured(stored, split, run.folder / "published.npz")
