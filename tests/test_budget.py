@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from zoo.backbone import create_backbone, ends
-from zoo.budget import Budget, larger_start
+from zoo.budget import Budget, compressible, larger_start
 from zoo.cost import count_macs, count_params
 from zoo.errors import UserError
 from zoo.methods import METHODS
@@ -67,6 +67,12 @@ def test_an_unreachable_compression_names_the_most_possible() -> None:
     model = create_backbone("mobilenetv2_100", 10, IMAGE)
     with pytest.raises(UserError, match=r"removes 9\d\.\d %"):
         METHODS.get("lowrank")().plan(model, Budget(compression=0.97))
+
+
+def test_a_backbone_without_a_layer_to_compress_says_why() -> None:
+    depthwise = nn.Sequential(*(nn.Conv2d(64, 64, 3, groups=64) for _ in range(3)), nn.Conv2d(64, 8, 1))
+    with pytest.raises(UserError, match=r"3 of 4: depthwise"):
+        compressible(weight_layers(depthwise), set())
 
 
 @pytest.mark.parametrize("compression", [0.02, 0.1, 0.5, 0.9])

@@ -1,6 +1,7 @@
 """Choose ranks: for a share of the parameters to remove, or for a fixed fraction of the full rank."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from zoo.errors import UserError
@@ -88,12 +89,18 @@ def _uniform(layers: list[Layer], share: float, block: int) -> Ranks:
 
 
 def compressible(layers: list[Layer], keep: set[str]) -> list[Layer]:
-    """Return the layers whose factors can pay, except those named in ``keep``."""
-    return [
-        layer
-        for layer in layers
-        if not layer.obstacle and layer.name not in keep and layer.full_rank >= NARROWEST and fast_ranks(layer, 16)
-    ]
+    """Return the layers whose factors can pay, except those named in ``keep``.
+
+    Raises:
+        UserError: there are none; the message gives the most frequent reason.
+    """
+    inner = [layer for layer in layers if layer.name not in keep]
+    chosen = [x for x in inner if not x.obstacle and x.full_rank >= NARROWEST and fast_ranks(x, 16)]
+    if not chosen:
+        reasons = Counter(layer.obstacle or "too small" for layer in inner).most_common(1)
+        why = f" ({reasons[0][1]} of {len(inner)}: {reasons[0][0]})" if reasons else ""
+        raise UserError(f"no inner layer of this backbone can be compressed{why}: choose another backbone")
+    return chosen
 
 
 def compression_ranks(layers: list[Layer], total: int, compression: float) -> Ranks:
