@@ -97,8 +97,8 @@ def compressible(layers: list[Layer], keep: set[str]) -> list[Layer]:
     inner = [layer for layer in layers if layer.name not in keep]
     chosen = [x for x in inner if not x.obstacle and x.full_rank >= NARROWEST and fast_ranks(x, 16)]
     if not chosen:
-        reasons = Counter(layer.obstacle or "too small" for layer in inner).most_common(1)
-        why = f" ({reasons[0][1]} of {len(inner)}: {reasons[0][0]})" if reasons else ""
+        reasons = Counter(layer.obstacle or "too small" for layer in inner)
+        why = "".join(f" ({count} of {len(inner)}: {reason})" for reason, count in reasons.most_common(1))
         raise UserError(f"no inner layer of this backbone can be compressed{why}: choose another backbone")
     return chosen
 
