@@ -315,6 +315,7 @@ def test_checkpoints_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text(config)
         with pytest.raises(UserError, match=r"config\.yaml is damaged"):
             cli.run(["bench", str(path)])
-    (tmp_path / "config.yaml").write_text("arch: test_resnet\ndata: digits\nmethod: {name: dense, no_such: 1}\n")
+    recipe = "arch: test_resnet\ndata: digits\nseed: 0\nmethod: {name: dense, no_such: 1}\n"
+    (tmp_path / "config.yaml").write_text(recipe)
     with pytest.raises(UserError, match="has other options than no_such"):
         cli.run(["bench", str(path)])

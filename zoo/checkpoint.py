@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
@@ -15,7 +14,7 @@ from zoo.errors import UserError
 from zoo.files import sha256
 from zoo.layers import uninitialized
 from zoo.methods import METHODS, Method
-from zoo.run import CONFIG
+from zoo.run import CONFIG, read_config
 
 if TYPE_CHECKING:
     from zoo.export.metadata import Metadata
@@ -32,10 +31,9 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path) -> None:
-        config = path.parent / CONFIG
         if not path.is_file():
             raise UserError(f"no checkpoint at {path}")
-        if not config.is_file():
+        if not (path.parent / CONFIG).is_file():
             raise UserError(f"{path} lies without its {CONFIG}, which says what it is: leave it in its RUN folder")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -45,7 +43,7 @@ class Checkpoint:
             raise UserError(
                 f"{path} is no checkpoint of a training, or a damaged one ({type(error).__name__})"
             ) from None
-        self.path, self._config = path, _read_config(config)
+        self.path, self._config = path, read_config(path.parent)
         self.sha256 = sha256(path)
 
     @cached_property
@@ -62,12 +60,7 @@ class Checkpoint:
     @property
     def _method(self) -> Method:
         options = dict(self._config["method"])
-        name = options.pop("name")
-        try:
-            return METHODS.get(name)(**options)
-        except TypeError:
-            known = ", ".join(options)
-            raise UserError(f"{self.path}: this zoo's {name} has other options than {known}: update zoo") from None
+        return METHODS.saved(options.pop("name"), options, self.path)
 
     def _backbone(self) -> nn.Module:
         return create_backbone(self._config["arch"], len(self.data.class_names), self.data.image_shape)
@@ -114,12 +107,3 @@ class Checkpoint:
             commit="",
             **counts,
         )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = yaml.safe_load(path.read_text())
-        _ = config["arch"], config["data"], config["method"]["name"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged, and says what the checkpoint beside it is: train again") from None
-    return config

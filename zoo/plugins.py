@@ -3,9 +3,11 @@
 import importlib
 import inspect
 import pkgutil
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-from zoo.errors import unknown_name
+from zoo.errors import UserError, unknown_name
 
 T = TypeVar("T")
 
@@ -50,6 +52,19 @@ class Plugins(Generic[T]):
         if len(found) != 1:
             raise TypeError(f"{module.__name__} must define one {self.base.__name__}, found {len(found)}")
         return found[0]
+
+    def saved(self, name: str, options: Mapping[str, Any], file: Path) -> T:
+        """Return a plugin with the options that were saved in a file.
+
+        Raises:
+            UserError: no plugin has that name, or not these options.
+        """
+        plugin = self.get(name)
+        try:
+            return plugin(**options)
+        except TypeError:
+            known = ", ".join(options)
+            raise UserError(f"{file}: this zoo's {name} has other options than {known}: update zoo") from None
 
     def name_of(self, plugin: T) -> str:
         """Return the name under which ``plugin``'s class is found."""

@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors import SafetensorError
@@ -24,6 +25,23 @@ BEST = "best.ckpt"
 METRICS = "metrics.csv"
 LAYERS = "layers.csv"
 """Rank and condition number of every factorized layer, at the start and after each epoch."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the options that the training in a RUN folder was started with, by name.
+
+    Raises:
+        UserError: its configuration is missing or damaged.
+    """
+    path = folder / CONFIG
+    try:
+        config: dict[str, Any] = yaml.safe_load(path.read_text())
+        _ = config["arch"], config["data"], config["seed"], config["method"]["name"]
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no {CONFIG}, which says how it was trained") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged, and says how the run was trained: restore it, or train again") from None
+    return config
 
 
 def save_weights(model: nn.Module, folder: Path) -> Weights:
@@ -95,21 +113,15 @@ class Run:
     def data_dir(self) -> Path | None:
         """Where its training read the data; None: from nowhere, or it has no configuration, like published models."""
         try:
-            recorded = yaml.safe_load((self.folder / CONFIG).read_text())["data_dir"]
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+            recorded = read_config(self.folder).get("data_dir")
+        except UserError:
             return None
         return Path(recorded) if recorded else None
 
     @property
     def method(self) -> Method:
         """The method with the hyper-parameters of the training."""
-        try:
-            return METHODS.get(self.card.method)(**self.card.method_options)
-        except TypeError:
-            raise UserError(
-                f"{self.folder / CARD}: this zoo's {self.card.method} has other options than "
-                f"{', '.join(self.card.method_options)}: update zoo"
-            ) from None
+        return METHODS.saved(self.card.method, self.card.method_options, self.folder / CARD)
 
     def _wrapped(self, backbone: nn.Module) -> nn.Module:
         return with_normalization(backbone, self.card.mean, self.card.std).eval()

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 
 from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.evaluation.conditioning import BACKBONE
 from zoo.layers import Factorized
-from zoo.run import CONFIG, Run
+from zoo.run import Run, read_config
 from zoo.training.build import starting_backbone
 
 
@@ -50,21 +49,16 @@ def starting_model(run: Run) -> nn.Module:
     Raises:
         UserError: the configuration is missing, or weights that it started from are no longer there.
     """
-    path = run.folder / CONFIG
-    try:
-        config = yaml.safe_load(path.read_text())
-        seed, pretrained = config["seed"], config.get("pretrained", False)
-        weights = Path(config["weights"]) if config.get("weights") else None
-        compression, fraction = config.get("compression"), config.get("rank_fraction")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{run.name} has no readable {CONFIG}: its starting weights cannot be rebuilt") from None
-    if pretrained:
+    config = read_config(run.folder)
+    weights = Path(config["weights"]) if config.get("weights") else None
+    compression, fraction = config.get("compression"), config.get("rank_fraction")
+    if config.get("pretrained"):
         raise UserError(f"{run.name} started from timm's pretrained weights, which are not fetched for a report")
     if config.get("init"):
         raise UserError(f"{run.name} started from the trained model {config['init']}, whose weights it did not keep")
     generator = torch.random.get_rng_state()
     try:
-        torch.manual_seed(seed)
+        torch.manual_seed(config["seed"])
         model = starting_backbone(run.card.arch, len(run.card.class_names), run.card.image_shape, weights)
         budget = None if compression is None and fraction is None else Budget(compression, fraction)
         return run.method.convert(model, run.method.plan(model, budget))

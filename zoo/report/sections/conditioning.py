@@ -24,7 +24,7 @@ def conditioning(runs: Sequence[RunFigures]) -> Section:
     ]
     for run in runs:
         if run.no_start:
-            blocks.append(Text(f"{run.no_start}."))
+            blocks.append(Text(f"Singular values before training are not shown: {run.no_start}."))
     for run in runs:
         charts = [_spectrum(run, name, spectrum) for name, spectrum in run.spectra.items()]
         note = Text("Each layer's singular values over the largest one, in descending order (0 to 1 of their number).")
