@@ -223,6 +223,13 @@ def test_the_configuration_is_saved_whole(train_tiny) -> None:
     assert saved["trainer"] == {"gradient_clip_val": 1.0}
 
 
+def test_a_training_without_a_progress_bar(train_tiny, capfd) -> None:
+    train_tiny(trainer={"enable_progress_bar": False})
+    assert "Epoch" not in "".join(capfd.readouterr())
+    train_tiny(name="shown")
+    assert "Epoch" in "".join(capfd.readouterr())
+
+
 def test_weights_and_biases_offline_and_tensorboard(train_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert list((train_tiny(name="w", logger="wandb").folder / "wandb").glob("offline-run-*"))

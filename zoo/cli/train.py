@@ -18,7 +18,7 @@ DEFAULTS = {"method": "robust_lowrank", "adversary": "none", "regularize": "none
 """What is plugged in by a flag of its own, and by default."""
 OWN_TRAINER_OPTIONS = {
     "max_epochs", "precision", "logger", "callbacks", "default_root_dir", "accelerator", "use_distributed_sampler",
-    "enable_model_summary", "fast_dev_run", "barebones", "plugins",
+    "enable_checkpointing", "enable_model_summary", "fast_dev_run", "barebones", "plugins",
 }  # fmt: skip
 """Options of Lightning's Trainer that other flags set, or that a run cannot do without."""
 

@@ -10,6 +10,9 @@ import torch
 from zoo.config import TrainConfig
 from zoo.errors import UserError
 
+DIVISORS = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps")
+"""Options by which Lightning divides in the middle of training."""
+
 
 def lightning_options(config: TrainConfig) -> dict[str, Any]:
     """Return where and how precisely to train, and how Lightning is to behave.
@@ -42,14 +45,24 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
     } | config.trainer
 
 
-def see_that_lightning_takes(options: dict[str, Any]) -> None:
+def see_that_lightning_takes(options: dict[str, Any], batches: int) -> None:
     """Build a Trainer for nothing: what it refuses is told before anything is written.
+
+    Args:
+        options: of the Trainer.
+        batches: how many there are in an epoch.
 
     Raises:
         UserError: an option is unknown to Lightning, or has a value that it refuses.
     """
-    if options.get("accumulate_grad_batches", 1) < 1:  # Lightning divides by it in the middle of training
-        raise UserError("trainer.accumulate_grad_batches must be at least 1")
+    numbers = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "check_val_every_n_epoch": 1} | options
+    for name in DIVISORS:
+        if numbers.get(name) is not None and numbers[name] < 1:
+            raise UserError(f"trainer.{name} must be at least 1")
+    limit, interval = numbers["limit_train_batches"], numbers["val_check_interval"]
+    batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    if numbers["check_val_every_n_epoch"] and isinstance(interval, int | float) and interval > max(batches, 1):
+        raise UserError(f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches only")
     try:
         pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
     except Exception as error:  # MisconfigurationException, ValueError or TypeError, by option

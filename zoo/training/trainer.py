@@ -118,7 +118,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
-    see_that_lightning_takes(trainer_options)
+    see_that_lightning_takes(trainer_options, len(module.train_indices) // config.batch_size)
     if not resume and _is_first_process():
         prepare(folder, config, parts)
     trainer = pl.Trainer(
@@ -188,7 +188,9 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         enable_version_counter=False,
     )
     history = LayerHistory(folder / LAYERS, "model.backbone.")
-    callbacks = [ConditioningMonitor(), history, ProgressBar(), Timer(verbose=False), last]
+    callbacks = [ConditioningMonitor(), history, Timer(verbose=False), last]
+    if module.config.trainer.get("enable_progress_bar", True):  # Lightning refuses a bar beside a false
+        callbacks.append(ProgressBar())
     if module.config.ema:
         callbacks.append(ExponentialAverage(module.config.ema))
     if module.adversary.can_collapse:
