@@ -11,6 +11,17 @@ from zoo.errors import UserError, unknown_name
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+WRONG_TYPE = re.compile(
+    r"(?:Expected an? (<class '\w+'>)\. Got|Does not validate against any of the Union subtypes Subtypes: "
+    r"(.+) Errors: .*? Given value type: .*? Given) value: (.*)"
+)
+"""How jsonargparse says that a value is of another type than an option's."""
+
+
+def _expected(wrong: re.Match[str]) -> str:
+    types = re.findall(r"<class '(\w+)'>", wrong[1] or wrong[2])
+    return f"expected {' or '.join(name for name in types if name != 'NoneType')}, got {wrong[3]}"
+
 
 class Parser(ArgumentParser):
     """An argument parser that raises `UserError`, naming the nearest option for one it does not know."""
@@ -27,8 +38,13 @@ class Parser(ArgumentParser):
         choice = re.search(r'key "([\w.]+)":\s+Expected a typing.Literal\[(.*?)\]. Got value: (\S+)', message)
         if choice:
             options = [option.strip("' ") for option in choice[2].split(",")]
-            raise unknown_name(f"--{choice[1].replace('_', '-')}", choice[3], options)
-        raise UserError(re.sub(r"\s+", " ", f"{self.prog}: {message}"))
+            raise unknown_name(self._flag(choice[1]), choice[3], options)
+        message = re.sub(r'Parser key "([\w.]+)":', lambda key: f"{self._flag(key[1])}:", re.sub(r"\s+", " ", message))
+        raise UserError(WRONG_TYPE.sub(_expected, message))
+
+    def _flag(self, key: str) -> str:
+        """Return the flag that sets a value, from the value's name: ``rank_fraction`` to ``--rank-fraction``."""
+        return next((action.option_strings[0] for action in self._actions if action.dest == key), f"--{key}")
 
     def add_fields(self, cls: type, skip: tuple[str, ...] = ()) -> None:
         """Add one flag per field of a dataclass; ``rank_fraction`` becomes ``--rank-fraction``."""
