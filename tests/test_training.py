@@ -184,6 +184,14 @@ def test_a_diverging_loss_stops_the_run_and_says_what_to_do(train_tiny, capfd) -
     assert capfd.readouterr().out.endswith("\n"), "the message would stand behind the progress bar"
 
 
+@pytest.mark.parametrize("method", ["dense", "robust_lowrank"])
+def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(train_tiny, tmp_path: Path, method) -> None:
+    with pytest.raises(UserError, match=r"step \d+"):
+        train_tiny(method, lr=1e30, warmup=0.0)
+    assert not (tmp_path / "run").exists()
+    train_tiny(method)  # at a lower rate, into the same folder
+
+
 def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:
     with pytest.raises(UserError, match="finished"):
         zoo(["train", "--resume", str(train_tiny().folder)])

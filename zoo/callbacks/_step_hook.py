@@ -33,16 +33,16 @@ class StepHook(Callback):
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
         self.restore(None)
         self._handles = [
-            optimizer.register_step_post_hook(lambda opt, args, kwargs: self._after_step(opt))
+            optimizer.register_step_post_hook(lambda opt, args, kwargs: self._after_step(opt, trainer.global_step))
             for optimizer in trainer.optimizers
         ]
 
-    def _after_step(self, optimizer: Optimizer) -> None:
+    def _after_step(self, optimizer: Optimizer, step: int) -> None:
         try:
             self.restore(optimizer)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
             raise UserError(
-                "training diverged: a step made a factorized layer infinite; lower the learning rate"
+                f"training diverged: step {step} made a factorized layer infinite; lower the learning rate"
             ) from None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

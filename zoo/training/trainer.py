@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shlex
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -59,8 +60,9 @@ def train(
         overwrite: replace a run that is already in the folder.
 
     Raises:
-        UserError: something in the recipe cannot be done; nothing is written then. Or the loss diverged,
-            or the user interrupted; the folder then holds what `resume` needs.
+        UserError: something in the recipe cannot be done, or the loss diverged before the first checkpoint;
+            nothing is left behind then. Or it diverged later, or the user interrupted; the folder then holds
+            what `resume` needs.
     """
     parts = Parts(method, adversary or NoAdversary(), regularizer or NoRegularizer(), finisher or NoFinisher())
     folder = config.folder(METHODS.name_of(method))
@@ -119,6 +121,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
     see_that_lightning_takes(trainer_options, len(module.train_indices) // config.batch_size)
+    is_new = not resume and not folder.exists() and _is_first_process()
     if not resume and _is_first_process():
         prepare(folder, config, parts)
     trainer = pl.Trainer(
@@ -133,6 +136,10 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     except SystemExit:
         raise _interrupted(folder, trainer) from None
+    except UserError:
+        if is_new and not (folder / CHECKPOINT).is_file():  # there is nothing to resume from: it would end the same way
+            shutil.rmtree(folder)
+        raise
     if trainer.interrupted:
         raise _interrupted(folder, trainer)
     if not trainer.is_global_zero:
