@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -32,24 +33,32 @@ class StepHook(Callback):
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
         self.restore(None)
-        self._handles = [
-            optimizer.register_step_post_hook(lambda opt, args, kwargs: self._after_step(opt, trainer.global_step))
-            for optimizer in trainer.optimizers
-        ]
 
-    def _after_step(self, optimizer: Optimizer, step: int) -> None:
-        try:
-            self.restore(optimizer)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
-            raise UserError(
-                f"training diverged: step {step} made a factorized layer infinite; lower the learning rate"
-            ) from None
+        def after_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
+            try:
+                self.restore(optimizer)
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
+                raise UserError(
+                    f"training diverged: step {trainer.global_step} made {_largest_layer(pl_module)} overflow; "
+                    "lower the learning rate"
+                ) from None
+
+        self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the optimizers go."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _largest_layer(module: nn.Module) -> str:
+    """Return the name of the factorized layer with the largest entry, an undefined one counting as infinite."""
+    largest = {
+        name: max(factor.detach().abs().nan_to_num(torch.inf).max().item() for factor in layer.parameters())
+        for name, layer in factorized_layers(module)
+    }
+    return max(largest, key=largest.__getitem__)
 
 
 def batches(layers: Iterable[Factorized]) -> list[list[Factorized]]:

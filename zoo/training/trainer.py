@@ -121,8 +121,9 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
     see_that_lightning_takes(trainer_options, len(module.train_indices) // config.batch_size)
-    is_new = not resume and not folder.exists() and _is_first_process()
+    is_new = False
     if not resume and _is_first_process():
+        is_new = not folder.exists() or not any(folder.iterdir())
         prepare(folder, config, parts)
     trainer = pl.Trainer(
         **trainer_options,
