@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
@@ -27,7 +28,7 @@ from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.run import Run
 from zoo.training.build import dense_backbone
 from zoo.training.module import single_values_refused
-from zoo.training.options import lightning_options
+from zoo.training.options import lightning_options, see_that_lightning_takes
 from zoo.training.schedule import learning_rate_factor
 
 
@@ -190,6 +191,26 @@ def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(train_ti
         train_tiny(method, lr=1e30, warmup=0.0)
     assert not (tmp_path / "run").exists()
     train_tiny(method)  # at a lower rate, into the same folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limit_train_batches": None, "log_every_n_steps": None},
+        {"check_val_every_n_epoch": None, "val_check_interval": 25},  # counted over epochs
+        {"limit_train_batches": 0.5, "val_check_interval": 5},
+    ],
+)
+def test_what_lightning_takes_is_not_refused(options) -> None:
+    see_that_lightning_takes({"accelerator": "cpu"} | options, batches=10)
+    pl.Trainer(accelerator="cpu", logger=False, **options)
+
+
+def test_an_interval_above_the_batches_left_is_refused() -> None:
+    with pytest.raises(UserError, match="an epoch has 5 batches only"):
+        see_that_lightning_takes(
+            {"accelerator": "cpu", "limit_train_batches": 0.5, "val_check_interval": 6}, batches=10
+        )
 
 
 def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:

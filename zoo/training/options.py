@@ -55,15 +55,21 @@ def see_that_lightning_takes(options: dict[str, Any], batches: int) -> None:
     Raises:
         UserError: an option is unknown to Lightning, or has a value that it refuses.
     """
-    numbers = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "check_val_every_n_epoch": 1} | options
     for name in DIVISORS:
-        if numbers.get(name) is not None and numbers[name] < 1:
+        if _given(options, name, 1) < 1:
             raise UserError(f"trainer.{name} must be at least 1")
-    limit, interval = numbers["limit_train_batches"], numbers["val_check_interval"]
+    limit, interval = _given(options, "limit_train_batches", 1.0), _given(options, "val_check_interval", 1.0)
     batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-    if numbers["check_val_every_n_epoch"] and isinstance(interval, int | float) and interval > max(batches, 1):
+    counts_epochs = options.get("check_val_every_n_epoch", 1) is not None  # or the interval may span several
+    if counts_epochs and isinstance(interval, int | float) and interval > max(batches, 1):
         raise UserError(f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches only")
     try:
         pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
     except Exception as error:  # MisconfigurationException, ValueError or TypeError, by option
         raise UserError(f"Lightning's Trainer refuses its options: {str(error).splitlines()[0]}") from None
+
+
+def _given(options: dict[str, Any], name: str, default: Any) -> Any:
+    """Return an option; None is Lightning's word for its default."""
+    value = options.get(name)
+    return default if value is None else value
