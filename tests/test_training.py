@@ -185,8 +185,12 @@ def test_a_diverging_loss_stops_the_run_and_says_what_to_do(train_tiny, capfd) -
     assert capfd.readouterr().out.endswith("\n"), "the message would stand behind the progress bar"
 
 
-@pytest.mark.parametrize("method", ["dense", "robust_lowrank"])
-def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(train_tiny, tmp_path: Path, method) -> None:
+@pytest.mark.parametrize(("method", "made_before"), [("dense", False), ("robust_lowrank", True)])
+def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(
+    train_tiny, tmp_path: Path, method: str, made_before: bool
+) -> None:
+    if made_before:
+        (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match=r"step \d+"):
         train_tiny(method, lr=1e30, warmup=0.0)
     assert not (tmp_path / "run").exists()
