@@ -219,7 +219,8 @@ def test_int8_for_this_processor_is_timed_beside_the_dense_graph_in_fp32(
     settings = ExportSettings("cpu", "int8", threads=1, calibration=20, n=20, max_drop=100)
     done = export_model(model, metadata, tmp_path / "a.onnx", settings)
     assert list(done.graphs) == [1, 32]
-    assert set(alternatives(done.choices)) <= done.graphs[1].keys() == done.graphs[32].keys()
+    assert done.graphs[1].keys() == done.graphs[32].keys()
+    assert len(done.graphs[1].keys() - {DENSE_FP32}) >= 2, "as trained and all dense, under whichever names"
     assert all(ratio > 0 for at in done.graphs.values() for ratio in at.values())
     assert done.graphs[1][CHOSEN] == 1
     assert DENSE_FP32 in done.graphs[1]
