@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from image_tree import image_tree
+from make_run import make_run
 
 from zoo.cli import run
 from zoo.errors import UserError
@@ -85,6 +86,19 @@ def test_the_process_exits_with_one_line_and_no_traceback(tmp_path: Path) -> Non
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("zoo: unknown architecture 'resnet19'")
+
+
+def test_a_path_that_cannot_be_written_is_told_with_what_to_look_at(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "folder" / "model.onnx"
+    command = [sys.executable, "-m", "zoo", "export", str(tmp_path / "run"), "--target", "generic", "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"zoo: {output.parent} cannot be read or written: Not a directory; "
+        "look at the path, its permissions and the space on the disk"
+    ]
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture) -> None:

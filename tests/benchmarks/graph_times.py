@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zoo.export.latency import measure
 
-ARCHS = "resnet18,vgg16_bn,mobilenetv2_100,convnext_atto,vit_tiny_patch16_224"
+ARCHS = "resnet18,vgg16_bn,mobilenetv2_100,convnext_tiny,vit_tiny_patch16_224"
 BATCHES = (1, 32)
 
 Files = dict[str, Path]
@@ -23,6 +23,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int, default=2, help="of one operator")
     found.add_argument("--rounds", type=int, default=15, help="turns of each graph")
     found.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
+    found.add_argument("--keep", type=Path, help="folder to keep the graphs in, in one of their architecture")
     found.add_argument("--json", type=Path, help="where the ratios are written")
     return found
 
@@ -39,8 +40,10 @@ def run(
     """
     results: dict[str, dict[str, dict[str, float]]] = {}
     for arch in options.archs.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            results[arch] = _ratios(write(arch, Path(folder)), options)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = options.keep / arch if options.keep else Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            results[arch] = _ratios(write(arch, folder), options)
         for batch, ratios in results[arch].items():
             print(f"{arch}, batch {batch}: {say(ratios)}", flush=True)
         if options.json:  # after each architecture: a run takes hours

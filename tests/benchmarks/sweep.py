@@ -1,6 +1,8 @@
 """No model is slower than dense at any compression: time over that of the dense model, from 20 to 95 %.
 
 Usage: python tests/benchmarks/sweep.py [--archs resnet18,vgg16_bn] [--compressions 0.2,0.5,0.8] [--json OUT.json]
+
+With ``--keep DIR`` the graphs stay, and `zoo bench DIR/*/0.8.onnx --n 0` times all architectures in one run.
 """
 
 from pathlib import Path

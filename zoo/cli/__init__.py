@@ -54,5 +54,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        print(f"zoo: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        what = f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}"
+        print(f"zoo: {what}; look at the path, its permissions and the space on the disk", file=sys.stderr)
         sys.exit(1)
