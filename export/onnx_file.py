@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from zoo import __version__
 from zoo.errors import UserError
 from zoo.export.fold import fold_batch_norm
+from zoo.export.pooling import pool_globally
 from zoo.export.session import INPUT, OUTPUT
 from zoo.files import atomic
 
@@ -54,6 +55,7 @@ def write_onnx(
     """
     folded = _written_out(fold_batch_norm(model, image_shape))
     proto = _trace(folded, image_shape, opset)
+    pool_globally(proto)
     _strip(proto)
     proto.producer_name, proto.producer_version = "zoo", __version__
     onnx.helper.set_model_props(proto, metadata)

@@ -13,6 +13,8 @@ from zoo.cli._parser import Parser
 from zoo.cli.train import DEFAULTS, add_arguments
 from zoo.cost import count_params
 from zoo.errors import UserError
+from zoo.export.exporter import export_model
+from zoo.export.metadata import Metadata
 from zoo.methods import METHODS
 from zoo.run import Run
 from zoo.surgery import Ranks, weight_layers
@@ -96,6 +98,8 @@ def test_a_run_holds_what_the_readme_promises(name: str, train_tiny) -> None:
     assert set(load_file(folder / card.weights.file)) == set(run.trained_model().state_dict())
     assert card.max_condition_number is not None
     assert card.max_condition_number >= 1
+    done = export_model(run.model(), Metadata.of(card), folder / "model.onnx")
+    assert max(done.parity.values()) <= 1e-4
 
 
 @pytest.mark.measured
