@@ -13,7 +13,7 @@ from zoo.export.session import provider_name
 from zoo.files import atomic, cache_folder
 from zoo.provenance import cpu_name
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is measured, or how, changes: older times are then not read."""
 
 

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 from zoo.errors import UserError
 from zoo.export.cache import TimeCache
@@ -18,7 +17,7 @@ from zoo.export.writer import GraphWriter
 ROUNDS, SECONDS = {1: 9, 32: 5}, 0.1
 """Turns of each graph, by batch size: one image decides which is written, 32 show that it is not slower in bulk."""
 CLOSE = 0.1
-"""Where two graphs' times are within this share of each other, all are timed three times: load may turn the verdict."""
+"""Where a graph's time is within this share of the dense one's, all have three times the turns."""
 CHOSEN, TRAINED, PADDED, MERGED = "layer by layer", "as trained", "all padded", "all dense"
 DENSE_FP32 = "all dense, fp32"
 """What less precision is compared with; it is never written."""
@@ -75,7 +74,7 @@ def compare(choices: Choices, write: GraphWriter, target: Target, cache: TimeCac
         found = cache.get(f"{key}, batch {batch}", len(names))
         if found is None:
             with nullcontext() if batch == 1 else suppress(UserError):  # such a batch may not fit in memory
-                found = _measure(files(), target, batch, rounds)
+                found = _measure(files(), target, batch, rounds, names.index(_dense(names)))
                 cache.put(f"{key}, batch {batch}", found)
         if found is not None:
             ratios[batch] = dict(zip(names, found, strict=True))
@@ -88,17 +87,18 @@ def _key(graphs: dict[str, Forms], write: GraphWriter) -> str:
     return "graph " + hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
-def _measure(files: list[Path], target: Target, batch: int, rounds: int) -> list[float]:
-    def ratios() -> list[float]:
+def _measure(files: list[Path], target: Target, batch: int, rounds: int, dense: int) -> list[float]:
+    """Return each graph's time over that of the first, in the fastest turn of each: load can only add."""
+
+    def ratios(rounds: int) -> list[float]:
         times = measure(
             files, device=target.device, threads=target.threads, batches=(batch,), rounds=rounds, seconds=SECONDS
         )
-        return [timing.latency[batch].ratio_to(times[0].latency[batch]) for timing in times]
+        return [timing.latency[batch].fastest_ms / times[0].latency[batch].fastest_ms for timing in times]
 
-    once = ratios()
-    if all(a > (1 + CLOSE) * b for b, a in pairwise(sorted(once))):
-        return once
-    return [median(of_graph) for of_graph in zip(once, ratios(), ratios(), strict=True)]
+    once = ratios(rounds)
+    is_close = any(abs(ratio / once[dense] - 1) < CLOSE for i, ratio in enumerate(once) if i != dense)
+    return ratios(3 * rounds) if is_close else once
 
 
 def fastest(ratios: Ratios) -> str:
@@ -107,7 +107,7 @@ def fastest(ratios: Ratios) -> str:
     Differences within `TIE` count for nothing, and among equals it is the graph that was chosen layer by layer.
     """
     single = ratios[1]
-    dense = MERGED if MERGED in single else CHOSEN  # which is then the dense one, or the only one
+    dense = _dense(single)
     kept = [
         graph
         for graph in (CHOSEN, TRAINED, PADDED, MERGED)
@@ -115,6 +115,10 @@ def fastest(ratios: Ratios) -> str:
     ]
     best = min(kept, key=single.__getitem__)
     return CHOSEN if CHOSEN in kept and single[CHOSEN] <= (1 + TIE) * single[best] else best
+
+
+def _dense(graphs: Collection[str]) -> str:
+    return MERGED if MERGED in graphs else CHOSEN  # which is then the dense one, or the only one
 
 
 def overruled(choices: Choices, graph: str, ratios: Ratios, block: int = 1) -> Choices:

@@ -56,7 +56,7 @@ def in_words(ratios: dict[str, float]) -> str:
 
 
 def _ratios(files: Files, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return each graph's time over that of the first, by batch size and name."""
+    """Return each graph's time over that of the first, in the fastest turn of each, by batch size and name."""
     if not files:
         return {}
     timings = measure(
@@ -69,7 +69,7 @@ def _ratios(files: Files, options: argparse.Namespace) -> dict[str, dict[str, fl
     )
     return {
         str(batch): {
-            name: timing.latency[batch].ratio_to(timings[0].latency[batch])
+            name: timing.latency[batch].fastest_ms / timings[0].latency[batch].fastest_ms
             for name, timing in zip(files, timings, strict=True)
         }
         for batch in BATCHES
