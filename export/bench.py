@@ -38,9 +38,9 @@ class Settings:
     """Threads of one operator on the CPU."""
     batch_size: str = "32"
     """Batches for the throughput, such as 8,32,128; latency is that of batch 1."""
-    rounds: int = 5
+    rounds: int = 30
     """Turns in which the files are timed one after another."""
-    seconds: float = 0.3
+    seconds: float = 0.05
     """Length of a turn, for one file and one batch size."""
     baselines: bool = False
     """Also the dense backbone by PyTorch's exporter alone, in int8, and under torch.compile."""

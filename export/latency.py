@@ -58,11 +58,6 @@ class Latency:
             memory_mb=memory_mb,
         )
 
-    @property
-    def fastest_ms(self) -> float:
-        """The median of the fastest round, in milliseconds: what else the machine does can only add to a time."""
-        return min(self.round_ms)
-
     def ratio_to(self, other: "Latency") -> float:
         """Return this time over the other's, measured right before or after it: the rounds' median."""
         return float(np.median(np.array(self.round_ms) / np.array(other.round_ms)))

@@ -5,6 +5,7 @@ import ctypes
 import io
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +75,7 @@ class OnnxModel:
         path: the file.
         device: where to run; see `resolve_device`.
         threads: of one operator on the CPU; None: `default_threads`.
+        processors: one for each thread but the first, which is the caller's; none: wherever the system puts them.
 
     Attributes:
         metadata: what the file says of itself.
@@ -84,11 +86,13 @@ class OnnxModel:
         UserError: the file is missing, damaged or not ours, or the device does not take it.
     """
 
-    def __init__(self, path: Path, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, device: Device = "auto", threads: int | None = None, processors: Sequence[int] = ()
+    ) -> None:
         self.path = path
         self.device = resolve_device(device)
         self.threads = threads or default_threads()
-        self.session = _open(path, self.device, self.threads)
+        self.session = _open(path, self.device, self.threads, processors)
         self.provider = provider_name(self.device)
         self.metadata = _metadata(path, self.session)
 
@@ -119,7 +123,13 @@ def provider_name(device: Literal["cpu", "cuda"]) -> str:
     return first if isinstance(first, str) else first[0]
 
 
-def open_session(model: Path | bytes, device: Literal["cpu", "cuda"], threads: int, stop_spinning: bool = False) -> Any:
+def open_session(
+    model: Path | bytes,
+    device: Literal["cpu", "cuda"],
+    threads: int,
+    stop_spinning: bool = False,
+    processors: Sequence[int] = (),
+) -> Any:
     """Open a graph in ONNX Runtime; its exceptions are passed on.
 
     Args:
@@ -127,6 +137,7 @@ def open_session(model: Path | bytes, device: Literal["cpu", "cuda"], threads: i
         device: where to run it, or as much of it as the provider takes.
         threads: of one operator on the CPU.
         stop_spinning: threads stop waiting busily when a run ends, for several sessions in one process.
+        processors: see `OnnxModel`.
 
     Raises:
         UserError: it would be run by another provider than the device's.
@@ -137,6 +148,9 @@ def open_session(model: Path | bytes, device: Literal["cpu", "cuda"], threads: i
     options.log_severity_level = 4
     if stop_spinning:
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    if processors:  # ONNX Runtime counts them from 1
+        places = ";".join(str(processor + 1) for processor in processors)
+        options.add_session_config_entry("session.intra_op_thread_affinities", places)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         if device == "cuda":
             ort.preload_dlls()  # finds the libraries that come with PyTorch
@@ -150,11 +164,11 @@ def open_session(model: Path | bytes, device: Literal["cpu", "cuda"], threads: i
     return session
 
 
-def _open(path: Path, device: Literal["cpu", "cuda"], threads: int) -> Any:
+def _open(path: Path, device: Literal["cpu", "cuda"], threads: int, processors: Sequence[int]) -> Any:
     if not path.is_file():
         raise UserError(f"no ONNX file at {path}: write one with `zoo export RUN`")
     try:
-        return open_session(path, device, threads)
+        return open_session(path, device, threads, processors=processors)
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own

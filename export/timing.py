@@ -7,6 +7,7 @@ each is answered by one line of JSON after `MARKER`.
 
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +25,11 @@ MARKER = "@zoo "
 """What an answer begins with: libraries print to standard output as well."""
 FIRST_RUNS = 5
 """Runs before the first timed one of a batch size: memory is planned and kernels are chosen there."""
-WARM_RUNS = 2
+WARM_RUNS = 1
 """Runs before each round: another process has had the caches since the last one."""
-FEWEST = 3
+OPENINGS = 3
+"""Times that a file is opened, to tell how long that takes."""
+FEWEST = 1
 """Timed runs of a round, however slow."""
 
 
@@ -45,11 +48,14 @@ class Timeable(Protocol):
 
 
 class OnnxFile:
-    """An exported file."""
+    """An exported file; on the CPU each of its threads, and this process's, stays on a processor of its own."""
 
     def __init__(self, path: Path, device: Any, threads: int) -> None:
-        self._open = lambda: OnnxModel(path, device, threads)
+        places = _processors(threads) if device == "cpu" else []
+        self._open = lambda: OnnxModel(path, device, threads, places[1:])
         self.model = self._open()
+        if places:
+            os.sched_setaffinity(0, places[:1])
         self.provider = self.model.provider
 
     def runner(self, batch: int) -> Callable[[], Any]:
@@ -64,7 +70,16 @@ class OnnxFile:
 
     def start_times(self) -> list[float]:
         """Open the file a few times more: ONNX Runtime reads it and optimises its graph."""
-        return time_runs(self._open, 0.0)
+        return [time for _ in range(OPENINGS) for time in time_runs(self._open, 0.0)]
+
+
+def _processors(threads: int) -> list[int]:
+    """Return a processor for each thread, the same for every file; none where there are too few or Linux is not.
+
+    They are seldom equally fast on a shared machine, so that a file would be judged by where its threads came to lie.
+    """
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return usable[:threads] if len(usable) >= threads else []
 
 
 def random_images(batch: int, image_shape: tuple[int, int, int]) -> Any:

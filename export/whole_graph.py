@@ -14,7 +14,7 @@ from zoo.export.latency import measure
 from zoo.export.target import Target
 from zoo.export.writer import GraphWriter
 
-ROUNDS, SECONDS = {1: 9, 32: 5}, 0.1
+ROUNDS, SECONDS = {1: 50, 32: 7}, 0.02
 """Turns of each graph, by batch size: one image decides which is written, 32 show that it is not slower in bulk."""
 CLOSE = 0.1
 """Where a graph's time is within this share of the dense one's, all have three times the turns."""
@@ -88,13 +88,11 @@ def _key(graphs: dict[str, Forms], write: GraphWriter) -> str:
 
 
 def _measure(files: list[Path], target: Target, batch: int, rounds: int, dense: int) -> list[float]:
-    """Return each graph's time over that of the first, in the fastest turn of each: load can only add."""
-
     def ratios(rounds: int) -> list[float]:
         times = measure(
             files, device=target.device, threads=target.threads, batches=(batch,), rounds=rounds, seconds=SECONDS
         )
-        return [timing.latency[batch].fastest_ms / times[0].latency[batch].fastest_ms for timing in times]
+        return [timing.latency[batch].ratio_to(times[0].latency[batch]) for timing in times]
 
     once = ratios(rounds)
     is_close = any(abs(ratio / once[dense] - 1) < CLOSE for i, ratio in enumerate(once) if i != dense)

@@ -21,8 +21,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--archs", default=ARCHS, help="timm's names, separated by commas")
     found.add_argument("--size", type=int, default=32, help="height and width of the images")
     found.add_argument("--threads", type=int, default=2, help="of one operator")
-    found.add_argument("--rounds", type=int, default=15, help="turns of each graph")
-    found.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
+    found.add_argument("--rounds", type=int, default=100, help="turns of each graph")
+    found.add_argument("--seconds", type=float, default=0.02, help="length of a turn")
     found.add_argument("--keep", type=Path, help="folder to keep the graphs in, in one of their architecture")
     found.add_argument("--json", type=Path, help="where the ratios are written")
     return found
@@ -56,7 +56,7 @@ def in_words(ratios: dict[str, float]) -> str:
 
 
 def _ratios(files: Files, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return each graph's time over that of the first, in the fastest turn of each, by batch size and name."""
+    """Return each graph's time over that of the first, by batch size and name."""
     if not files:
         return {}
     timings = measure(
@@ -69,7 +69,7 @@ def _ratios(files: Files, options: argparse.Namespace) -> dict[str, dict[str, fl
     )
     return {
         str(batch): {
-            name: timing.latency[batch].fastest_ms / timings[0].latency[batch].fastest_ms
+            name: timing.latency[batch].ratio_to(timings[0].latency[batch])
             for name, timing in zip(files, timings, strict=True)
         }
         for batch in BATCHES
