@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -63,6 +64,19 @@ def test_timing_process(runs: tuple[Run, Run]) -> None:
         process._process.kill()
         with pytest.raises(UserError, match="ended with code -9"):
             process.time(3, 0.01)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two processors and Linux"
+)
+def test_each_thread_of_a_timed_file_has_a_processor_of_its_own(runs: tuple[Run, Run]) -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    with TimingProcess(runs[0].folder / "model.onnx", "cpu", 2) as process:
+        process.time(3, 0.01)
+        pid = process._process.pid
+        assert os.sched_getaffinity(pid) == {usable[0]}
+        threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+        assert any(os.sched_getaffinity(thread) == {usable[1]} for thread in threads)
 
 
 def test_timing_process_tells_what_is_wrong(tmp_path: Path) -> None:
