@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any
@@ -188,8 +189,7 @@ def measure(
         for batch in sorted(batches):  # memory is the most so far
             times: list[list[list[float]]] = [[] for _ in paths]
             for turn in range(rounds):
-                order = range(len(paths)) if turn % 2 == 0 else reversed(range(len(paths)))
-                for i in order:
+                for i in Random(turn).sample(range(len(paths)), len(paths)):  # none has a fixed neighbour
                     times[i].append(processes[i].time(batch, seconds))
             for i, rounds_of_file in enumerate(times):
                 results[i][batch] = Latency.of(batch, rounds_of_file, processes[i].memory_mb)

@@ -27,6 +27,8 @@ FIRST_RUNS = 5
 """Runs before the first timed one of a batch size: memory is planned and kernels are chosen there."""
 WARM_RUNS = 1
 """Runs before each round: another process has had the caches since the last one."""
+IDLE, LONGEST_WAIT = 0.004, 1.0
+"""Seconds in which idle threads hardly compute, and after which they are no longer waited for."""
 OPENINGS = 3
 """Times that a file is opened, to tell how long that takes."""
 FEWEST = 1
@@ -71,6 +73,19 @@ class OnnxFile:
     def start_times(self) -> list[float]:
         """Open the file a few times more: ONNX Runtime reads it and optimises its graph."""
         return [time for _ in range(OPENINGS) for time in time_runs(self._open, 0.0)]
+
+
+def wait_for_threads() -> None:
+    """Return once this process's threads are idle: ONNX Runtime's wait busily for 50 ms and more after a run.
+
+    They would take a processor from the file that is timed next.
+    """
+    end = time.monotonic() + LONGEST_WAIT
+    while time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(IDLE)
+        if time.process_time() - before < IDLE / 4:
+            return
 
 
 def _processors(threads: int) -> list[int]:
@@ -159,6 +174,7 @@ def serve(make: Callable[[], Timeable]) -> None:
                 run()
             with no_collection():
                 times = time_runs(run, seconds)
+            wait_for_threads()
         except Exception as error:  # ONNX Runtime's and PyTorch's exceptions share no base of their own
             _answer({"error": str(error) if isinstance(error, UserError) else failed_run(batch, error)})
             return

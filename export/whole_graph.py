@@ -14,7 +14,7 @@ from zoo.export.latency import measure
 from zoo.export.target import Target
 from zoo.export.writer import GraphWriter
 
-ROUNDS, SECONDS = {1: 50, 32: 7}, 0.02
+ROUNDS, SECONDS = {1: 25, 32: 9}, 0.04
 """Turns of each graph, by batch size: one image decides which is written, 32 show that it is not slower in bulk."""
 CLOSE = 0.1
 """Where a graph's time is within this share of the dense one's, all have three times the turns."""

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def test_each_thread_of_a_timed_file_has_a_processor_of_its_own(runs: tuple[Run,
         assert os.sched_getaffinity(pid) == {usable[0]}
         threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
         assert any(os.sched_getaffinity(thread) == {usable[1]} for thread in threads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processor time of another process")
+def test_threads_are_idle_when_another_file_has_its_turn(runs: tuple[Run, Run]) -> None:
+    """ONNX Runtime's threads wait busily for some 50 ms after a run."""
+    with TimingProcess(runs[0].folder / "model.onnx", "cpu", 2) as process:
+        stat = Path(f"/proc/{process._process.pid}/stat")
+
+        def ticks() -> int:
+            return sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))
+
+        used = []
+        for _ in range(3):
+            process.time(3, 0.01)
+            before = ticks()
+            time.sleep(0.2)
+            used.append(ticks() - before)
+        assert min(used) <= 1  # hundredths of a second
 
 
 def test_timing_process_tells_what_is_wrong(tmp_path: Path) -> None:

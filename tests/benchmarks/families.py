@@ -94,7 +94,7 @@ def ratio(arch: str, threads: int) -> float:
     from zoo.export.latency import measure
 
     files = [GRAPHS / arch / name for name in (DENSE, COMPRESSED)]
-    dense, compressed = measure(files, device="cpu", threads=threads, batches=(1,), rounds=100, seconds=0.02)
+    dense, compressed = measure(files, device="cpu", threads=threads, batches=(1,), rounds=40, seconds=0.05)
     return compressed.latency[1].ratio_to(dense.latency[1])
 
 

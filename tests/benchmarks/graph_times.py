@@ -21,8 +21,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--archs", default=ARCHS, help="timm's names, separated by commas")
     found.add_argument("--size", type=int, default=32, help="height and width of the images")
     found.add_argument("--threads", type=int, default=2, help="of one operator")
-    found.add_argument("--rounds", type=int, default=100, help="turns of each graph")
-    found.add_argument("--seconds", type=float, default=0.02, help="length of a turn")
+    found.add_argument("--rounds", type=int, default=40, help="turns of each graph")
+    found.add_argument("--seconds", type=float, default=0.05, help="length of a turn")
     found.add_argument("--keep", type=Path, help="folder to keep the graphs in, in one of their architecture")
     found.add_argument("--json", type=Path, help="where the ratios are written")
     return found
