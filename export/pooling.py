@@ -20,16 +20,17 @@ def pool_globally(proto: Any) -> None:
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*graph.input, *graph.value_info)}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[Any] = []
+    axes: set[str] = set()
     for node in graph.node:
         is_mean = node.op_type == "ReduceMean" and len(node.input) == 2
         if is_mean and ranks.get(node.input[0]) == 4 and _axes(constants.get(node.input[1])) == MAP_AXES:
             nodes += _pooling(node)
+            axes.add(node.input[1])
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    for name in constants.keys() - used:
+    for name in axes - {name for node in nodes for name in node.input}:
         graph.initializer.remove(constants[name])
 
 

@@ -23,6 +23,7 @@ from zoo.export.estimated_cost import estimated_cost
 from zoo.export.export_report import lines
 from zoo.export.exporter import export_model
 from zoo.export.forms import DENSE, Form, Geometry, Op, candidates, geometry, write_as
+from zoo.export.latency import Latency, Timing
 from zoo.export.measured_cost import MeasuredCost
 from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
@@ -204,6 +205,23 @@ def test_no_graph_is_written_that_any_batch_shows_to_be_slower_than_dense() -> N
     factors = Form("kxk to 1x1", 10)
     choices = {"a": Choice(factors, Form("kxk to 1x1", 9), "faster", {str(factors): 2.0, "dense": 3.0})}
     assert "0.90 of the time all dense, batch 32" in overruled(choices, MERGED, slower)["a"].reason
+
+
+@pytest.mark.parametrize(("ratio", "turns"), [(0.8, [4]), (0.95, [4, 12]), (1.05, [4, 12])])
+def test_a_graph_close_to_the_dense_one_has_three_times_the_turns(
+    ratio: float, turns: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def measure(files: list[Path], *, batches: tuple[int, ...], rounds: int, **options: object) -> list[Timing]:
+        asked.append(rounds)
+        times = [{batches[0]: Latency.of(batches[0], [[time]] * rounds)} for time in (ratio, 1.0)]
+        return [Timing(latency, 0.0) for latency in times]
+
+    monkeypatch.setattr(whole_graph, "measure", measure)
+    found = whole_graph._measure([Path("chosen"), Path("dense")], open_target("cpu", 1), 1, rounds=4, dense=1)
+    assert found == pytest.approx([1.0, 1 / ratio])
+    assert asked == turns
 
 
 def test_int8_for_this_processor_is_timed_beside_the_dense_graph_in_fp32(
