@@ -146,6 +146,22 @@ def test_a_killed_training_resumes_with_what_it_had(train_on_gpu, dying_at, tmp_
     assert (a - b).norm() <= 1e-2 * a.norm()
 
 
+@pytest.mark.parametrize("method", ["dense", "robust_lowrank"])
+def test_a_captured_step_is_the_step(method: str, train_on_gpu) -> None:
+    """The same training but for sums without a fixed order: adversary, moved weights, random starts, statistics."""
+    recipe = {"precision": "32-true", "adversary": "trades", "steps": 2, "awp": 0.005, "lr": 0.01, "momentum": 0.5}
+    plain = train_on_gpu(method, "plain", **recipe)
+    captured = train_on_gpu(method, "captured", cuda_graph=True, **recipe)
+    a, b = (torch.cat([x.detach().flatten() for x in run.model().state_dict().values()]) for run in (plain, captured))
+    assert (a - b).norm() <= 1e-2 * a.norm()
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS.names() if "rank_adaptive" not in name])
+def test_every_method_trains_captured(method: str, train_on_gpu) -> None:
+    run = train_on_gpu(method, adversary="fgsm_rs", epochs=2, ema=0.9, cuda_graph=True)
+    assert all(p.isfinite().all() for p in run.trained_model().parameters())
+
+
 @pytest.mark.slow
 def test_a_compiled_network_trains(train_on_gpu) -> None:
     run = train_on_gpu("robust_lowrank", adversary="trades", steps=2, compile=True, ema=0.9)

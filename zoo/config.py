@@ -67,6 +67,8 @@ class TrainConfig:
     """Share of each label that is spread over all classes."""
     compile: bool = False
     """Compile the network (torch.compile), once for the search and once for the step: minutes, then faster steps."""
+    cuda_graph: bool = False
+    """Capture the training step once as a CUDA graph and replay it (one GPU): small images wait for the host else."""
     precision: Precision = "auto"
     """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,4 +1,4 @@
-"""What follows the shapes of parameters during a training: averages, constraints, DDP's reducer, compiled graphs."""
+"""What follows the shapes of parameters during a training: averages, constraints, DDP's reducer, graphs."""
 
 import sys
 
@@ -31,10 +31,13 @@ def restore_constraints(trainer: pl.Trainer) -> None:
 
 
 def renew(trainer: pl.Trainer) -> None:
-    """Make DDP and compiled graphs look at the parameters again, whose shapes have changed or which are frozen now."""
+    """Make DDP and graphs look at the parameters again, whose shapes have changed or which are frozen now."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy):
         strategy.model = strategy.lightning_module
         strategy.configure_ddp()
+    captured = getattr(trainer.lightning_module, "captured", None)
+    if captured is not None:
+        captured.forget()
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()

@@ -26,6 +26,7 @@ from zoo.layers import applied_once
 from zoo.surgery import Ranks
 from zoo.training.awp import WeightPerturbation
 from zoo.training.build import budget
+from zoo.training.cuda_graph import CapturedStep
 from zoo.training.parts import Parts
 from zoo.training.schedule import learning_rate_factor
 
@@ -64,6 +65,7 @@ class Classifier(pl.LightningModule):
         # In a tuple, or its parameters would be registered a second time.
         self._compiled = (cast(nn.Module, torch.compile(self.model, dynamic=False)),) if config.compile else ()
         self.weight_adversary = WeightPerturbation(self.model, config.awp) if config.awp else None
+        self.captured = CapturedStep(self.model, self.losses, self.on_after_backward) if config.cuda_graph else None
         self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
@@ -124,9 +126,13 @@ class Classifier(pl.LightningModule):
         """Seed dropout and its kin for this step."""
         torch.manual_seed(mixed_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Compute the method's loss and log what it returns."""
-        images, labels = batch
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the method's loss where the adversaries take it, the logits, and further scalars to log.
+
+        Args:
+            images: uint8 (B, C, H, W).
+            labels: (B,).
+        """
         images, threat = to_unit(images), self.config.threat
         adversarial = self.adversary.search(self.network, images, labels, threat)
 
@@ -141,7 +147,12 @@ class Classifier(pl.LightningModule):
 
         if self.weight_adversary is not None:
             self.weight_adversary.perturb(lambda: losses()["loss"])
-        result = losses()
+        return losses()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Compute the loss and log what comes with it."""
+        result = (self.captured or self.losses)(*batch)
+        labels = batch[1]
         loss, logits = result["loss"], result.pop("logits").float()
         self._check_finite(loss)
         accuracy = (logits.argmax(1) == labels).float().mean()

@@ -31,6 +31,8 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_amx_tile_supported()
     )
     precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
+    if config.cuda_graph:
+        _see_that_steps_can_be_captured(config, on_cuda, precision)
     return {
         "max_epochs": config.epochs,
         "accelerator": "gpu" if on_cuda else "cpu",
@@ -43,6 +45,14 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         # Reading the condition numbers waits for a GPU, whose steps are short.
         "log_every_n_steps": 50 if on_cuda else 10,
     } | config.trainer
+
+
+def _see_that_steps_can_be_captured(config: TrainConfig, on_cuda: bool, precision: str) -> None:
+    processes = [config.trainer.get(name, 1) for name in ("devices", "num_nodes")]
+    if not on_cuda or processes != [1, 1]:
+        raise UserError("--cuda-graph true captures the steps of one CUDA device: leave it out, or train on one")
+    if precision == "16-mixed":
+        raise UserError("--cuda-graph true has no gradient scaling, which 16-mixed needs: give --precision bf16-mixed")
 
 
 def see_that_lightning_takes(options: dict[str, Any], batches: int) -> None:

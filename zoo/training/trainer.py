@@ -155,11 +155,13 @@ def _is_first_process() -> bool:
 
 def _refuse_vain_compilation(module: Classifier) -> None:
     schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
-    if module.config.compile and any(schedule.changes_often for schedule in schedules):
+    flags = {"--compile": module.config.compile, "--cuda-graph": module.config.cuda_graph}
+    asked = [flag for flag, value in flags.items() if value]
+    if asked and any(schedule.changes_often for schedule in schedules):
         name = METHODS.name_of(module.method)
         raise UserError(
-            f"--compile true does not go with {name}: its shapes change every few steps, and each change "
-            "compiles anew; leave --compile out"
+            f"{asked[0]} true does not go with {name}: its shapes change every few steps, and each change "
+            f"{'compiles' if module.config.compile else 'captures'} anew; leave {asked[0]} out"
         )
 
 
