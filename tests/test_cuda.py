@@ -156,10 +156,21 @@ def test_a_captured_step_is_the_step(method: str, train_on_gpu) -> None:
     assert (a - b).norm() <= 1e-2 * a.norm()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS.names() if "rank_adaptive" not in name])
+UNCAPTURED = ("csam", "rank_adaptive", "robust_rank_adaptive")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS.names() if name not in UNCAPTURED])
 def test_every_method_trains_captured(method: str, train_on_gpu) -> None:
     run = train_on_gpu(method, adversary="fgsm_rs", epochs=2, ema=0.9, cuda_graph=True)
     assert all(p.isfinite().all() for p in run.trained_model().parameters())
+
+
+@pytest.mark.parametrize("method", UNCAPTURED)
+def test_what_a_graph_cannot_hold_is_refused(method: str, train_on_gpu, tmp_path: Path) -> None:
+    """A transform drawn on the host at each step; shapes that change every few steps."""
+    with pytest.raises(UserError, match=r"leave --cuda-graph out"):
+        train_on_gpu(method, cuda_graph=True)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -113,6 +113,15 @@ def test_compiling_what_changes_every_few_steps_is_refused(train_tiny, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+def test_an_end_that_is_not_validated_is_refused(train_tiny, tmp_path: Path) -> None:
+    """The best validated epoch is what adversarial training keeps."""
+    sparse = {"epochs": 3, "trainer": {"check_val_every_n_epoch": 2}}
+    with pytest.raises(UserError, match=r"the last 1 of 3 would not be validated; give a divisor of 3"):
+        train_tiny(adversary="fgsm_rs", **sparse)
+    assert not (tmp_path / "run").exists()
+    train_tiny(**sparse)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_compiled_step_is_that_of_the_model(train_tiny) -> None:

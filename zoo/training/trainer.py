@@ -121,6 +121,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
     see_that_lightning_takes(trainer_options, len(module.train_indices) // config.batch_size)
+    _see_that_the_end_is_validated(module, trainer_options)
     is_new = False
     if not resume and _is_first_process():
         is_new = not folder.exists() or not any(folder.iterdir())
@@ -162,6 +163,16 @@ def _refuse_vain_compilation(module: Classifier) -> None:
         raise UserError(
             f"{asked[0]} true does not go with {name}: its shapes change every few steps, and each change "
             f"{'compiles' if module.config.compile else 'captures'} anew; leave {asked[0]} out"
+        )
+
+
+def _see_that_the_end_is_validated(module: Classifier, options: dict[str, Any]) -> None:
+    """Adversarial training ends with the best of the epochs that were validated: later ones would be lost."""
+    interval, epochs = options.get("check_val_every_n_epoch") or 1, module.config.epochs
+    if module.is_robust_training and epochs % interval:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch is {interval}: adversarial training keeps its best validated epoch, and "
+            f"the last {epochs % interval} of {epochs} would not be validated; give a divisor of {epochs}"
         )
 
 
