@@ -234,6 +234,16 @@ def test_file_without_its_run(runs: tuple[Run, Run], tmp_path: Path, capsys: pyt
     assert OnnxModel(path, "cpu").logits(images).shape == (2, 10)
 
 
+def test_files_of_one_name_are_told_apart(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    files = [tmp_path / folder / "model.onnx" for folder in ("a", "b")]
+    for file, run in zip(files, runs, strict=True):
+        file.parent.mkdir()
+        shutil.copy(run.folder / "model.onnx", file)
+    cli.run(["bench", *map(str, files), *QUICK, "--n", "0", "--json", str(tmp_path / "out.json")])
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert {"a/model.onnx", "b/model.onnx"} <= {row["name"] for row in rows}
+
+
 def test_file_of_other_weights(runs: tuple[Run, Run], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(runs[0].folder, tmp_path / "copy"))
     card = runs[0].card

@@ -1,6 +1,8 @@
 """Time ONNX files beside their dense backbones and measure their accuracy under attack."""
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     sweeps = _sweeps(words, settings.seed)
     direct = _squares(words, settings.queries, settings.seed) if settings.square else []
     with Console(stderr=True).status("opening") as status:
-        targets = [open_target(path, hub, settings.threads) for path in paths]
+        targets = _told_apart([open_target(path, hub, settings.threads) for path in paths], paths)
         rows = bench(targets, settings, sweeps, status.update, direct)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
@@ -85,6 +87,15 @@ def _squares(words: dict[str, str | None], queries: int, seed: int) -> "list[Swe
 
     chosen = _sweeps(words | {"attacks": "square"}, seed)
     return [Sweep(Square(norm=x.attack.norm, queries=queries, seed=seed), x.eps) for x in chosen]
+
+
+def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
+    """Put the folder's name before names that are not the only one."""
+    names = Counter(target.name for target in targets)
+    return [
+        replace(target, name=f"{path.resolve().parent.name}/{target.name}") if names[target.name] > 1 else target
+        for target, path in zip(targets, paths, strict=True)
+    ]
 
 
 def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":
