@@ -238,7 +238,7 @@ def test_files_of_one_name_are_told_apart(runs: tuple[Run, Run], tmp_path: Path)
     files = [tmp_path / folder / "model.onnx" for folder in ("a", "b")]
     for file, run in zip(files, runs, strict=True):
         file.parent.mkdir()
-        shutil.copy(run.folder / "model.onnx", file)
+        shutil.copy(open_target(run.folder).path, file)
     cli.run(["bench", *map(str, files), *QUICK, "--n", "0", "--json", str(tmp_path / "out.json")])
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert {"a/model.onnx", "b/model.onnx"} <= {row["name"] for row in rows}
