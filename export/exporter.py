@@ -114,8 +114,9 @@ def export_model(
 def _check_finite(model: nn.Module) -> None:
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
+        more = f" (and {len(broken) - 1} more)" if broken[1:] else ""
         raise UserError(
-            f"{len(broken)} tensors of the model hold values that are no finite numbers, such as {broken[0]}: its "
+            f"{broken[0]} holds values that are no finite numbers{more}: its "
             "training has diverged; train again, perhaps with a smaller --lr"
         )
 
