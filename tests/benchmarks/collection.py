@@ -61,10 +61,12 @@ def seconds_per_step(config: TrainConfig, parts: Parts) -> float:
 
 
 def epochs_within(config: TrainConfig, seconds: float, per_step: float) -> int:
-    """Return how many epochs fit, at least one and at most the recipe's."""
+    """Return how many epochs fit, at most the recipe's and at least one, the last of them validated."""
     images = len(open_config_data(config).source(train=True).labels) * (1 - config.val_fraction)
     steps = max(1, int(images) // config.batch_size)
-    return max(1, min(config.epochs, int(seconds / (OVERHEAD * steps * per_step))))
+    interval = int(config.trainer.get("check_val_every_n_epoch", 1))
+    fit = min(config.epochs, int(seconds / (OVERHEAD * steps * per_step)))
+    return max(interval, fit - fit % interval)
 
 
 def main() -> None:
