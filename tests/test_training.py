@@ -119,7 +119,8 @@ def test_an_end_that_is_not_validated_is_refused(train_tiny, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"the last 1 of 3 would not be validated; give a divisor of 3"):
         train_tiny(adversary="fgsm_rs", **sparse)
     assert not (tmp_path / "run").exists()
-    train_tiny(**sparse)
+    train_tiny(**sparse)  # keeps its last weights
+    train_tiny(name="unvalidated", adversary="fgsm_rs", val_fraction=0.0, **sparse)
 
 
 @pytest.mark.slow

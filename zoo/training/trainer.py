@@ -169,7 +169,7 @@ def _refuse_vain_compilation(module: Classifier) -> None:
 def _see_that_the_end_is_validated(module: Classifier, options: dict[str, Any]) -> None:
     """Adversarial training ends with the best of the epochs that were validated: later ones would be lost."""
     interval, epochs = options.get("check_val_every_n_epoch") or 1, module.config.epochs
-    if module.is_robust_training and epochs % interval:
+    if module.is_robust_training and len(module.val_indices) and epochs % interval:
         raise UserError(
             f"trainer.check_val_every_n_epoch is {interval}: adversarial training keeps its best validated epoch, and "
             f"the last {epochs % interval} of {epochs} would not be validated; give a divisor of {epochs}"
