@@ -293,9 +293,7 @@ def _as_computed(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def flow_scales(layers: Sequence[Factorized]) -> tuple[Tensor, ...]:
     """Return `Factorized.flow_scale` of each of several layers on one device."""
-    scales = list(torch._foreach_norm([layer.S for layer in layers]))
-    torch._foreach_pow_(scales, 2)
-    torch._foreach_clamp_min_(scales, TINY)
-    torch._foreach_reciprocal_(scales)
+    scales = torch._foreach_pow(torch._foreach_norm([layer.S for layer in layers]), -2)
+    torch._foreach_clamp_max_(scales, 1 / TINY)
     torch._foreach_mul_(scales, [float(layer.rank) for layer in layers])
     return tuple(scales)

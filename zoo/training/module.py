@@ -139,15 +139,15 @@ class Classifier(pl.LightningModule):
         def objective(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return self.adversary.loss(model, images, adversarial, labels, threat)
 
-        def taken() -> dict[str, Tensor]:
+        def present() -> dict[str, Tensor]:
             with single_values_refused(), applied_once(self.model):
                 result = self.method.loss(self.network, images, labels, objective)
             added = self.parts.regularizer.penalty(self.model, images, labels)
             return result | added | {"loss": result["loss"] + added.get("penalty", 0.0)}
 
         if self.weight_adversary is not None:
-            self.weight_adversary.perturb(lambda: taken()["loss"])
-        return taken()
+            self.weight_adversary.perturb(lambda: present()["loss"])
+        return present()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the loss and log what comes with it."""
