@@ -70,6 +70,26 @@ def test_square_breaks_a_linear_classifier_without_gradients(linear):
     assert robust[needed > eps].all()
 
 
+def test_square_goes_by_rounded_estimates(linear, monkeypatch):
+    """Half precision has the ten bits of TF32."""
+    model, images, labels = linear
+    needed = exact_radius(model, images, labels, "Linf")
+    eps = needed.median().item()
+    monkeypatch.setattr(Victim, "estimate", lambda victim, x: victim.logits(x).half().float())
+    robust = Square(queries=1500)(model, images, labels, [eps]).robust[0]
+    assert not (robust & (needed < 0.95 * eps)).any()
+    assert robust[needed > eps].all()
+
+
+def test_an_image_leaves_square_by_exact_logits_only(linear, monkeypatch):
+    """Estimates that call each image fallen keep none from being searched to the end."""
+    model, images, labels = linear
+    seen: list[int] = []
+    monkeypatch.setattr(Victim, "estimate", lambda victim, x: -victim.logits(x))
+    assert Square(queries=20)(model, images, labels, [1e-6], tick=seen.append).robust.all()
+    assert sum(seen) >= 20 * len(images)
+
+
 def test_square_in_l2_comes_near(linear):
     model, images, labels = linear
     needed = exact_radius(model, images, labels, "L2")

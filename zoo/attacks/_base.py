@@ -93,8 +93,8 @@ class Attack(ABC):
             eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
             batch_size: images that the model gets at once.
             tick: told after each batch how many images the model has seen; see `passes`.
-            gradients: ``bf16`` computes gradients under autocast, faster where the hardware has it; verdicts
-                are taken in fp32 either way.
+            gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster where the
+                hardware has them; verdicts are taken in fp32 either way.
 
         Raises:
             UserError: images, labels or an eps out of range; a model in training mode, that returns NaN, or

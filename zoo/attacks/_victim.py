@@ -13,7 +13,7 @@ Loss = Callable[..., Tensor]
 """Logits (B, K), labels and further tensors of one row per image, to one number each (B,) that an attack raises."""
 
 Gradients = Literal["fp32", "bf16"]
-"""How gradients are computed: in fp32, or under bf16 autocast."""
+"""How searches compute: in fp32, or gradients under bf16 autocast and queries without gradients in TF32."""
 
 
 @contextmanager
@@ -22,12 +22,19 @@ def fp32(device: torch.device) -> Iterator[None]:
 
     Gradients work inside `torch.inference_mode` too, for tensors made in this context.
     """
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    with _tf32(allowed=False), torch.inference_mode(False), torch.enable_grad():
+        with torch.autocast(device.type, enabled=False):
             yield
+
+
+@contextmanager
+def _tf32(*, allowed: bool) -> Iterator[None]:
+    """Allow or forbid a GPU to round the operands of products and convolutions to ten bits; a CPU never does."""
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
@@ -40,8 +47,8 @@ class Victim:
         model: in eval mode; takes images in [0, 1], returns logits.
         batch_size: images that the model gets at once.
         tick: told after each batch how many images the model has seen.
-        gradients: how gradients are computed, fp32 or bf16 autocast. Verdicts are taken in fp32 either way, so
-            bf16 can miss an adversarial image and never invents one.
+        gradients: how searches compute, see `Gradients`. Verdicts are taken in fp32 either way, so a rounded
+            search can miss an adversarial image and never invents one.
     """
 
     def __init__(
@@ -74,6 +81,13 @@ class Victim:
         if nan:
             raise UserError(f"the model's logits are NaN for {nan} of {len(images)} images")
         return logits
+
+    def estimate(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) that a search without gradients may go by; a verdict needs `logits`."""
+        if self.gradients == "fp32":
+            return self.logits(images)
+        with _tf32(allowed=True):
+            return self.logits(images)
 
     def right(self, images: Tensor, labels: Tensor) -> Tensor:
         """Say by a forward pass which images are classified rightly: (B, C, H, W) and (B,) to bool (B,), B >= 1.

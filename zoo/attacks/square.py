@@ -43,17 +43,19 @@ class Square(Attack):
     def _search(self, victim: Victim, images: Tensor, labels: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """Keep each proposal that raises the margin; an image that falls leaves the batch."""
         x = (stripes if self.norm == "Linf" else tiles)(images, eps, generator)
-        value = margin(victim.logits(x), labels)
+        value = margin(victim.estimate(x), labels)
         found, rows = x.clone(), torch.arange(len(images), device=images.device)
         for query in range(self.queries):
             gone = value > 0
             if bool(gone.any()):
+                value[gone] = margin(victim.logits(x[gone]), labels[gone])  # the estimate may be wrong
+                gone = value > 0
                 found[rows[gone]] = x[gone]
                 rows, x, value, images, labels = (t[~gone] for t in (rows, x, value, images, labels))
             if not len(rows):
                 return found
             proposed = self._propose(query, x, images, eps, generator)
-            margins = margin(victim.logits(proposed), labels)
+            margins = margin(victim.estimate(proposed), labels)
             better = margins > value
             x = torch.where(column(better), proposed, x)
             value = torch.where(better, margins, value)

@@ -112,7 +112,7 @@ def _add_arguments(parser: Parser) -> None:
         "--gradients",
         type=Literal["fp32", "bf16"],
         default="fp32",
-        help="Precision of the attacks' gradients; verdicts are always taken in fp32.",
+        help="Precision of the attacks' gradients (with bf16, Square queries in TF32); verdicts are always fp32.",
     )
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute.")
     add(
