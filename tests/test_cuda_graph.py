@@ -1,13 +1,18 @@
-"""A captured step: on a CPU with a capture that calls the function again (tests/test_cuda.py captures on a GPU)."""
+"""Captured steps and constraints: on a CPU by calling functions again (tests/test_cuda.py captures on a GPU)."""
+
+from functools import partial
 
 import pytest
 import torch
+from test_callbacks import UsersModule, Watch, fit
 from torch import nn
 
+from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
+from zoo.cuda_graph import Replays
 from zoo.errors import UserError
 from zoo.layers import FactorizedLinear
 from zoo.training.awp import WeightPerturbation
-from zoo.training.cuda_graph import CapturedStep
+from zoo.training.captured_step import CapturedStep
 
 
 def called_again(run):
@@ -22,6 +27,22 @@ def called_again(run):
             held.copy_(value)
 
     return (results, leaves, gradients), replay
+
+
+def tensors_of(result):
+    return [result] if isinstance(result, torch.Tensor) else [x for part in result for x in tensors_of(part)]
+
+
+def computed_again(run):
+    """Stand in for a CUDA graph of a function: a replay writes the tensors that the capture returned."""
+    run()
+    result = run()
+
+    def replay() -> None:
+        for held, value in zip(tensors_of(result), tensors_of(run()), strict=True):
+            held.copy_(value)
+
+    return result, replay
 
 
 class Trainee:
@@ -104,6 +125,50 @@ def test_captured_anew_where_shapes_or_tensors_change() -> None:
     captured.step.forget()
     captured.train(1, batch=8)
     assert captured.captures == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "captures"),
+    [
+        ({"lr": 0.1, "momentum": 0.9}, 5),  # two of gradients, with momenta and before there are any
+        ({"lr": 0.1, "momentum": 0.9, "nesterov": True}, 4),
+        ({"optimizer": "adam", "lr": 0.01}, 4),
+        ({"lr": 3.0}, 5),  # steps too long for one pass of Cholesky-QR
+    ],
+)
+def test_replayed_constraints_are_the_constraints(options, captures, monkeypatch) -> None:
+    """Same weights, bit for bit, and each function captured once for all its steps."""
+    monkeypatch.setattr("zoo.callbacks._step_hook.Replays", partial(Replays, computed_again))
+    weights = []
+    for captured in (None, True):
+        torch.manual_seed(0)
+        module, watch = UsersModule(**options), Watch()
+        module.captured = captured
+        constraints = [OrthonormalRetraction(), SpectrumClamp(0.1)]
+        trainer = fit(module, [*constraints, watch], steps=6)
+        assert max(watch.orthonormality) <= 1e-5
+        assert max(watch.condition) <= 1.1
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    assert trainer.global_step == 6
+    torch.testing.assert_close(weights[1], weights[0], atol=0, rtol=0)
+    layers = len(module.net) - 2
+    assert sum(len(constraint.run._entries) for constraint in constraints) <= captures * layers
+
+
+def test_what_a_replay_is_given_stays_as_it_is() -> None:
+    """A function may write to its copies; other shapes and constants are captured anew."""
+
+    def doubled(xs: list[torch.Tensor], factor: float) -> list[torch.Tensor]:
+        return [x.mul_(factor) for x in xs]
+
+    replays = Replays(computed_again)
+    for sizes, factor in (((2, 3), 2.0), ((2, 3), 2.0), ((2, 4), 2.0), ((2, 3), 5.0), ((2, 3), 2.0)):
+        xs = [torch.rand(size) for size in sizes]
+        before = [x.clone() for x in xs]
+        found = replays(doubled, xs, factor)
+        torch.testing.assert_close(xs, before, atol=0, rtol=0)
+        torch.testing.assert_close(found, [factor * x for x in xs])
+    assert len(replays._entries) == 3
 
 
 def test_captured_steps_need_a_gpu(train_tiny) -> None:

@@ -67,7 +67,7 @@ class Factorized(nn.Module, ABC):
     @torch.no_grad()
     def flow_scale(self) -> Tensor:
         """Return r / ||S||_F^2, the scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold."""
-        return flow_scales([self])[0]
+        return flow_scales([self.S])[0]
 
     @property
     def weight(self) -> Tensor:
@@ -291,9 +291,9 @@ def _as_computed(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def flow_scales(layers: Sequence[Factorized]) -> tuple[Tensor, ...]:
-    """Return `Factorized.flow_scale` of each of several layers on one device."""
-    scales = torch._foreach_pow(torch._foreach_norm([layer.S for layer in layers]), -2)
+def flow_scales(cores: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return `Factorized.flow_scale` of each of several layers on one device, from their S."""
+    scales = torch._foreach_pow(torch._foreach_norm(list(cores)), -2)
     torch._foreach_clamp_max_(scales, 1 / TINY)
-    torch._foreach_mul_(scales, [float(layer.rank) for layer in layers])
+    torch._foreach_mul_(scales, [float(len(core)) for core in cores])
     return tuple(scales)

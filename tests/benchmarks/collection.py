@@ -47,16 +47,22 @@ class Pace(pl.Callback):
             self.seconds, self.begun = (time.perf_counter() - self.begun) / TIMED, time.perf_counter()
 
 
-def seconds_per_step(config: TrainConfig, parts: Parts) -> float:
-    """Train a model that is thrown away for a few steps, and return what one takes once everything is warm."""
-    data, pace = open_config_data(config), Pace()
+def few_steps(config: TrainConfig, parts: Parts, callbacks: list[pl.Callback], steps: int) -> None:
+    """Train a model that is thrown away for a few steps."""
+    data = open_config_data(config)
     model = with_normalization(starting_model(config, parts.method, data), data.mean, data.std)
-    options = lightning_options(config) | {"max_epochs": -1, "max_steps": WARM + TIMED, "limit_val_batches": 0}
+    options = lightning_options(config) | {"max_epochs": -1, "max_steps": steps, "limit_val_batches": 0}
     silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quieten()
-    pl.Trainer(**options | silent, callbacks=[pace]).fit(
+    pl.Trainer(**options | silent, callbacks=callbacks).fit(
         Classifier(model, parts, data, data.source(train=True), config)
     )
+
+
+def seconds_per_step(config: TrainConfig, parts: Parts) -> float:
+    """Return what a step takes once everything is warm."""
+    pace = Pace()
+    few_steps(config, parts, [pace], WARM + TIMED)
     return pace.seconds
 
 

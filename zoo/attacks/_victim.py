@@ -22,9 +22,9 @@ def fp32(device: torch.device) -> Iterator[None]:
 
     Gradients work inside `torch.inference_mode` too, for tensors made in this context.
     """
-    with _tf32(allowed=False), torch.inference_mode(False), torch.enable_grad():
-        with torch.autocast(device.type, enabled=False):
-            yield
+    plain = torch.autocast(device.type, enabled=False)
+    with _tf32(allowed=False), torch.inference_mode(False), torch.enable_grad(), plain:
+        yield
 
 
 @contextmanager

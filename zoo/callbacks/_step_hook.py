@@ -1,7 +1,8 @@
 """Run a callback's constraint after each real optimizer step."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from zoo.cuda_graph import Replays, called
 from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
 
@@ -23,6 +25,7 @@ class StepHook(Callback):
 
     def __init__(self) -> None:
         self.layers: list[Factorized] = []
+        self.run: Callable[..., Any] = called
         self._handles: list[RemovableHandle] = []
 
     @abstractmethod
@@ -32,6 +35,7 @@ class StepHook(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
+        self.run = Replays() if getattr(pl_module, "captured", None) is not None else called
         self.restore(None)
 
         def after_step(optimizer: Optimizer, args: object, kwargs: object) -> None:

@@ -1,16 +1,24 @@
 """Keep the factors U and V orthonormal while they train."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook, batches
 from zoo.layers import flow_scales
 from zoo.linalg.padded import blocks, padded
-from zoo.linalg.stiefel import ORTHONORMAL, full_precision, orthonormality_error, retract_each, tangent_
+from zoo.linalg.stiefel import (
+    ORTHONORMAL,
+    cholesky_qr,
+    full_precision,
+    orthonormality_error,
+    retract_each,
+    tangent_,
+)
 
 MOMENTA = ("momentum_buffer", "exp_avg")
 """Optimizer state that is a direction, and so must be tangent (SGD; Adam and its kin)."""
@@ -33,19 +41,31 @@ class OrthonormalRetraction(StepHook):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Turn the gradients of U and V into the directions of the manifold's gradient flow; keep momenta tangent."""
-        groups = {p: group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
-        layers = [layer for layer in self.layers if layer.U in groups or layer.V in groups]
-        if not layers:
-            return
-        with full_precision(layers[0].S.device):
-            scales = dict(zip(layers, flow_scales(layers), strict=True))
-            factors = [(x, scales[layer]) for layer in layers for x in (layer.U, layer.V) if x in groups]
-            for x, scale in factors:
-                assert x.grad is not None
-                x.grad.mul_(scale)
-            for group in optimizer.param_groups:
-                of_group = [x for x, _ in factors if groups[x] is group]
-                _make_tangent(of_group, optimizer.state, group, bool(trainer.gradient_clip_val))
+        for group in optimizer.param_groups:
+            trained = {p for p in group["params"] if p.grad is not None}
+            factors = [(x, layer.S) for layer in self.layers for x in (layer.U, layer.V) if x in trained]
+            if factors:
+                with full_precision(factors[0][0].device):
+                    self._project(factors, optimizer.state, group, bool(trainer.gradient_clip_val))
+
+    def _project(
+        self, factors: Sequence[tuple[Tensor, Tensor]], states: dict[Any, Any], group: dict[str, Any], clipped: bool
+    ) -> None:
+        """Scale the gradients of factors in one parameter group, and make them and their momenta tangent."""
+        xs, cores = [x.detach() for x, _ in factors], [core.detach() for _, core in factors]
+        gradients = [x.grad for x, _ in factors if x.grad is not None]
+        momenta = [[states[x][name] for name in MOMENTA if states[x].get(name) is not None] for x, _ in factors]
+        if all(momenta) and "momentum" in group and not group["nesterov"] and not clipped:
+            # SGD adds them before it steps: projecting the sum does for both, unless the trainer clips in between.
+            first = [of_factor[0] for of_factor in momenta]
+            directions = self.run(_flow_beside, xs, cores, gradients, first, float(group["momentum"]))
+        else:
+            directions = self.run(_flow, xs, cores, gradients)
+            for x, of_factor in zip(xs, momenta, strict=True):
+                for direction in of_factor:
+                    tangent_(x, direction)
+        if directions is not gradients:
+            torch._foreach_copy_(gradients, directions)
 
     def restore(self, optimizer: Optimizer | None) -> None:
         """Retract every factor; before training only where one is not orthonormal yet."""
@@ -54,25 +74,40 @@ class OrthonormalRetraction(StepHook):
             with full_precision(factors[0].device):
                 if optimizer is None and all(orthonormality_error(x) <= ORTHONORMAL for x in factors):
                     continue
-                q, r = retract_each(factors)
                 cores = [layer.S.data for layer in layers]
-                absorbed = blocks(r[0::2] @ padded(cores, 0.0) @ r[1::2].mT, [layer.rank for layer in layers])
+                q, absorbed, near = self.run(_one_pass, factors, cores)
+                if not bool(near.all()):
+                    q, r = retract_each(factors)
+                    absorbed = _absorbed(r, cores)
                 torch._foreach_copy_([*factors, *cores], [*q, *absorbed])
 
 
-def _make_tangent(xs: list[nn.Parameter], states: dict[Any, Any], group: dict[str, Any], clipped: bool) -> None:
-    """Project the gradients and momenta of factors in one parameter group to the tangent spaces at the factors."""
-    gradients = [x.grad for x in xs if x.grad is not None]
-    momenta = [[states[x][name] for name in MOMENTA if states[x].get(name) is not None] for x in xs]
-    if xs and all(momenta) and "momentum" in group and not group["nesterov"] and not clipped:
-        # SGD adds them before it steps: projecting the sum does for both. tangent(g + m) - m + m is tangent,
-        # unless the trainer clips the gradient in between.
-        first = [of_factor[0] for of_factor in momenta]
-        torch._foreach_add_(gradients, first, alpha=group["momentum"])
-        for x, gradient in zip(xs, gradients, strict=True):
-            tangent_(x, gradient)
-        torch._foreach_sub_(gradients, first, alpha=group["momentum"])
-        return
-    for x, gradient, of_factor in zip(xs, gradients, momenta, strict=True):
-        for direction in (gradient, *of_factor):
-            tangent_(x, direction)
+def _one_pass(factors: list[Tensor], cores: list[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Return Q of U, V, U, V, ..., the cores R_u S R_v^T, and for which factors one pass of Cholesky-QR is enough."""
+    q, r, near = cholesky_qr(factors)
+    return q, _absorbed(r, cores), near
+
+
+def _absorbed(r: Tensor, cores: list[Tensor]) -> list[Tensor]:
+    products = r[0::2] @ padded(cores, 0.0) @ r[1::2].mT
+    return [core.contiguous() for core in blocks(products, [len(core) for core in cores])]
+
+
+def _flow(xs: list[Tensor], cores: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+    """Make gradients at factors X the manifold's gradient flow, in place: (I - X X^T) G r / ||S||_F^2."""
+    for x, gradient, scale in zip(xs, gradients, flow_scales(cores), strict=True):
+        tangent_(x, gradient.mul_(scale))
+    return gradients
+
+
+def _flow_beside(
+    xs: list[Tensor], cores: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], share: float
+) -> list[Tensor]:
+    """Do the same with G + share M, and take share M off again, for momenta M that need not be tangent."""
+    for gradient, scale in zip(gradients, flow_scales(cores), strict=True):
+        gradient.mul_(scale)
+    torch._foreach_add_(gradients, momenta, alpha=share)
+    for x, gradient in zip(xs, gradients, strict=True):
+        tangent_(x, gradient)
+    torch._foreach_sub_(gradients, momenta, alpha=share)
+    return gradients

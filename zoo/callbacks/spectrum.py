@@ -46,7 +46,7 @@ class SpectrumClamp(StepHook):
             with full_precision(cores[0].device):
                 if optimizer is None and self._bounded(cores):
                     continue
-                clamped, condition_numbers = clamp_each(cores, self.tau)
+                clamped, condition_numbers = clamp_each(cores, self.tau, self.run)
                 torch._foreach_copy_(cores, clamped)
                 largest.append(condition_numbers.max())
         if largest:  # kept where the layers are: reading it would wait for the device at every step

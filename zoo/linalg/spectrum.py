@@ -1,10 +1,12 @@
 """Singular values: condition numbers, and the projection that bounds them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from zoo.cuda_graph import called
 from zoo.linalg.padded import blocks, padded
 
 WELL_CONDITIONED = 0.1
@@ -55,12 +57,32 @@ def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         torch.linalg.LinAlgError: an entry is infinite or undefined.
     """
+    scaled, scale, gram = _scaled_gram(s)
+    squared, q = torch.linalg.eigh(gram)
+    if bool(_accurate(squared)):
+        return _from_eigenvectors(scaled, scale, squared, q)
+    return _by_svd(s)
+
+
+def _scaled_gram(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return A = S / c, its scale c, and A^T A."""
     scale = s.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(s.dtype).tiny)
     scaled = s / scale
-    squared, q = torch.linalg.eigh(scaled.mT @ scaled)
-    if bool((squared[..., 0] > WELL_CONDITIONED * squared[..., -1]).all()):
-        values = squared.sqrt()
-        return (scaled @ q) / values.unsqueeze(-2), values * scale.squeeze(-1), q.mT
+    return scaled, scale, scaled.mT @ scaled
+
+
+def _accurate(squared: Tensor) -> Tensor:
+    """Say whether eigenvectors are good enough for all matrices with these ascending eigenvalues of S^T S."""
+    return (squared[..., 0] > WELL_CONDITIONED * squared[..., -1]).all()
+
+
+def _from_eigenvectors(scaled: Tensor, scale: Tensor, squared: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the SVD of S = c A from the eigenvalues and eigenvectors of A^T A."""
+    values = squared.sqrt()
+    return (scaled @ q) / values.unsqueeze(-2), values * scale.squeeze(-1), q.mT
+
+
+def _by_svd(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not bool(s.isfinite().all()):  # CUDA's SVD would return something
         raise torch.linalg.LinAlgError("a matrix has infinite or undefined entries")  # type: ignore[attr-defined]
     return torch.linalg.svd(s)
@@ -87,24 +109,51 @@ def clamp_spectrum(s: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     return (left * values.unsqueeze(-2)) @ right, values
 
 
-def clamp_each(matrices: Sequence[Tensor], tau: float) -> tuple[list[Tensor], Tensor]:
+def clamp_each(matrices: Sequence[Tensor], tau: float, run: Callable[..., Any] = called) -> tuple[list[Tensor], Tensor]:
     """Clamp the spectra of several square matrices, whatever their sizes, in one batch: see `clamp_spectrum`.
 
     Args:
         matrices: B of them, on one device.
         tau: >= 0.
+        run: calls what does not wait for the device (see `zoo.cuda_graph.Replays`).
 
     Returns:
         The clamped matrices and their condition numbers (B,).
     """
-    sizes = torch.tensor([float(len(matrix)) for matrix in matrices]).to(matrices[0])
+    sizes = tuple(len(matrix) for matrix in matrices)
+    batch, between, scaled, scale, gram = run(_batched, list(matrices))
+    squared, q = torch.linalg.eigh(gram)
+    clamped, condition_numbers, accurate = run(_clamped, [scaled, scale, squared, q], [between], sizes, tau)
+    if not bool(accurate):
+        clamped, condition_numbers = _rebuilt(_by_svd(batch), between, sizes, tau)
+    return clamped, condition_numbers
+
+
+def _batched(matrices: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return matrices as one batch, what each is padded with, and what `_scaled_gram` returns of the batch."""
     # Smaller ones are padded with a multiple of I that lies between their own singular values.
-    between = torch.stack(torch._foreach_norm(list(matrices))) / sizes.sqrt()
-    left, values, right = svd_square(padded(matrices, between))
-    mean = (values.sum(-1) - (values.shape[-1] - sizes) * between) / sizes
+    roots = [1 / len(matrix) ** 0.5 for matrix in matrices]
+    between = torch.stack(torch._foreach_mul(torch._foreach_norm(matrices), roots))
+    batch = padded(matrices, between)
+    return batch, between, *_scaled_gram(batch)
+
+
+def _clamped(
+    decomposed: list[Tensor], between: list[Tensor], sizes: tuple[int, ...], tau: float
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return the clamped matrices, their condition numbers, and whether eigenvectors were good enough for them."""
+    return *_rebuilt(_from_eigenvectors(*decomposed), between[0], sizes, tau), _accurate(decomposed[2])
+
+
+def _rebuilt(
+    svd: tuple[Tensor, Tensor, Tensor], between: Tensor, sizes: tuple[int, ...], tau: float
+) -> tuple[list[Tensor], Tensor]:
+    left, values, right = svd
+    size = torch.cat([values.new_full((1,), float(n)) for n in sizes])  # made on the device
+    mean = (values.sum(-1) - (values.shape[-1] - size) * between) / size
     values = _clipped(values, mean, tau)
-    clamped = (left * values.unsqueeze(-2)) @ right
-    return blocks(clamped, [len(matrix) for matrix in matrices]), condition_number(values)
+    clamped = blocks((left * values.unsqueeze(-2)) @ right, sizes)
+    return [matrix.contiguous() for matrix in clamped], condition_number(values)
 
 
 def _clipped(values: Tensor, mean: Tensor, tau: float) -> Tensor:

@@ -62,8 +62,7 @@ def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Return the QR retractions of several matrices, whatever their rows and columns.
 
     One pass of Cholesky-QR where ||X^T X - I||_F <= 1/2: every singular value of X then lies in [0.7, 1.23]
-    and the pass is accurate to a few roundings. Other matrices get Householder QR. All r x r algebra is one
-    batch, since on small matrices calls cost more than arithmetic.
+    and the pass is accurate to a few roundings. Other matrices get Householder QR.
 
     Args:
         xs: B of them, shapes (n, r), n >= r, full column rank; on one device.
@@ -72,17 +71,26 @@ def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         Each Q (n, r), and R (B, r, r), upper triangular with positive diagonals; r is the largest one, and the
         rest of a smaller R is the identity.
     """
-    sizes = [x.shape[1] for x in xs]
+    q, triangle, near = cholesky_qr(xs)
+    if bool(near.all()):
+        return q, triangle
+    triangles = blocks(triangle, [x.shape[1] for x in xs])
+    pairs = [(q[i], triangles[i]) if near[i] else householder_qr(x) for i, x in enumerate(xs)]
+    return [q for q, _ in pairs], padded([r for _, r in pairs], 1.0)
+
+
+def cholesky_qr(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return Q and R as `retract_each`, by one pass of Cholesky-QR, and which of the B matrices are near enough for it.
+
+    All r x r algebra is one batch, since on small matrices calls cost more than arithmetic; nothing waits for a GPU.
+    """
     gram = padded([x.T @ x for x in xs], 1.0)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     near = (gram - eye).square().sum((-2, -1)) <= NEAR**2
     triangle = torch.linalg.cholesky_ex(gram)[0].mT
-    inverse = blocks(torch.linalg.solve_triangular(triangle, eye, upper=True), sizes)
-    if bool(near.all()):
-        return [x @ factor for x, factor in zip(xs, inverse, strict=True)], triangle
-    triangles = blocks(triangle, sizes)
-    pairs = [(x @ inverse[i], triangles[i]) if near[i] else householder_qr(x) for i, x in enumerate(xs)]
-    return [q for q, _ in pairs], padded([r for _, r in pairs], 1.0)
+    inverse = torch.linalg.solve_triangular(triangle, eye, upper=True)
+    factors = blocks(inverse, [x.shape[1] for x in xs])
+    return [x @ factor for x, factor in zip(xs, factors, strict=True)], triangle, near
 
 
 def tangent(x: Tensor, d: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from zoo.layers import applied_once
 from zoo.surgery import Ranks
 from zoo.training.awp import WeightPerturbation
 from zoo.training.build import budget
-from zoo.training.cuda_graph import CapturedStep
+from zoo.training.captured_step import CapturedStep
 from zoo.training.parts import Parts
 from zoo.training.schedule import learning_rate_factor
 

@@ -1,49 +1,18 @@
-"""Capture a training step as a CUDA graph and replay it: one launch in place of thousands.
+"""Capture a training step's losses and gradients as a CUDA graph and replay it: one launch in place of thousands.
 
 At 32 x 32 pixels a GPU computes faster than its host launches operators, the more so where layers are factorized.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import UserError
+from zoo.cuda_graph import Capture, captured
 
-T = TypeVar("T")
 Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """Images and labels to ``loss``, a differentiable scalar, and further tensors."""
-Capture = Callable[[Callable[[], T]], tuple[T, Callable[[], None]]]
-"""A function without arguments to what it returns, and what computes that anew in the same memory."""
-WARM_RUNS = 3
-"""Runs before the capture, in which libraries choose kernels and take their workspace."""
-
-
-def captured(run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-    """Run a function a few times on a stream of its own, then capture it.
-
-    Returns:
-        What the capture returned, whose memory each replay writes, and the replay.
-
-    Raises:
-        UserError: something inside waits for the device, or copies between it and the host.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_RUNS):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            result = run()
-    except RuntimeError as error:
-        raise UserError(
-            f"this training step cannot be captured ({str(error).splitlines()[0]}): leave --cuda-graph out"
-        ) from None
-    return result, graph.replay
 
 
 class CapturedStep:
