@@ -171,6 +171,16 @@ def test_what_a_replay_is_given_stays_as_it_is() -> None:
     assert len(replays._entries) == 3
 
 
+def test_a_function_that_cannot_be_captured_is_called() -> None:
+    def refused(run):
+        raise UserError("operation not permitted when stream is capturing")
+
+    xs = [torch.ones(2)]
+    replays = Replays(refused)
+    for expected in (2.0, 4.0):
+        assert replays(lambda xs: [x.mul_(2) for x in xs], xs)[0].tolist() == [expected, expected]
+
+
 def test_captured_steps_need_a_gpu(train_tiny) -> None:
     with pytest.raises(UserError, match=r"^--cuda-graph true captures the steps of one CUDA device"):
         train_tiny(cuda_graph=True)

@@ -49,8 +49,9 @@ def called(function: Callable[..., T], *arguments: Any) -> T:
 class Replays:
     """Calls functions of tensors, each captured at its first call with such shapes and replayed at the others.
 
-    A function must not wait for the device. Its arguments are lists of tensors, and constants that can be hashed. It
-    gets copies of the tensors, and may write and return them. What it returns is overwritten by its next call.
+    Their arguments are lists of tensors, and constants that can be hashed. A function gets copies of the tensors, and
+    may write and return them; what it returns is overwritten by its next call. One that cannot be captured (a library
+    may wait for the device inside) is called as it is.
 
     Args:
         capture: see `Capture`.
@@ -58,21 +59,34 @@ class Replays:
 
     def __init__(self, capture: Capture[Any] = captured) -> None:
         self.capture = capture
-        self._entries: dict[object, tuple[list[Tensor], Any, Callable[[], None]]] = {}
+        self._entries: dict[object, tuple[list[Tensor], Any, Callable[[], None]] | None] = {}
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return ``function(*arguments)``."""
         given = [tensor for argument in arguments if isinstance(argument, list) for tensor in argument]
         key = (function, *(_signature(argument) for argument in arguments))
         if key not in self._entries:
-            held = [_held(argument) for argument in arguments]
-            inputs = [tensor for argument in held if isinstance(argument, list) for tensor in argument]
-            self._entries[key] = (inputs, *self.capture(lambda: function(*held)))
-        inputs, result, replay = self._entries[key]
+            self._entries[key] = self._entry(function, arguments)
+        entry = self._entries[key]
+        if entry is None:
+            return function(*arguments)
+        inputs, result, replay = entry
         torch._foreach_copy_(inputs, given)
         replay()
         returned: T = result
         return returned
+
+    def _entry(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> tuple[list[Tensor], Any, Callable[[], None]] | None:
+        """Capture a function; None where that is impossible."""
+        held = [_held(argument) for argument in arguments]
+        inputs = [tensor for argument in held if isinstance(argument, list) for tensor in argument]
+        try:
+            result, replay = self.capture(lambda: function(*held))
+        except UserError:
+            return None
+        return inputs, result, replay
 
 
 def _signature(argument: Any) -> object:
