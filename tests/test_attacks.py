@@ -343,6 +343,8 @@ def test_eps_that_is_none_is_refused(text):
 def test_eps_in_grey_levels_is_refused_with_what_was_meant(norm):
     with pytest.raises(UserError, match=r"128/255"):
         check_eps(128.0, norm, PIXELS)
+    with pytest.raises(UserError, match=r"give a smaller one"):
+        check_eps(128.5, norm, PIXELS)
     with pytest.raises(UserError):
         FGSM(norm=norm)(linear_model(), torch.rand(2, *SHAPE), torch.zeros(2, dtype=torch.long), [8.0])
 

@@ -53,10 +53,8 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
     if not eps >= 0:
         raise UserError(f"{norm} eps {eps:g} is impossible: a radius is 0 or more")
     if eps > largest:
-        raise UserError(
-            f"{norm} eps {eps:g} is larger than any perturbation of images in [0, 1] ({largest:g}): "
-            f"for {eps:g} of 255 grey levels give {eps:g}/255"
-        )
+        meant = f"for {eps:g} of 255 grey levels give {eps:g}/255" if float(eps).is_integer() else "give a smaller one"
+        raise UserError(f"{norm} eps {eps:g} exceeds any perturbation of images in [0, 1] ({largest:g}): {meant}")
 
 
 def column(x: Tensor) -> Tensor:
