@@ -128,15 +128,15 @@ def test_captured_anew_where_shapes_or_tensors_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "captures"),
+    ("options", "flows"),
     [
-        ({"lr": 0.1, "momentum": 0.9}, 5),  # two of gradients, with momenta and before there are any
-        ({"lr": 0.1, "momentum": 0.9, "nesterov": True}, 4),
-        ({"optimizer": "adam", "lr": 0.01}, 4),
-        ({"lr": 3.0}, 5),  # steps too long for one pass of Cholesky-QR
+        ({"lr": 0.1, "momentum": 0.9}, 2),  # before there are momenta, and with them
+        ({"lr": 0.1, "momentum": 0.9, "nesterov": True}, 1),
+        ({"optimizer": "adam", "lr": 0.01}, 1),
+        ({"lr": 3.0}, 2),  # steps too long for one pass of Cholesky-QR
     ],
 )
-def test_replayed_constraints_are_the_constraints(options, captures, monkeypatch) -> None:
+def test_replayed_constraints_are_the_constraints(options, flows, monkeypatch) -> None:
     """Same weights, bit for bit, and each function captured once for all its steps."""
     monkeypatch.setattr("zoo.callbacks._step_hook.Replays", partial(Replays, computed_again))
     weights = []
@@ -151,8 +151,8 @@ def test_replayed_constraints_are_the_constraints(options, captures, monkeypatch
         weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
     assert trainer.global_step == 6
     torch.testing.assert_close(weights[1], weights[0], atol=0, rtol=0)
-    layers = len(module.net) - 2
-    assert sum(len(constraint.run._entries) for constraint in constraints) <= captures * layers
+    ranks = 3  # on a CPU layers of one rank are a batch: one retraction and the two parts of one clamp each
+    assert [len(constraint.run._entries) for constraint in constraints] == [flows + ranks, 2 * ranks]
 
 
 def test_what_a_replay_is_given_stays_as_it_is() -> None:

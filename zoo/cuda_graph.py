@@ -1,6 +1,6 @@
 """CUDA graphs: what a GPU's host would launch one by one, recorded once and replayed in one launch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -63,7 +63,6 @@ class Replays:
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return ``function(*arguments)``."""
-        given = [tensor for argument in arguments if isinstance(argument, list) for tensor in argument]
         key = (function, *(_signature(argument) for argument in arguments))
         if key not in self._entries:
             self._entries[key] = self._entry(function, arguments)
@@ -71,7 +70,7 @@ class Replays:
         if entry is None:
             return function(*arguments)
         inputs, result, replay = entry
-        torch._foreach_copy_(inputs, given)
+        torch._foreach_copy_(inputs, _tensors(arguments))
         replay()
         returned: T = result
         return returned
@@ -81,12 +80,15 @@ class Replays:
     ) -> tuple[list[Tensor], Any, Callable[[], None]] | None:
         """Capture a function; None where that is impossible."""
         held = [_held(argument) for argument in arguments]
-        inputs = [tensor for argument in held if isinstance(argument, list) for tensor in argument]
         try:
             result, replay = self.capture(lambda: function(*held))
         except UserError:
             return None
-        return inputs, result, replay
+        return _tensors(held), result, replay
+
+
+def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
+    return [tensor for argument in arguments if isinstance(argument, list) for tensor in argument]
 
 
 def _signature(argument: Any) -> object:

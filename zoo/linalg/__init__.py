@@ -3,7 +3,6 @@
 from zoo.linalg.padded import blocks, padded
 from zoo.linalg.spectrum import clamp_each, clamp_spectrum, condition_number, product_singular_values
 from zoo.linalg.stiefel import (
-    cholesky_qr,
     householder_qr,
     orthonormality_error,
     random_stiefel,
@@ -15,7 +14,6 @@ from zoo.linalg.stiefel import (
 
 __all__ = [
     "blocks",
-    "cholesky_qr",
     "clamp_each",
     "clamp_spectrum",
     "condition_number",
