@@ -330,6 +330,14 @@ def test_a_budget_below_the_smallest_ranks_is_refused_before_the_first_step() ->
         fit(Digits(), [RankPruning(0.999)])
 
 
+def test_a_budget_that_no_layer_can_meet_is_refused_before_the_first_step() -> None:
+    module = Digits()
+    for _, layer in factorized_layers(module):
+        layer.requires_grad_(False)
+    with pytest.raises(UserError, match=r"no rank can fall, and [\d.]+% .* not 60\.0%"):
+        fit(module, [RankPruning(0.6)])
+
+
 def test_a_training_without_gradients_before_the_cut_or_without_an_end_is_refused() -> None:
     with pytest.raises(UserError, match="two steps"):
         fit(Digits(), [RankPruning(0.6)], max_epochs=None, max_steps=1)

@@ -232,6 +232,35 @@ def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:
         zoo(["train", "--resume", str(train_tiny().folder)])
 
 
+@pytest.mark.parametrize(
+    ("line", "changed", "said"),
+    [
+        ("  rank_budget: adaptive", "  rank_budget: fixed", r"method\.rank_budget fixed, .* trained with adaptive"),
+        ("  name: robust_lowrank", "  name: mrs_prune", r"config\.yaml, as it is now: .*'tau'"),
+        ("compression: 0.6", "compression: 0.5", r"compression 0\.5, .* trained with 0\.6"),
+        ("arch: test_resnet", "arch: test_vit", "arch test_vit, .* trained with test_resnet"),
+        ("data_dir: null", "data_dir: elsewhere", None),
+    ],
+)
+def test_what_was_changed_before_resuming_is_named_and_nothing_is_lost(
+    train_tiny, dying_at, tmp_path: Path, line: str, changed: str, said: str | None
+) -> None:
+    with dying_at(13):
+        train_tiny(RobustLowrank(rank_budget="adaptive"), compression=0.6, epochs=2)
+    config, checkpoint = tmp_path / "run/config.yaml", tmp_path / "run/last.ckpt"
+    before, text = checkpoint.read_bytes(), config.read_text()
+    assert f"{line}\n" in text
+    config.write_text(text.replace(f"{line}\n", f"{changed}\n"))
+    if said is None:
+        zoo(["train", "--resume", str(tmp_path / "run")])
+        return
+    with pytest.raises(UserError, match=said):
+        zoo(["train", "--resume", str(tmp_path / "run")])
+    assert checkpoint.read_bytes() == before
+    config.write_text(text)
+    zoo(["train", "--resume", str(tmp_path / "run")])
+
+
 def test_a_damaged_checkpoint_is_named(train_tiny) -> None:
     folder = train_tiny(epochs=1).folder
     (folder / "card.json").unlink()

@@ -1,10 +1,10 @@
 """The table behind `mrs_prune`: compression, ratio, criterion and fine-tuning, from one adversarially trained network.
 
 Usage: python tests/benchmarks/mrs_table.py OUT [--arch test_resnet] [--data digits] [--data-dir D] [--epochs 6]
-       [--finetune-epochs 3] [--lr 0.05] [--finetune-lr 0.02] [--n 360] [--steps 5] [--compressions 0.5 0.75 0.9]
-       [--criteria l2 batchnorm taylor lamp random] [--seeds 0]
+       [--finetune-epochs 3] [--finetune-batches B] [--lr 0.05] [--finetune-lr 0.02] [--n 360] [--adversary pgd]
+       [--steps 5] [--compressions 0.5 0.75 0.9] [--criteria l2 batchnorm taylor lamp random] [--seeds 0]
 
-Trains a dense network against PGD, prunes it in every way and fine-tunes it likewise, with everything or with
+Trains a dense network against an adversary, prunes it in every way and fine-tunes it likewise, with everything or with
 normalisation and biases only. Prints accuracy, clean and under PGD-20, and draws the sensitivity of each group of
 channels. Finished runs in OUT are not trained again.
 """
@@ -27,7 +27,7 @@ from zoo.training.trainer import train
 
 
 def trained(options: argparse.Namespace, folder: Path, method: Method, **changes) -> Run:
-    """Return the run in a folder, trained against PGD if it is not there yet."""
+    """Return the run in a folder, trained against the adversary if it is not there yet."""
     if (folder / CARD).is_file():
         return Run(folder)
     config = TrainConfig(
@@ -40,7 +40,7 @@ def trained(options: argparse.Namespace, folder: Path, method: Method, **changes
         out=folder,
         **changes,
     )
-    return train(config, method, ADVERSARIES.get("pgd")(), overwrite=True)
+    return train(config, method, ADVERSARIES.get(options.adversary)(), overwrite=True)
 
 
 def accuracies(runs: list[Run]) -> str:
@@ -72,9 +72,11 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--finetune-epochs", type=int, default=3)
+    parser.add_argument("--finetune-batches", type=int, help="of each epoch of fine-tuning; default: all")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--finetune-lr", type=float, default=0.02)
     parser.add_argument("--n", type=int, default=360)
+    parser.add_argument("--adversary", choices=ADVERSARIES.names(), default="pgd")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--compressions", type=float, nargs="+", default=[0.5, 0.75, 0.9])
     parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names())
@@ -83,6 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     mrs, dense = METHODS.get("mrs_prune"), {}
+    few = {} if options.finetune_batches is None else {"limit_train_batches": options.finetune_batches}
     for seed in options.seeds:
         at = {"epochs": options.epochs, "lr": options.lr, "seed": seed}
         dense[seed] = trained(options, options.out / f"dense-{seed}", METHODS.get("dense")(), **at)
@@ -95,7 +98,7 @@ def main() -> None:
         runs = []
         for seed in options.seeds:
             folder = options.out / f"{compression}-{ratio}-{criterion}-{finetune}-{seed}"
-            changes = {"epochs": options.finetune_epochs, "lr": options.finetune_lr, "seed": seed}
+            changes = {"epochs": options.finetune_epochs, "lr": options.finetune_lr, "seed": seed, "trainer": few}
             weights = options.out / f"dense-{seed}"
             runs.append(trained(options, folder, method, weights=weights, compression=compression, **changes))
         rows.setdefault((finetune, ratio, criterion), []).append(accuracies(runs))

@@ -187,7 +187,13 @@ class RankPruning(RankSchedule):
         assert self.start is not None
         size = deployed_size(model)
         others = size.factors + size.rest - sum(x.factorized_size(ranks[x.name]) for x in shapes)
-        target = max(0.0, (1 - self.compression) * size.dense - others)
+        target = (1 - self.compression) * size.dense - others
+        if not layers and target < 0:
+            raise UserError(
+                f"no rank can fall, and {1 - others / size.dense:.1%} of the parameters are gone, not "
+                f"{self.compression:.1%}: no factorized layer trains at a rank r with r (n + m) clearly below n m"
+            )
+        target = max(0.0, target)
         return cut_on_schedule(shapes, ranks, scores, self.start, target, cuts / self.cuts, size.dense)
 
     def _report(self, pl_module: pl.LightningModule, before: Ranks, after: Ranks) -> None:

@@ -33,7 +33,10 @@ def main(parser: Parser, argv: list[str]) -> None:
             raise UserError(f"{folder} is not a run: it has no config.yaml")
         argv = ["--config", str(folder / "config.yaml")]
     argv = _with_config_paths(by_name(argv))
-    config, plugged, overwrite = read_recipe(parser, _with_init(argv) if folder is None else argv)
+    try:
+        config, plugged, overwrite = read_recipe(parser, _with_init(argv) if folder is None else argv)
+    except UserError as error:
+        raise error if folder is None else UserError(f"{folder / 'config.yaml'}, as it is now: {error}") from None
 
     from zoo.training.trainer import resume, train
 

@@ -73,7 +73,7 @@ class Comparison:
     folder: Path
 
     def prepare(self) -> None:
-        """Write down what is compared, or see that the folder is of the same comparison.
+        """Write down what is compared, or see that the folder is of the same comparison; seeds may be added.
 
         Raises:
             UserError: the folder holds another one, or two contenders would be trained in one folder.
@@ -82,8 +82,9 @@ class Comparison:
         path = self.folder / PLAN
         if path.is_file():
             before = _read(path)
-            if any(before[key] != plan[key] for key in ("seeds", "shared")):
-                raise UserError(f"{self.folder} holds a comparison with other seeds or options: choose another --out")
+            if before["shared"] != plan["shared"]:
+                raise UserError(f"{self.folder} holds a comparison with other options: choose another --out")
+            plan["seeds"] = sorted({*before["seeds"], *plan["seeds"]})
             known = before["contenders"]
             plan["contenders"] = [*known, *(x for x in plan["contenders"] if x not in known)]
         self._check_folders(x["name"] for x in plan["contenders"] if x["folder"] is None)

@@ -29,6 +29,7 @@ from zoo.training.build import budget
 from zoo.training.captured_step import CapturedStep
 from zoo.training.parts import Parts
 from zoo.training.schedule import learning_rate_factor
+from zoo.training.unchanged import recipe
 
 PROBES = 512
 """Images on which PGD is run after each epoch of adversarial training."""
@@ -213,8 +214,9 @@ class Classifier(pl.LightningModule):
         return to_unit(self.source.fetch(few.to(labels.device))), labels
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the ranks, from which a resumed run rebuilds the model."""
+        """Save the ranks, from which a resumed run rebuilds the model, and the recipe, which it must not change."""
         checkpoint["ranks"] = self.ranks
+        checkpoint["recipe"] = recipe(self.config, self.parts)
 
 
 def to_unit(images: Tensor) -> Tensor:

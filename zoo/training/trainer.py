@@ -38,6 +38,7 @@ from zoo.training.module import ROBUST_ACCURACY, Classifier
 from zoo.training.options import lightning_options, see_that_lightning_takes
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
+from zoo.training.unchanged import recipe, see_that_it_is_the_same
 
 
 def train(
@@ -115,6 +116,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     source = data.source(train=True)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
+    see_that_it_is_the_same(saved.get("recipe", {}), recipe(config, parts), folder / CONFIG)
     model = starting_model(config, parts.method, data, saved["ranks"] if saved else None)
     model = with_normalization(model, data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
