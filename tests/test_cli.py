@@ -171,6 +171,15 @@ def test_flags_override_the_configuration(tmp_path: Path) -> None:
     assert saved["trainer"] == {"limit_train_batches": 2}
 
 
+@pytest.mark.parametrize("flag", ["--config {}", "--config={}"])
+def test_a_configuration_names_plugins_as_flags_do(flag: str, tmp_path: Path) -> None:
+    config, out = tmp_path / "mine.yaml", tmp_path / "run"
+    config.write_text("arch: test_resnet\nmethod: lowrank\nregularize: weight_robust\nepochs: 1\nn: 30\n")
+    run(["train", *flag.format(config).split(), "--trainer.limit_train_batches", "2", "--out", str(out)])
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    assert [saved[part]["name"] for part in ("method", "regularize")] == ["lowrank", "weight_robust"]
+
+
 def test_zoo_runs_outside_its_source_tree(tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-m", "zoo", "list"], cwd=tmp_path, env=env, capture_output=True, text=True)

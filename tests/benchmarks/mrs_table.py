@@ -3,10 +3,11 @@
 Usage: python tests/benchmarks/mrs_table.py OUT [--arch test_resnet] [--data digits] [--data-dir D] [--epochs 6]
        [--finetune-epochs 3] [--finetune-batches B] [--lr 0.05] [--finetune-lr 0.02] [--n 360] [--adversary pgd]
        [--steps 5] [--compressions 0.5 0.75 0.9] [--criteria l2 batchnorm taylor lamp random] [--seeds 0]
+       [--weights RUN]
 
-Trains a dense network against an adversary, prunes it in every way and fine-tunes it likewise, with everything or with
-normalisation and biases only. Prints accuracy, clean and under PGD-20, and draws the sensitivity of each group of
-channels. Finished runs in OUT are not trained again.
+Trains a dense network against an adversary, from the weights of RUN if one is given, prunes it in every way and
+fine-tunes it likewise, with everything or with normalisation and biases only. Prints accuracy, clean and under PGD-20,
+and draws the sensitivity of each group of channels. Finished runs in OUT are not trained again.
 """
 
 import argparse
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--finetune-batches", type=int, help="of each epoch of fine-tuning; default: all")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--finetune-lr", type=float, default=0.02)
+    parser.add_argument("--weights", type=Path)
     parser.add_argument("--n", type=int, default=360)
     parser.add_argument("--adversary", choices=ADVERSARIES.names(), default="pgd")
     parser.add_argument("--steps", type=int, default=5)
@@ -87,7 +89,7 @@ def main() -> None:
     mrs, dense = METHODS.get("mrs_prune"), {}
     few = {} if options.finetune_batches is None else {"limit_train_batches": options.finetune_batches}
     for seed in options.seeds:
-        at = {"epochs": options.epochs, "lr": options.lr, "seed": seed}
+        at = {"epochs": options.epochs, "lr": options.lr, "seed": seed, "weights": options.weights}
         dense[seed] = trained(options, options.out / f"dense-{seed}", METHODS.get("dense")(), **at)
     rows: dict[tuple[str, str, str], list[str]] = {}
     for compression, ratio, criterion, finetune in product(

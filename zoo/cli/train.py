@@ -53,7 +53,7 @@ def read_recipe(parser: Parser, argv: list[str]) -> "tuple[TrainConfig, dict[str
     argv = _with_config_paths(by_name(argv))
     names = plugin_names(argv)
     add_arguments(parser, names)
-    options = parser.parse_args(argv).as_dict()
+    options = parser.parse_args(_spelled_out(argv)).as_dict()
 
     from zoo.config import TrainConfig
 
@@ -159,6 +159,26 @@ def _with_config_paths(argv: list[str]) -> list[str]:
         elif word == "--config" and i + 1 < len(result):
             result[i + 1] = str(_config_path(result[i + 1]))
     return result
+
+
+def _spelled_out(argv: list[str]) -> list[str]:
+    """Write ``method: NAME`` in a configuration as ``method: {name: NAME}``, as flags may be written, too."""
+    result = list(argv)
+    for i, word in enumerate(argv):
+        if word.startswith("--config="):
+            result[i] = f"--config={_with_named_plugins(word.partition('=')[2])}"
+        elif i and argv[i - 1] == "--config":
+            result[i] = _with_named_plugins(word)
+    return result
+
+
+def _with_named_plugins(path: str) -> str:
+    """Return the path, or what its file should have said."""
+    content = yaml.safe_load(Path(path).read_text())
+    if not isinstance(content, dict):
+        return path
+    names = {key: content[key] for key in DEFAULTS if isinstance(content.get(key), str)}
+    return yaml.safe_dump(content | {key: {"name": name} for key, name in names.items()}) if names else path
 
 
 def add_arguments(parser: Parser, names: dict[str, str]) -> None:
