@@ -19,7 +19,7 @@ class Joint(Probe):
     One movement of the weights serves all images, each image has its own.
     """
 
-    radii: tuple[float, ...] = (0.0, 0.005, 0.01, 0.02)
+    radii: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002)
     """Relative radii of the weights, see `zoo.probes.weights`."""
     steps: int = 10
     """Gradient steps, each over all images."""
