@@ -11,6 +11,7 @@ and draws the sensitivity of each group of channels. Finished runs in OUT are no
 """
 
 import argparse
+import json
 import statistics
 from itertools import product
 from pathlib import Path
@@ -19,12 +20,17 @@ import torch
 from matplotlib.figure import Figure
 
 from zoo.adversaries import ADVERSARIES
+from zoo.attacks.pgd import PGD
 from zoo.config import TrainConfig
+from zoo.data import load_test
 from zoo.importance import CRITERIA
 from zoo.methods import METHODS, Method
 from zoo.provenance import hardware
 from zoo.run import CARD, Run
 from zoo.training.trainer import train
+
+FEWEST = 10
+"""Test images of the evaluation at the end of each training, which is not used."""
 
 
 def trained(options: argparse.Namespace, folder: Path, method: Method, **changes) -> Run:
@@ -35,23 +41,37 @@ def trained(options: argparse.Namespace, folder: Path, method: Method, **changes
         arch=options.arch,
         data=options.data,
         data_dir=options.data_dir,
-        n=options.n,
+        n=FEWEST,
         steps=options.steps,
-        val_fraction=0.15,
+        val_fraction=0.05,
         out=folder,
         **changes,
     )
     return train(config, method, ADVERSARIES.get(options.adversary)(), overwrite=True)
 
 
-def accuracies(runs: list[Run]) -> str:
+def accuracies(runs: list[Run], options: argparse.Namespace) -> str:
     """Return clean and PGD-20 accuracy, in percent, the mean over the seeds."""
+    found = [measured(run, options) for run in runs]
     cells = []
-    for attack in ("clean", "pgd"):
-        found = [[e.accuracy for e in run.card.evaluations if e.attack == attack][-1] for run in runs]
-        spread = f"±{100 * statistics.stdev(found):.1f}" if len(found) > 1 else ""
-        cells.append(f"{100 * statistics.mean(found):.1f}{spread}")
+    for values in zip(*found, strict=True):
+        spread = f"±{100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        cells.append(f"{100 * statistics.mean(values):.1f}{spread}")
     return "/".join(cells)
+
+
+def measured(run: Run, options: argparse.Namespace) -> list[float]:
+    """Return clean and PGD-20 accuracy at the radius of the training, measured once."""
+    path = run.folder / "table.json"
+    if not path.is_file():
+        card, model = run.card, run.model()
+        images, labels = load_test(
+            card.data, data_dir=options.data_dir, download=False, image_shape=card.image_shape, n=options.n
+        )
+        eps = TrainConfig().threat.eps
+        passed = PGD(steps=20)(model, images.float() / 255, labels, [0.0, eps]).robust
+        path.write_text(json.dumps(passed.float().mean(1).tolist()))
+    return list(json.loads(path.read_text()))
 
 
 def draw(sensitivities: dict[str, float], path: Path) -> None:
@@ -103,13 +123,13 @@ def main() -> None:
             changes = {"epochs": options.finetune_epochs, "lr": options.finetune_lr, "seed": seed, "trainer": few}
             weights = options.out / f"dense-{seed}"
             runs.append(trained(options, folder, method, weights=weights, compression=compression, **changes))
-        rows.setdefault((finetune, ratio, criterion), []).append(accuracies(runs))
+        rows.setdefault((finetune, ratio, criterion), []).append(accuracies(runs, options))
         if ratio == "adaptive":
             draw(runs[0].card.training["cuts"][0]["sensitivity"], options.out / "sensitivity.png")
     print(
         f"\n{options.arch} on {options.data}, clean/PGD-20 accuracy on n {options.n}, {hardware(torch.device('cpu'))}"
     )
-    print(f"dense: {accuracies(list(dense.values()))}\n")
+    print(f"dense: {accuracies(list(dense.values()), options)}\n")
     print("| fine-tuning | ratio | criterion | " + " | ".join(f"{c:.0%}" for c in options.compressions) + " |")
     print("|---|---|---|" + "---|" * len(options.compressions))
     for (finetune, ratio, criterion), cells in sorted(rows.items()):

@@ -23,7 +23,7 @@ class Weights(Probe):
     the cross-entropy of the very images that are counted; PGD images are made before the weights move.
     """
 
-    radii: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+    radii: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.02)
     """Relative radii; 0 is the network itself."""
     draws: int = 5
     """Random directions over which accuracy is averaged."""
