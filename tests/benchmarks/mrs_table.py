@@ -2,8 +2,8 @@
 
 Usage: python tests/benchmarks/mrs_table.py OUT [--arch test_resnet] [--data digits] [--data-dir D] [--epochs 6]
        [--finetune-epochs 3] [--finetune-batches B] [--lr 0.05] [--finetune-lr 0.02] [--n 360] [--adversary pgd]
-       [--steps 5] [--compressions 0.5 0.75 0.9] [--criteria l2 batchnorm taylor lamp random] [--seeds 0]
-       [--weights RUN]
+       [--steps 5] [--images 256] [--compressions 0.5 0.75 0.9]
+       [--criteria l2 batchnorm taylor lamp random] [--seeds 0] [--weights RUN]
 
 Trains a dense network against an adversary, from the weights of RUN if one is given, prunes it in every way and
 fine-tunes it likewise, with everything or with normalisation and biases only. Prints accuracy, clean and under PGD-20,
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=360)
     parser.add_argument("--adversary", choices=ADVERSARIES.names(), default="pgd")
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--images", type=int, default=256, help="validation images that sensitivities are measured on")
     parser.add_argument("--compressions", type=float, nargs="+", default=[0.5, 0.75, 0.9])
     parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names())
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -116,7 +117,7 @@ def main() -> None:
         options.compressions, ("uniform", "adaptive"), options.criteria, ("norms", "full")
     ):
         # Gradients are gathered over a few steps before the cut; a share too small for one step cuts at the first.
-        method = mrs(criterion=criterion, ratio=ratio, finetune=finetune, begin=0.1)
+        method = mrs(criterion=criterion, ratio=ratio, finetune=finetune, begin=0.1, images=options.images)
         runs = []
         for seed in options.seeds:
             folder = options.out / f"{compression}-{ratio}-{criterion}-{finetune}-{seed}"
