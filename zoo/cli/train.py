@@ -1,6 +1,7 @@
 """Train a compressed, robust version of a backbone and evaluate it."""
 
 import re
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def read_recipe(parser: Parser, argv: list[str]) -> "tuple[TrainConfig, dict[str
     argv = _with_config_paths(by_name(argv))
     names = plugin_names(argv)
     add_arguments(parser, names)
-    options = parser.parse_args(_spelled_out(argv)).as_dict()
+    options = parser.parse_args(_with_configs(argv, _with_named_plugins)).as_dict()
 
     from zoo.config import TrainConfig
 
@@ -152,28 +153,22 @@ def _config_path(value: str) -> Path:
 
 def _with_config_paths(argv: list[str]) -> list[str]:
     """Replace recipe names after ``--config`` by their paths."""
-    result = list(argv)
-    for i, word in enumerate(result):
-        if word.startswith("--config="):
-            result[i] = f"--config={_config_path(word.partition('=')[2])}"
-        elif word == "--config" and i + 1 < len(result):
-            result[i + 1] = str(_config_path(result[i + 1]))
-    return result
+    return _with_configs(argv, lambda value: str(_config_path(value)))
 
 
-def _spelled_out(argv: list[str]) -> list[str]:
-    """Write ``method: NAME`` in a configuration as ``method: {name: NAME}``, as flags may be written, too."""
+def _with_configs(argv: list[str], change: Callable[[str], str]) -> list[str]:
+    """Change what stands after each ``--config``."""
     result = list(argv)
     for i, word in enumerate(argv):
         if word.startswith("--config="):
-            result[i] = f"--config={_with_named_plugins(word.partition('=')[2])}"
+            result[i] = f"--config={change(word.partition('=')[2])}"
         elif i and argv[i - 1] == "--config":
-            result[i] = _with_named_plugins(word)
+            result[i] = change(word)
     return result
 
 
 def _with_named_plugins(path: str) -> str:
-    """Return the path, or what its file should have said."""
+    """Return a configuration with ``method: NAME`` written as ``method: {name: NAME}``; its path if it has none."""
     content = yaml.safe_load(Path(path).read_text())
     if not isinstance(content, dict):
         return path
