@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.chain import FactorChain
 from zoo.export.forms import DENSE, Form, Geometry, candidates, geometry, trained_form, write_as
 from zoo.export.target import Target
-from zoo.layers import FactorPair
 
 TIE = 0.02
 """Forms within this share of the fastest are equally fast: the one with the fewest weights is taken."""
@@ -34,7 +34,8 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         rounded = {form: float(f"{cost:.4g}") for form, cost in self.costs.items()}
-        return {**asdict(self.form), "trained_rank": self.trained.rank, "reason": self.reason, "costs": rounded}
+        form = {key: value for key, value in asdict(self.form).items() if value or key != "inner"}
+        return {**form, "trained_rank": self.trained.rank, "reason": self.reason, "costs": rounded}
 
 
 Forms = dict[str, Form]
@@ -44,20 +45,20 @@ Choices = dict[str, Choice]
 
 
 def choose_forms(model: nn.Module, image_shape: tuple[int, int, int], target: Target) -> Choices:
-    """Choose the form of each layer that is two in a model.
+    """Choose the form of each layer that is several in a model.
 
     Args:
         model: the deployed model in eval mode, on the CPU.
         image_shape: (C, H, W).
         target: tells what forms cost.
     """
-    pairs = {name: module for name, module in model.named_modules() if isinstance(module, FactorPair)}
-    shapes = _input_shapes(model, pairs, image_shape)
-    return {name: _choose(pair, shapes.get(name), target) for name, pair in pairs.items()}
+    chains = {name: module for name, module in model.named_modules() if isinstance(module, FactorChain)}
+    shapes = _input_shapes(model, chains, image_shape)
+    return {name: _choose(chain, shapes.get(name), target) for name, chain in chains.items()}
 
 
 def apply_forms(model: nn.Module, forms: Forms) -> nn.Module:
-    """Return a copy of a model whose pairs, by name, are written in the given forms."""
+    """Return a copy of a model whose chains, by name, are written in the given forms."""
     model = copy.deepcopy(model)
     swap = {name: write_as(model.get_submodule(name), form) for name, form in forms.items()}  # type: ignore[arg-type]
     for name, layer in swap.items():
@@ -76,17 +77,17 @@ def dense_forms(choices: Choices) -> Forms:
 
 def padded_forms(choices: Choices, block: int) -> Forms:
     """Return the forms as trained, at ranks padded up to multiples of a block where that is a candidate."""
-    wider = {name: Form(c.trained.split, -(-c.trained.rank // block) * block) for name, c in choices.items()}
+    wider = {name: c.trained.padded(block) for name, c in choices.items()}
     return {name: wider[name] if str(wider[name]) in c.costs else c.trained for name, c in choices.items()}
 
 
-def _choose(pair: FactorPair, shape: tuple[int, ...] | None, target: Target) -> Choice:
-    trained = trained_form(pair)
-    problem: Geometry | None = geometry(pair, shape) if shape is not None else None
+def _choose(chain: FactorChain, shape: tuple[int, ...] | None, target: Target) -> Choice:
+    trained = trained_form(chain)
+    problem: Geometry | None = geometry(chain, shape) if shape is not None else None
     if problem is None:
         why = "the model reads its weight itself" if shape is None else "no other form is known"
         return Choice(trained, trained, f"as trained: {why}", {})
-    forms = candidates(pair, problem, target.block)
+    forms = candidates(chain, problem, target.block)
     costs = target.cost(problem, forms)
     fastest = min(costs)
     equal = [form for form, cost in zip(forms, costs, strict=True) if cost <= (1 + TIE) * fastest]
@@ -103,7 +104,7 @@ def _reason(chosen: Form, trained: Form, forms: list[Form], costs: list[float], 
         return f"{at[form]:.3f} ms" if target.is_measured else f"cost {at[form]:.2f}"
 
     if chosen == DENSE:
-        return f"{cost(DENSE)}, rank {trained.rank} as two layers {cost(trained)}"
+        return f"{cost(DENSE)}, as trained {cost(trained)}"
     gain = f"{cost(chosen)}, dense {cost(DENSE)}"
     if chosen == trained:
         return gain
@@ -112,9 +113,9 @@ def _reason(chosen: Form, trained: Form, forms: list[Form], costs: list[float], 
 
 @torch.no_grad()
 def _input_shapes(
-    model: nn.Module, pairs: dict[str, FactorPair], image_shape: tuple[int, int, int]
+    model: nn.Module, chains: dict[str, FactorChain], image_shape: tuple[int, int, int]
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shape that each pair is given for one image (the largest, if several); those never called lack."""
+    """Return the shape that each chain is given for one image (the largest, if several); those never called lack."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str) -> Any:
@@ -124,7 +125,7 @@ def _input_shapes(
 
         return before
 
-    handles = [pair.register_forward_pre_hook(watch(name)) for name, pair in pairs.items()]
+    handles = [chain.register_forward_pre_hook(watch(name)) for name, chain in chains.items()]
     try:
         model(torch.zeros(1, *image_shape))
     finally:

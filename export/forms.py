@@ -2,7 +2,7 @@
 
 A kernel W in R^(n x c x h x w) is a matrix in three ways, and a factorization of each is two layers:
 
-- rows n, columns (c, h, w): a convolution h x w to r channels, then 1 x 1 (how zoo trains);
+- rows n, columns (c, h, w): a convolution h x w to r channels, then 1 x 1 (how most methods train);
 - rows (n, h, w), columns c: 1 x 1 to r channels, then h x w;
 - rows (n, w), columns (c, h): h x 1 to r channels, then 1 x w.
 
@@ -10,6 +10,9 @@ Each is exact at the rank that W has in that unfolding. A W of rank r in the fir
 the second and min(r h, ...) in the third, where two layers cost more than those of the first; they are candidates only
 where the rank is so much lower that they cost less (dead input channels, filters that share a subspace). The first form
 at a rank padded with zeros, and one dense layer, are always exact.
+
+A kernel in Tucker-2 form, 1 x 1 to s channels, h x w to r and 1 x 1, has rank r in the first unfolding and s in the
+second: multiplying out its last or its first layer gives these forms. They cost more products, but an operator less.
 """
 
 from dataclasses import dataclass
@@ -18,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import GEOMETRY, FactorPair
+from zoo.chain import GEOMETRY, FactorChain
 
-Split = Literal["kxk to 1x1", "1x1 to kxk", "kx1 to 1xk", "dense"]
-"""How a layer is written: as two layers in one of three ways, or as one."""
+Split = Literal["kxk to 1x1", "1x1 to kxk", "kx1 to 1xk", "1x1 to kxk to 1x1", "dense"]
+"""How a layer is written: as two layers in one of three ways, as three, or as one."""
 DROP = 1e-6
 """Singular values below this share of the largest one are rounding of the fp32 factors."""
 Two = tuple[int, int]
@@ -32,16 +35,24 @@ class Form:
     """One way to write a layer.
 
     Attributes:
-        split: into which two layers.
-        rank: channels between them, zeros included; 0 for one dense layer.
+        split: into which layers.
+        rank: channels between them, before the last, zeros included; 0 for one dense layer.
+        inner: of three layers, channels after the first, zeros included; else 0.
     """
 
     split: Split
     rank: int = 0
+    inner: int = 0
 
     def __str__(self) -> str:
         """Return it in words, such as ``kxk to 1x1, rank 48``."""
+        if self.inner:
+            return f"{self.split}, ranks {self.inner} and {self.rank}"
         return f"{self.split}, rank {self.rank}" if self.rank else self.split
+
+    def padded(self, block: int) -> "Form":
+        """Return the form with its ranks at multiples of a block."""
+        return Form(self.split, -(-self.rank // block) * block, -(-self.inner // block) * block)
 
 
 DENSE = Form("dense")
@@ -91,6 +102,9 @@ class Geometry:
             return [Op(o.inputs, r, o.kernel, o.stride, o.padding, o.dilation), Op(r, o.outputs)]
         if form.split == "1x1 to kxk":
             return [Op(o.inputs, r), Op(r, o.outputs, o.kernel, o.stride, o.padding, o.dilation)]
+        if form.split == "1x1 to kxk to 1x1":
+            core = Op(form.inner, r, o.kernel, o.stride, o.padding, o.dilation)
+            return [Op(o.inputs, form.inner), core, Op(r, o.outputs)]
         first = Op(o.inputs, r, (kh, 1), (sh, 1), (ph, 0), (dh, 1))
         return [first, Op(r, o.outputs, (1, kw), (1, sw), (0, pw), (1, dw))]
 
@@ -107,31 +121,34 @@ class Geometry:
         return sum(op.inputs * op.outputs * op.kernel[0] * op.kernel[1] for op in self.ops(form))
 
 
-def geometry(pair: FactorPair, input_shape: tuple[int, ...]) -> Geometry | None:
-    """Return the problem that a pair solves, or None where its forms are not known here.
+def geometry(chain: FactorChain, input_shape: tuple[int, ...]) -> Geometry | None:
+    """Return the problem that a chain solves, or None where its forms are not known here.
 
     Args:
-        pair: two layers that stand for one.
+        chain: layers that stand for one.
         input_shape: of what it was given for one image, (1, C, H, W) or (1, ..., C).
     """
-    first, second = pair[0], pair[1]
-    if isinstance(first, nn.Linear):
+    layers = list(chain)
+    first, core, last = layers[0], layers[-2], layers[-1]
+    if isinstance(first, nn.Linear) and isinstance(last, nn.Linear):
         tokens = 1
         for extent in input_shape[:-1]:
             tokens *= extent
-        return Geometry("linear", Op(first.in_features, pair[1].out_features), (1, tokens))  # type: ignore[arg-type]
-    if not isinstance(first, nn.Conv2d) or not isinstance(second, nn.Conv2d):
+        return Geometry("linear", Op(first.in_features, last.out_features), (1, tokens))
+    if not (isinstance(first, nn.Conv2d) and isinstance(core, nn.Conv2d) and isinstance(last, nn.Conv2d)):
         return None
-    padding = first.padding
-    if isinstance(padding, str) or second.kernel_size != (1, 1) or len(input_shape) != 4:
+    padding = core.padding
+    if isinstance(padding, str) or len(input_shape) != 4:
+        return None
+    if any(x.kernel_size != (1, 1) for x in layers if x is not core):
         return None
     op = Op(
         first.in_channels,
-        second.out_channels,
-        _two(first.kernel_size),
-        _two(first.stride),
+        last.out_channels,
+        _two(core.kernel_size),
+        _two(core.stride),
         _two(padding),
-        _two(first.dilation),
+        _two(core.dilation),
     )
     return Geometry("conv", op, (input_shape[2], input_shape[3]))
 
@@ -140,30 +157,33 @@ def _two(values: tuple[int, ...]) -> Two:
     return values[0], values[1]
 
 
-def trained_form(pair: FactorPair) -> Form:
-    """Return the form that a pair has."""
-    return Form("kxk to 1x1", pair.get_parameter("0.weight").shape[0])
+def trained_form(chain: FactorChain) -> Form:
+    """Return the form that a chain has."""
+    *first, core, _ = (chain.get_parameter(f"{i}.weight") for i in range(len(chain)))
+    return Form("1x1 to kxk to 1x1", *core.shape[:2]) if first else Form("kxk to 1x1", core.shape[0])
 
 
-def candidates(pair: FactorPair, problem: Geometry, block: int) -> list[Form]:
-    """List the forms in which a pair can be written: as it is first, dense last.
+def candidates(chain: FactorChain, problem: Geometry, block: int) -> list[Form]:
+    """List the forms in which a chain can be written: as it is first, dense last.
 
     Args:
-        pair: the pair.
+        chain: the chain.
         problem: its geometry.
         block: channels that the target computes at once; ranks are padded up to a multiple.
     """
-    trained = trained_form(pair)
+    trained = trained_form(chain)
+    # Two layers may be faster than three, though they have more products; than two others only with fewer.
+    most = problem.macs(DENSE if trained.inner else trained)
+    others: list[Split] = ["kxk to 1x1", "1x1 to kxk", "kx1 to 1xk"]
     found = [trained]
-    padded = Form(trained.split, -(-trained.rank // block) * block)
-    if problem.weights(padded) < problem.weights(DENSE):
-        found.append(padded)
     if problem.op.kernel != (1, 1):
-        weight = pair.weight
-        for split in ("1x1 to kxk", "kx1 to 1xk"):
+        weight = chain.weight
+        for split in others[0 if trained.inner else 1 :]:
             other = Form(split, _numerical_rank(_unfold(weight, split)))
-            if problem.macs(other) < problem.macs(trained):
+            if problem.macs(other) < most:
                 found.append(other)
+    padded = [x.padded(block) for x in found if x == trained or trained.inner]
+    found[1:1] = [x for x in padded if problem.weights(x) < problem.weights(DENSE)]
     return list(dict.fromkeys([*found, DENSE]))
 
 
@@ -183,52 +203,55 @@ def _numerical_rank(matrix: Tensor) -> int:
 
 
 @torch.no_grad()
-def write_as(pair: FactorPair, form: Form) -> nn.Module:
-    """Return plain layers that compute what a pair computes, in a given form.
+def write_as(chain: FactorChain, form: Form) -> nn.Module:
+    """Return plain layers that compute what a chain computes, in a given form.
 
-    A model that reads ``weight``, ``bias`` or sizes off its layers must keep its pair: see `zoo.export.choice`.
+    A model that reads ``weight``, ``bias`` or sizes off its layers must keep its chain: see `zoo.export.choice`.
 
     Args:
-        pair: the pair; it is left as it is.
+        chain: the chain; it is left as it is.
         form: one of its `candidates`.
     """
-    problem = geometry(pair, (1, 1, 1, 1))  # the map's size makes no difference to the layers
-    if problem is None or form == trained_form(pair):
-        return pair
+    problem = geometry(chain, (1, 1, 1, 1))  # the map's size makes no difference to the layers
+    trained = trained_form(chain)
+    if problem is None or form == trained:
+        return chain
     ops = problem.ops(form)
     if form.split == "dense":
-        weights = [pair.weight]
-    elif form.split == "kxk to 1x1":
-        weights = [pair.get_parameter("0.weight"), pair.get_parameter("1.weight")]
+        weights = [chain.weight]
+    elif form.split == trained.split:
+        weights = [chain.get_parameter(f"{i}.weight") for i in range(len(chain))]
     else:
-        weights = _refactored(pair.weight, form)
-    layers = [_layer(problem.kind, op, last=i == len(ops) - 1, like=pair) for i, op in enumerate(ops)]
+        weights = _refactored(chain.weight, form)
+    layers = [_layer(problem.kind, op, last=i == len(ops) - 1, like=chain) for i, op in enumerate(ops)]
     for layer, weight in zip(layers, weights, strict=True):
         layer.weight.zero_()
         n, m = weight.shape[:2]
         layer.weight[:n, :m] = weight.to(layer.weight)
-    if pair.bias is not None:
+    if chain.bias is not None:
         assert layers[-1].bias is not None
-        layers[-1].bias.copy_(pair.bias)
+        layers[-1].bias.copy_(chain.bias)
     if len(layers) == 1:
         return layers[0].eval()
-    both = FactorPair(*layers).eval()
+    written = FactorChain(*layers).eval()
     for name in GEOMETRY:
-        if hasattr(pair, name):
-            setattr(both, name, getattr(pair, name))
-    return both
+        if hasattr(chain, name):
+            setattr(written, name, getattr(chain, name))
+    return written
 
 
 def _refactored(weight: Tensor, form: Form) -> list[Tensor]:
     n, c, kh, kw = weight.shape
     u, s, vh = torch.linalg.svd(_unfold(weight, form.split), full_matrices=False)
     left, right = u[:, : form.rank] * s[: form.rank], vh[: form.rank]
+    if form.split == "kxk to 1x1":
+        return [right.reshape(-1, c, kh, kw), left[:, :, None, None]]
     if form.split == "1x1 to kxk":
         return [right[:, :, None, None], left.reshape(n, kh, kw, form.rank).permute(0, 3, 1, 2)]
     return [right.reshape(form.rank, c, kh, 1), left.reshape(n, kw, form.rank).permute(0, 2, 1)[:, :, None, :]]
 
 
-def _layer(kind: str, op: Op, last: bool, like: FactorPair) -> nn.Conv2d | nn.Linear:
+def _layer(kind: str, op: Op, last: bool, like: FactorChain) -> nn.Conv2d | nn.Linear:
     bias = last and like.bias is not None
     device, dtype = like.get_parameter("0.weight").device, like.get_parameter("0.weight").dtype
     if kind == "linear":

@@ -8,13 +8,13 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
+from zoo.chain import FactorChain
 from zoo.cost import count_macs, count_params
 from zoo.export.choice import Forms, apply_forms
 from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
 from zoo.export.parity import check_parity
 from zoo.export.precision import saturates_here, to_fp16, to_int8
-from zoo.layers import FactorPair
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class GraphWriter:
             full=full,
             params=count_params(folded),
             macs=count_macs(folded, shape),
-            factorized=sum(isinstance(module, FactorPair) for module in folded.modules()),
+            factorized=sum(isinstance(module, FactorChain) for module in folded.modules()),
             parity=parity,
         )
 

@@ -15,6 +15,7 @@ from layer_shapes import layers as common_layers
 from make_run import make_run
 from torch import nn
 
+from zoo.chain import FactorChain
 from zoo.errors import UserError
 from zoo.export import measured_cost, session, whole_graph
 from zoo.export.cache import TimeCache
@@ -30,16 +31,16 @@ from zoo.export.onnx_file import write_onnx
 from zoo.export.settings import ExportSettings
 from zoo.export.target import Target, open_target
 from zoo.export.whole_graph import CHOSEN, DENSE_FP32, MERGED, PADDED, TRAINED, alternatives, fastest, overruled
-from zoo.layers import FactorizedConv2d, FactorizedLinear, FactorPair
+from zoo.layers import FactorizedConv2d, FactorizedLinear
 from zoo.surgery import factorize, fold
 
 no_cuda = pytest.mark.skipif(session.cuda_devices() > 0, reason="there is a GPU")
 
 
-def pair_of(conv: nn.Conv2d, rank: int) -> FactorPair:
+def pair_of(conv: nn.Conv2d, rank: int) -> FactorChain:
     """A pair that computes exactly what a convolution of that rank computes."""
     pair = FactorizedConv2d(conv, rank).fold()
-    assert isinstance(pair, FactorPair)
+    assert isinstance(pair, FactorChain)
     return pair
 
 
@@ -50,7 +51,7 @@ def conv_of(weight: torch.Tensor, **geometry: object) -> nn.Conv2d:
     return conv
 
 
-def problem_of(pair: FactorPair, shape: tuple[int, ...]) -> Geometry:
+def problem_of(pair: FactorChain, shape: tuple[int, ...]) -> Geometry:
     problem = geometry(pair, shape)
     assert problem is not None
     return problem
@@ -112,7 +113,7 @@ def test_padding_and_merging_change_nothing(kind: str) -> None:
         pair, x = pair_of(nn.Conv2d(20, 30, 3, stride=2, padding=1), 5), torch.randn(2, 20, 9, 9)
     else:
         pair, x = FactorizedLinear(nn.Linear(20, 30), 5).fold(), torch.randn(2, 7, 20)
-    assert isinstance(pair, FactorPair)
+    assert isinstance(pair, FactorChain)
     for form in candidates(pair, problem_of(pair, (1, *x.shape[1:])), 8):
         written = write_as(pair, form)
         torch.testing.assert_close(written(x), pair(x), atol=1e-5, rtol=1e-4)
@@ -159,7 +160,7 @@ def test_a_shared_layer_is_replaced_wherever_it_stands() -> None:
     dense = apply_forms(model, {"0": DENSE})
     assert dense[0] is dense[2]
     assert isinstance(dense[0], nn.Conv2d)
-    assert isinstance(model[0], FactorPair)
+    assert isinstance(model[0], FactorChain)
 
 
 def test_whole_graphs_overrule_the_layers() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from zoo import cli
+from zoo.chain import FactorChain
 from zoo.errors import UserError
 from zoo.export import onnx_file
 from zoo.export.choice import apply_forms
@@ -29,7 +30,6 @@ from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
 from zoo.export.parity import LIMIT, check_parity
 from zoo.export.session import OnnxModel
-from zoo.layers import FactorPair
 from zoo.run import Run
 from zoo.surgery import factorize, fold
 
@@ -69,7 +69,7 @@ def test_graph_is_factorized(run: Run, path: Path) -> None:
     assert kinds["Conv"] == sum(isinstance(module, nn.Conv2d) for module in folded.modules())
     assert kinds["Gemm"] + kinds["MatMul"] == sum(isinstance(m, nn.Linear) for m in folded.modules())
     assert kinds["BatchNormalization"] == 0
-    assert sum(isinstance(module, FactorPair) for module in folded.modules()) > 5
+    assert sum(isinstance(module, FactorChain) for module in folded.modules()) > 5
 
 
 def test_metadata_round_trip(run: Run, path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_file_s_own_parameters_and_products_are_those_of_its_graph(run: Run,
 def test_a_model_that_diverged_is_not_exported(run: Run, tmp_path: Path) -> None:
     model = run.model()
     with torch.no_grad():
-        next(module for module in model.modules() if isinstance(module, FactorPair))[0].weight.fill_(float("nan"))
+        next(module for module in model.modules() if isinstance(module, FactorChain))[0].weight.fill_(float("nan"))
     with pytest.raises(UserError, match=r"\w holds values that are no finite numbers: its training"):
         export_model(model, Metadata.of(run.card), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
@@ -125,7 +125,7 @@ def test_any_batch(run: Run, path: Path, batch: int) -> None:
 
 
 def test_command_says_what_it_wrote(run: Run, printed: str, path: Path) -> None:
-    pairs = [name for name, module in run.model().named_modules() if isinstance(module, FactorPair)]
+    pairs = [name for name, module in run.model().named_modules() if isinstance(module, FactorChain)]
     report = json.loads(path.with_name("model.onnx.json").read_text())
     *layers, forms, sizes, parity, saved = printed.splitlines()
     assert list(report["layers"]) == pairs

@@ -29,7 +29,7 @@ def deployed_size(model: nn.Module) -> Size:
     own = {id(p) for layer in layers for p in (layer.U, layer.S, layer.V)}
     plain = sum(p.numel() for p in model.parameters() if id(p) not in own)
     full = {layer: layer.weight_shape.numel() for layer in layers}
-    factors = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in layers if layer.pays)
+    factors = sum(layer.deployed_weights for layer in layers if layer.pays)
     merged = sum(size for layer, size in full.items() if not layer.pays)
     return Size(plain + sum(full.values()), factors, plain + merged)
 
@@ -49,7 +49,7 @@ def cut_on_schedule(
 
     Args:
         layers, ranks, scores, total: see `cut_to_size`.
-        start, target: sums of r (n + m) at progress 0 and 1.
+        start, target: sizes of the layers as deployed at progress 0 and 1.
         progress: 0 to 1.
     """
     if progress >= 1:
@@ -67,13 +67,13 @@ def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], si
         layers: whose ranks may fall.
         ranks: as they are.
         scores: of each layer's components, shape (r,), >= 0.
-        size: wanted sum of r (n + m).
+        size: wanted sum of their weights as deployed.
         total: parameters of the whole dense model.
 
     Raises:
         UserError: not even rank 1 in every layer is small enough.
     """
-    least = sum(layer.factorized_size(1) for layer in layers)
+    least = sum(layer.deployed_size(1) for layer in layers)
     if least > size:
         raise UserError(
             f"the budget leaves {math.floor(size)} parameters for {len(layers)} factorized layers, and rank 1 "
@@ -81,7 +81,7 @@ def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], si
         )
     for block in BLOCKS:
         chosen = _one_below(layers, cut_towards(layers, ranks, scores, size, block), scores, size, block)
-        if size - sum(layer.factorized_size(chosen[layer.name]) for layer in layers) <= OVERSHOOT * total:
+        if size - sum(layer.deployed_size(chosen[layer.name]) for layer in layers) <= OVERSHOOT * total:
             break
     return chosen
 
@@ -96,7 +96,7 @@ def cut_towards(
     """
     by_name = {layer.name: layer for layer in layers}
     chosen = {name: ranks[name] for name in by_name}
-    left = sum(layer.factorized_size(chosen[layer.name]) for layer in layers) - size
+    left = sum(layer.deployed_size(chosen[layer.name]) for layer in layers) - size
     heap = [step for x in layers if (step := _step_down(x, chosen[x.name], scores[x.name], block))]
     heapq.heapify(heap)
     while heap and heap[0].saved <= left:
@@ -111,7 +111,7 @@ def cut_towards(
 def _one_below(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, block: int) -> Ranks:
     """Go below the size by the cheapest step that is large enough, or by several if none is."""
     ranks = dict(ranks)
-    while (left := sum(layer.factorized_size(ranks[layer.name]) for layer in layers) - size) > 0:
+    while (left := sum(layer.deployed_size(ranks[layer.name]) for layer in layers) - size) > 0:
         steps = [step for x in layers if (step := _step_down(x, ranks[x.name], scores[x.name], block))]
         if not steps:
             break
@@ -133,7 +133,7 @@ def _step_down(layer: Layer, rank: int, scores: Tensor, block: int) -> _Step | N
     lower = lower_rank(layer, rank, block)
     if lower is None:
         return None
-    saved = layer.factorized_size(rank - lower)
+    saved = layer.deployed_size(rank) - layer.deployed_size(lower)
     lost = torch.sort(scores.double(), descending=True)[0][lower:rank].sum().item()
     return _Step(lost / saved, layer.name, lower, saved)
 

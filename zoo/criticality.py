@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import FactorPair
+from zoo.chain import FactorChain
 from zoo.probes import Subject
 from zoo.weight_ascent import ascend, movable
 
@@ -19,9 +19,9 @@ from zoo.weight_ascent import ascend, movable
 def weight_modules(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Return the weights of each linear and convolution layer by its name; a factorized layer is one module."""
     found: dict[str, list[nn.Parameter]] = {}
-    inside = {id(child) for pair in model.modules() if isinstance(pair, FactorPair) for child in pair.children()}
+    inside = {id(child) for chain in model.modules() if isinstance(chain, FactorChain) for child in chain.children()}
     for name, module in model.named_modules():
-        if isinstance(module, FactorPair) or (isinstance(module, nn.Linear | nn.Conv2d) and id(module) not in inside):
+        if isinstance(module, FactorChain) or (isinstance(module, nn.Linear | nn.Conv2d) and id(module) not in inside):
             found[name] = [p for p in module.parameters() if p.ndim > 1]
     return found
 

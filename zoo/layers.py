@@ -1,28 +1,23 @@
 """Linear and convolution layers whose weight is a product U S V^T of rank r."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.chain import FactorChain, filled
 from zoo.linalg import condition_number, product_singular_values, random_stiefel
 
 Init = Literal["weights", "random"]
-L = TypeVar("L", nn.Linear, nn.Conv2d)
 MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
 TINY = 1e-12
 """Keeps the scale of a step finite where S vanishes."""
-GEOMETRY = (
-    *("in_features", "out_features"),
-    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
-)
-"""What a linear or a convolution layer says of itself besides its weight and bias."""
-
 _compute_factors = True
 
 
@@ -35,6 +30,11 @@ def uninitialized() -> Iterator[None]:
         yield
     finally:
         _compute_factors = before
+
+
+def computes_factors() -> bool:
+    """Return whether a factorized layer that is built computes its factors; see `uninitialized`."""
+    return _compute_factors
 
 
 class Factorized(nn.Module, ABC):
@@ -53,11 +53,23 @@ class Factorized(nn.Module, ABC):
         if not 1 <= rank <= min(n, m):
             raise ValueError(f"rank {rank} of a {n} x {m} weight: must be in 1..{min(n, m)}")
         self.weight_shape = weight.shape
-        self.U = nn.Parameter(weight.new_empty(n, rank))
-        self.S = nn.Parameter(weight.new_empty(rank, rank))
-        self.V = nn.Parameter(weight.new_empty(m, rank))
+        u, s, v = self.factor_shapes(weight.shape, rank)
+        self.U = nn.Parameter(weight.new_empty(u))
+        self.S = nn.Parameter(weight.new_empty(s))
+        self.V = nn.Parameter(weight.new_empty(v))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self._applied: tuple[Tensor, ...] | None = None
+
+    @staticmethod
+    def factor_shapes(shape: Sequence[int], rank: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of U, S and V for a weight of this shape."""
+        n, m = shape[0], math.prod(shape[1:])
+        return (n, rank), (rank, rank), (m, rank)
+
+    def ranks_at(self, rank: int) -> tuple[int, int]:
+        """Return the numbers of columns of U and of V at a rank."""
+        u, _, v = self.factor_shapes(self.weight_shape, rank)
+        return u[1], v[1]
 
     @property
     def rank(self) -> int:
@@ -76,9 +88,13 @@ class Factorized(nn.Module, ABC):
 
     @property
     def pays(self) -> bool:
-        """Whether the two factors U S and V^T hold clearly fewer weights than their product."""
-        n, m, r = self.U.shape[0], self.V.shape[0], self.rank
-        return r * (n + m) <= MERGE_ABOVE * n * m
+        """Whether the factors, as they are deployed, hold clearly fewer weights than their product."""
+        return self.deployed_weights <= MERGE_ABOVE * self.weight_shape.numel()
+
+    @property
+    def deployed_weights(self) -> int:
+        """The number of weights in U S and V^T."""
+        return self.rank * (len(self.U) + len(self.V))
 
     @property
     def trains(self) -> bool:
@@ -108,7 +124,7 @@ class Factorized(nn.Module, ABC):
             init: ``"weights"``: the truncated SVD of it (the nearest product of rank r). ``"random"``: U and V
                 uniform on the Stiefel manifold, S a multiple of I with the weight's Frobenius norm.
         """
-        if not _compute_factors:
+        if not computes_factors():
             return
         dense = weight.detach().flatten(1).float()
         r = self.rank
@@ -126,6 +142,11 @@ class Factorized(nn.Module, ABC):
     def singular_values(self) -> Tensor:
         """Return the r singular values of U S V^T, descending; U and V need not be orthonormal. Shape (r,)."""
         return product_singular_values(self.U, self.S, self.V)
+
+    @torch.no_grad()
+    def energies(self) -> Tensor:
+        """Return what cutting each component adds to ||W - W'||_F^2, in the singular basis; descending. Shape (r,)."""
+        return self.S.diagonal().square()
 
     def condition_number(self) -> float:
         """Return the largest over the smallest of the r singular values."""
@@ -162,12 +183,10 @@ class FactorizedLinear(Factorized):
     def fold(self) -> nn.Module:
         """Return the deployed form: two linear layers with S merged into the second, or one dense layer."""
         if not self.pays:
-            return _filled(
-                nn.Linear(self.in_features, self.out_features, self.bias is not None), self.weight, self.bias
-            )
+            return filled(nn.Linear(self.in_features, self.out_features, self.bias is not None), self.weight, self.bias)
         reduce = nn.Linear(self.in_features, self.rank, bias=False)
         expand = nn.Linear(self.rank, self.out_features, self.bias is not None)
-        return FactorPair(_filled(reduce, self.V.T, None), _filled(expand, self.U @ self.S, self.bias))
+        return FactorChain(filled(reduce, self.V.T, None), filled(expand, self.U @ self.S, self.bias))
 
 
 class FactorizedConv2d(Factorized):
@@ -195,11 +214,17 @@ class FactorizedConv2d(Factorized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer: (B, in, H, W) to (B, out, H', W')."""
-        kernel, *pointwise = self.applied()
-        if not pointwise:
-            return F.conv2d(x, kernel, self.bias, self.stride, self.padding, self.dilation)
-        x = F.conv2d(x, kernel, None, self.stride, self.padding, self.dilation)
-        return F.conv2d(x, pointwise[0], self.bias)
+        kernels = self.applied()
+        for i, kernel in enumerate(kernels):
+            bias = self.bias if i == len(kernels) - 1 else None
+            x = F.conv2d(x, kernel, bias, **self._geometry(i, len(kernels)))
+        return x
+
+    def _geometry(self, i: int, kernels: int) -> dict[str, Any]:
+        """Return how kernel i moves over its map: the layer's own size has the last but one, or the only one."""
+        if i != max(kernels - 2, 0):
+            return {}
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
     def _weights(self) -> tuple[Tensor, ...]:
         if not self.pays:
@@ -207,55 +232,14 @@ class FactorizedConv2d(Factorized):
         return self.V.T.reshape(self.rank, *self.weight_shape[1:]), (self.U @ self.S)[:, :, None, None]
 
     def fold(self) -> nn.Module:
-        """Return the deployed form: two convolutions with S merged into the second, or one dense convolution."""
-        geometry: dict[str, Any] = {
-            "kernel_size": self.kernel_size,
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-        }
-        bias = self.bias is not None
-        if not self.pays:
-            return _filled(
-                nn.Conv2d(self.in_channels, self.out_channels, bias=bias, **geometry), self.weight, self.bias
-            )
-        reduce = nn.Conv2d(self.in_channels, self.rank, bias=False, **geometry)
-        expand = nn.Conv2d(self.rank, self.out_channels, 1, bias=bias)
-        return FactorPair(_filled(reduce, self.V.T, None), _filled(expand, self.U @ self.S, self.bias))
-
-
-class FactorPair(nn.Sequential):
-    """Two plain layers in place of one, the first to r channels; ``weight``, ``bias`` and sizes are those of the one.
-
-    Models read them off their layers (BEiT the weight, DaViT the kernel size), so a pair must still have them.
-    """
-
-    def __init__(self, reduce: nn.Linear | nn.Conv2d, expand: nn.Linear | nn.Conv2d) -> None:
-        super().__init__(reduce, expand)
-        for name in GEOMETRY:
-            if hasattr(reduce, name):
-                setattr(self, name, getattr(expand if name.startswith("out") else reduce, name))
-
-    @property
-    def weight(self) -> Tensor:
-        """The product of the two layers' weights, in the shape of the layer they stand for."""
-        reduce, expand = self.get_parameter("0.weight"), self.get_parameter("1.weight")
-        return (expand.flatten(1) @ reduce.flatten(1)).reshape(expand.shape[0], *reduce.shape[1:])
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The second layer's bias; the first has none."""
-        return dict(self[1].named_parameters()).get("bias")
-
-
-def _filled(layer: L, weight: Tensor, bias: Tensor | None) -> L:
-    """Return ``layer`` with the given weight (any shape of as many elements) and bias, on their device."""
-    layer = layer.to(weight.device, weight.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight.reshape(layer.weight.shape))
-        if bias is not None and layer.bias is not None:
-            layer.bias.copy_(bias)
-    return layer
+        """Return the deployed form: a convolution for each kernel that a forward pass applies."""
+        kernels, layers = self._weights(), []
+        for i, kernel in enumerate(kernels):
+            n, m, kh, kw = kernel.shape
+            bias = self.bias if i == len(kernels) - 1 else None
+            conv = nn.Conv2d(m, n, (kh, kw), bias=bias is not None, **self._geometry(i, len(kernels)))
+            layers.append(filled(conv, kernel, bias))
+        return FactorChain(*layers) if len(layers) > 1 else layers[0]
 
 
 def factorized_layers(model: nn.Module) -> Iterator[tuple[str, Factorized]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.layers import Factorized
-from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis
+from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis, slicing
 from zoo.linalg.stiefel import complement, full_precision
 
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
@@ -50,7 +50,7 @@ def _moved(key: str, value: Tensor, role: Role, change: BasisChange) -> Tensor:
 
 
 def diagonalize_(layer: Factorized, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()) -> None:
-    """Bring a layer into the basis of its singular vectors: S diagonal, descending; the product stays."""
+    """Bring a layer into the basis of its singular vectors, see `singular_basis`; the product stays."""
     change_basis_(layer, singular_basis(layer.U.data, layer.S.data, layer.V.data), optimizers, averages)
 
 
@@ -69,15 +69,24 @@ def augment_(
 
     Args:
         layer: to augment; at most to its full rank.
-        gradient_u: of the loss in U, (n, r).
-        gradient_v: of the loss in V, (m, r).
+        gradient_u: of the loss in U, in U's shape.
+        gradient_v: of the loss in V, in V's shape.
         optimizers, averages: see `change_basis_`; what they hold for the new columns is zero.
     """
-    u, v, r = layer.U.data, layer.V.data, layer.rank
-    more = min(r, len(u) - r, len(v) - r)
+    u, v, (r, s) = layer.U.data, layer.V.data, layer.S.shape[:2]
+    rows = len(u)
+    wide_r, wide_s = layer.ranks_at(min(2 * r, rows, layer.weight_shape.numel() // rows))
     with full_precision(u.device):
-        new_u, new_v = complement(u, gradient_u, more), complement(v, gradient_v, more)
+        new_u, new_v = complement(u, gradient_u, wide_r - r), complement(v, gradient_v, wide_s - s)
     averages = list(averages)
-    change_basis_(layer, embedding(layer.S.data, more), optimizers, averages)
+    change_basis_(layer, embedding(layer.S.data, wide_r - r, wide_s - s), optimizers, averages)
     for same in (layer, *averages):
-        same.U.data[:, r:], same.V.data[:, r:] = new_u, new_v
+        same.U.data[:, r:], same.V.data[:, s:] = new_u, new_v
+
+
+def truncate_(
+    layer: Factorized, rank: int, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()
+) -> None:
+    """Keep the leading components of a layer that is in its singular basis (see `diagonalize_`)."""
+    kept = (torch.arange(size, device=layer.S.device) for size in layer.ranks_at(rank))
+    change_basis_(layer, slicing(layer.S.data, *kept), optimizers, averages)

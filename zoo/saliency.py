@@ -45,8 +45,7 @@ class Spectrum(Saliency):
 
     def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
         """Return the shares."""
-        energy = layer.S.data.diagonal().square()
-        return energy / energy.sum()
+        return layer.energies() / layer.S.data.square().sum()
 
 
 class Gradient(Saliency):

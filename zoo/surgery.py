@@ -2,13 +2,18 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from typing import Literal
 
 from torch import nn
 
 from zoo.errors import UserError, unknown_name
-from zoo.layers import Factorized, FactorizedConv2d, FactorizedLinear, Init, factorized_layers
+from zoo.layers import MERGE_ABOVE, Factorized, FactorizedConv2d, FactorizedLinear, Init, factorized_layers
+from zoo.tucker import TuckerConv2d, has_tucker_form, tucker_size
 
+Convolution = Literal["matrix", "tucker"]
+"""The form of a factorized k x k convolution: its weight a matrix (k x k, 1 x 1), or Tucker-2 (1 x 1, k x k, 1 x 1)."""
 Ranks = dict[str, int]
 """The rank of each factorized layer, by the layer's name in the model."""
 
@@ -48,6 +53,33 @@ class Layer:
         """Return the number of weights in the two factors U S and V^T at a rank."""
         return rank * (self.n + self.m)
 
+    def deployed_size(self, rank: int) -> int:
+        """Return the number of weights that are deployed at a rank: of the product where its factors do not pay."""
+        factors, product = self.factorized_size(rank), self.n * self.m
+        return factors if factors <= MERGE_ABOVE * product else product
+
+
+@dataclass(frozen=True)
+class TuckerLayer(Layer):
+    """A convolution that is factorized in Tucker-2 form."""
+
+    def factorized_size(self, rank: int) -> int:
+        """Return the number of weights in the three kernels at a rank."""
+        return tucker_size(self.shape, rank)
+
+
+def in_form(layers: Iterable[Layer], convolution: Convolution) -> list[Layer]:
+    """Return the same layers of a dense model, to be factorized in a form; those that do not have it as matrices."""
+    return [TuckerLayer(*astuple(x)) if convolution == "tucker" and has_tucker_form(x.shape) else x for x in layers]
+
+
+def layers_of(factorized: dict[str, Factorized]) -> list[Layer]:
+    """Return what factorized layers, by name, say of the dense ones that they stand for."""
+    return [
+        (TuckerLayer if isinstance(x, TuckerConv2d) else Layer)(name, type(x).__name__, tuple(x.weight_shape), "")
+        for name, x in factorized.items()
+    ]
+
 
 def _obstacle(module: nn.Module) -> str:
     if type(module) is nn.Linear:
@@ -80,7 +112,7 @@ def _replace(model: nn.Module, swap: dict[nn.Module, nn.Module]) -> None:
                 setattr(parent, name, swap[child])
 
 
-def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights") -> nn.Module:
+def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights", convolution: Convolution = "matrix") -> nn.Module:
     """Replace, in place, each named layer by its factorization at the given rank; return the model.
 
     Raises:
@@ -97,7 +129,8 @@ def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights") -> nn.Modu
         if not 1 <= rank <= layer.full_rank:
             raise UserError(f"layer {name!r} ({layer.n} x {layer.m}): rank {rank} is not in 1..{layer.full_rank}")
         if isinstance(module, nn.Conv2d):
-            swap[module] = FactorizedConv2d(module, rank, init)
+            is_tucker = convolution == "tucker" and has_tucker_form(layer.shape)
+            swap[module] = (TuckerConv2d if is_tucker else FactorizedConv2d)(module, rank, init)
         elif isinstance(module, nn.Linear):
             swap[module] = FactorizedLinear(module, rank, init)
     _replace(model, swap)

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from zoo.cuda_graph import Replays, called
 from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
+from zoo.tucker import need_matrices
 
 
 class StepHook(Callback):
@@ -34,6 +35,7 @@ class StepHook(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
+        need_matrices(pl_module, type(self).__name__)
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
         self.run = Replays() if getattr(pl_module, "captured", None) is not None else called
         self.restore(None)

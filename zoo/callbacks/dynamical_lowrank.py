@@ -3,7 +3,6 @@
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -13,10 +12,9 @@ from zoo.callbacks._followers import averages_of, renew
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal, training_steps
 from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
-from zoo.linalg.basis import slicing
-from zoo.rank_change import augment_, change_basis_, diagonalize_
+from zoo.rank_change import augment_, diagonalize_, truncate_
 from zoo.saliency import SALIENCIES
-from zoo.surgery import Layer, Ranks
+from zoo.surgery import Ranks, layers_of
 
 
 class DynamicalLowRank(RankSchedule):
@@ -24,8 +22,9 @@ class DynamicalLowRank(RankSchedule):
 
     One cycle takes 1 + ``local_steps`` steps of the optimizer. In the first, no weight moves: the gradients of U and V
     widen the bases to twice the rank (`zoo.rank_change.augment_`). In the others S and everything that is not
-    factorized trains, and the bases are frozen. Then the SVD of S is truncated. The gradient flow of the
-    factors, with the inverse of S in it, is never integrated, so small singular values do no harm.
+    factorized trains, and the bases are frozen. Then the SVD of S is truncated; of a convolution in Tucker-2 form S is
+    the core, and its higher-order SVD is. The gradient flow of the factors, with the inverse of S in it, is never
+    integrated, so small singular values do no harm.
 
     Source: RobustDLRT (Schotthoefer, Yang, Schnake, arXiv 2505.08022), section 3 and its released code, whose last
     epoch keeps the ranks fixed too; DLRT (arXiv 2205.13571). This project's own: the truncation that meets a budget,
@@ -78,7 +77,7 @@ class DynamicalLowRank(RankSchedule):
         self._steps = training_steps(trainer)
         self.layers = dict(factorized_layers(pl_module))
         if self.start is None:
-            self.start = sum(layer.rank * (len(layer.U) + len(layer.V)) for layer in self.layers.values())
+            self.start = sum(x.deployed_size(self.layers[x.name].rank) for x in layers_of(self.layers))
         self._take_up(trainer)
 
     def _take_up(self, trainer: pl.Trainer) -> None:
@@ -124,19 +123,20 @@ class DynamicalLowRank(RankSchedule):
         progress = 1.0 if late else trainer.global_step / (self.end * self._steps)
         ranks = trainer.strategy.broadcast(self._choose(pl_module, progress))
         for name, layer in self.layers.items():
-            change = slicing(layer.S.data, torch.arange(ranks[name], device=layer.S.device))
-            change_basis_(layer, change, trainer.optimizers, averages_of(trainer, name))
+            truncate_(layer, ranks[name], trainer.optimizers, averages_of(trainer, name))
         self.taken, self.gradients, self.settled = 0, {}, late
         self._freeze(trainer)
         if not self.history or ranks != self.history[-1]["ranks"]:
             self.history.append({"step": trainer.global_step, "ranks": ranks})
 
     def _choose(self, pl_module: pl.LightningModule, progress: float) -> Ranks:
-        shapes = [Layer(name, type(x).__name__, tuple(x.weight_shape), "") for name, x in self.layers.items()]
+        shapes = layers_of(self.layers)
         ranks = {name: layer.rank for name, layer in self.layers.items()}
         scores = {name: SALIENCIES["spectrum"].scores(layer, {}) for name, layer in self.layers.items()}
         if self.tolerance is not None:
-            needed = {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
+            # The error of a Tucker form is at most that of both its sides, which together have twice the energy.
+            bounds = {x.name: self.tolerance / scores[x.name].sum().item() ** 0.5 for x in shapes}
+            needed = {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], bounds[x.name]) for x in shapes}
             return {x.name: min(needed[x.name], max(fast_ranks(x, BLOCKS[0]), default=x.full_rank)) for x in shapes}
         assert self.compression is not None
         assert self.start is not None

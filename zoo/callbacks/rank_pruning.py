@@ -17,7 +17,8 @@ from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
 from zoo.rank_change import change_basis_, diagonalize_
 from zoo.saliency import SALIENCIES, Statistics
-from zoo.surgery import Layer, Ranks
+from zoo.surgery import Ranks, layers_of
+from zoo.tucker import need_matrices
 
 
 class RankPruning(RankSchedule):
@@ -98,7 +99,7 @@ class RankPruning(RankSchedule):
         self._steps = [min(max(1, round(total * share)), total - 1) for share in shares]
         layers = self._prunable(pl_module)
         if self.start is None:
-            self.start = sum(x.factorized_size(layers[x.name].rank) for x in _shapes(layers))
+            self.start = sum(x.factorized_size(layers[x.name].rank) for x in layers_of(layers))
         self._place(layers)
         if self.compression is not None and not self.done:
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
@@ -112,6 +113,7 @@ class RankPruning(RankSchedule):
             self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
 
     def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
+        need_matrices(model, "RankPruning")
         return {name: layer for name, layer in factorized_layers(model) if layer.pays and layer.trains}
 
     def on_train_batch_start(
@@ -175,11 +177,11 @@ class RankPruning(RankSchedule):
     def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
         """Return scores by which layers lose shares that their sensitivities tilt."""
         spared = tilts(self.measured, self.spare)
-        return {x.name: share_scores(x, layers[x.name].rank, spared[x.name]) for x in _shapes(layers)}
+        return {x.name: share_scores(x, layers[x.name].rank, spared[x.name]) for x in layers_of(layers)}
 
     def _choose(self, model: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
         """Return the ranks after so many cuts."""
-        shapes = _shapes(layers)
+        shapes = layers_of(layers)
         ranks = {name: layer.rank for name, layer in layers.items()}
         if self.tolerance is not None:
             return {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
@@ -215,7 +217,3 @@ class RankPruning(RankSchedule):
         """Take it back."""
         for name, value in state_dict.items():
             setattr(self, name, value)
-
-
-def _shapes(layers: dict[str, Factorized]) -> list[Layer]:
-    return [Layer(name, type(layer).__name__, tuple(layer.weight_shape), "") for name, layer in layers.items()]

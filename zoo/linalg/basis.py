@@ -1,10 +1,15 @@
-"""New coordinates of a product U S V^T: how factors, gradients and second moments follow a change of basis."""
+"""New coordinates of a product U S V^T: how factors, gradients and second moments follow a change of basis.
+
+S may have further axes, (r, s, ...): what is said of S B is done along its second axis.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from zoo.linalg.modes import leading_vectors, multiply_modes, unfoldings
 
 Role = Literal["U", "S", "V"]
 
@@ -18,8 +23,8 @@ class BasisChange:
     Attributes:
         left: A, (r, k).
         left_inverse: A^+, (k, r), with A^+ A = I.
-        right: B, (r, k).
-        right_inverse: B^+, (k, r).
+        right: B, (s, l).
+        right_inverse: B^+, (l, s).
     """
 
     left: Tensor
@@ -27,20 +32,16 @@ class BasisChange:
     right: Tensor
     right_inverse: Tensor
 
-    def keep(self, kept: Tensor) -> "BasisChange":
-        """Return the change to only these of the new columns; indices of shape (k,)."""
-        return BasisChange(self.left[:, kept], self.left_inverse[kept], self.right[:, kept], self.right_inverse[kept])
-
     def factor(self, role: Role, x: Tensor) -> Tensor:
         """Return U', S' or V'."""
         if role == "S":
-            return self.left_inverse @ x @ self.right_inverse.T
+            return multiply_modes(self.left_inverse, x, self.right_inverse)
         return x @ (self.left if role == "U" else self.right)
 
     def gradient(self, role: Role, x: Tensor) -> Tensor:
         """Return the gradient in U', S' or V' from that in U, S or V (chain rule): U A^+T, A^T S B, V B^+T."""
         if role == "S":
-            return self.left.T @ x @ self.right
+            return multiply_modes(self.left.T, x, self.right.T)
         return x @ (self.left_inverse if role == "U" else self.right_inverse).T
 
     def second_moment(self, role: Role, x: Tensor) -> Tensor:
@@ -58,26 +59,48 @@ class BasisChange:
 def singular_basis(u: Tensor, s: Tensor, v: Tensor) -> BasisChange:
     """Return the change to U' and V' with orthonormal columns and diagonal S': the SVD of U S V^T.
 
-    Singular values are descending. Computed in fp64 on r x r matrices; the dense product is never formed.
+    Singular values are descending. Of a core with further axes the result is the higher-order SVD: the rows of both
+    unfoldings of S' are orthogonal, their norms are the singular values of the weight's unfoldings (De Lathauwer, De
+    Moor, Vandewalle, SIAM J. Matrix Anal. Appl. 21 (2000), theorem 2). Computed in fp64 on the core; the dense product
+    is never formed.
 
     Args:
         u: (n, r), full column rank.
-        s: (r, r).
-        v: (m, r), full column rank.
+        s: (r, r), or (r, s, ...) with no axis larger than all others together.
+        v: (m, r) or (m, s), full column rank.
     """
     ru, rv = (torch.linalg.qr(x.double(), mode="r")[1] for x in (u, v))
-    p, _, qh = torch.linalg.svd(ru @ s.double() @ rv.T)
+    core = multiply_modes(ru, s.double(), rv)
+    if core.ndim == 2:
+        p, _, qh = torch.linalg.svd(core)
+    else:
+        p, q = (leading_vectors(matrix) for matrix in unfoldings(core))
+        qh = q.T
     left, right = (torch.linalg.solve_triangular(r, x, upper=True) for r, x in ((ru, p), (rv, qh.T)))
     return BasisChange(left.to(u), (p.T @ ru).to(u), right.to(v), (qh @ rv).to(v))
 
 
-def embedding(s: Tensor, more: int) -> BasisChange:
-    """Return the change to r + more columns of which the new ones are zero, on S's device and in its type."""
-    wide = torch.eye(len(s), len(s) + more, dtype=s.dtype, device=s.device)
-    return BasisChange(wide, wide.T, wide, wide.T)
+def embedding(s: Tensor, more: int, more_right: int | None = None) -> BasisChange:
+    """Return the change to r + more columns of which the new ones are zero, on S's device and in its type.
+
+    Args:
+        s: (r, r), or (r, s, ...).
+        more: new columns of U.
+        more_right: new columns of V; None: as many.
+    """
+    added = (more, more if more_right is None else more_right)
+    wide = [torch.eye(old, old + new, dtype=s.dtype, device=s.device) for old, new in zip(s.shape, added, strict=False)]
+    return BasisChange(wide[0], wide[0].T, wide[1], wide[1].T)
 
 
-def slicing(s: Tensor, kept: Tensor) -> BasisChange:
-    """Return the change that keeps some of the r columns as they are, on S's device and in its type."""
-    eye = torch.eye(len(s), dtype=s.dtype, device=s.device)
-    return BasisChange(eye, eye, eye, eye).keep(kept)
+def slicing(s: Tensor, kept: Tensor, kept_right: Tensor | None = None) -> BasisChange:
+    """Return the change that keeps some of the columns as they are, on S's device and in its type.
+
+    Args:
+        s: (r, r), or (r, s, ...).
+        kept: indices of columns of U.
+        kept_right: indices of columns of V; None: the same.
+    """
+    chosen = (kept, kept if kept_right is None else kept_right)
+    rows = [torch.eye(size, dtype=s.dtype, device=s.device)[i] for size, i in zip(s.shape, chosen, strict=False)]
+    return BasisChange(rows[0].T, rows[0], rows[1].T, rows[1])

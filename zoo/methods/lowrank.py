@@ -9,7 +9,7 @@ from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks
 from zoo.cost import count_params
 from zoo.layers import Init
 from zoo.methods._base import Method
-from zoo.surgery import Ranks, factorize, fold, weight_layers
+from zoo.surgery import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
 
 DEFAULT_BUDGET = Budget(compression=0.8)
 
@@ -21,6 +21,9 @@ class Lowrank(Method):
     init: Init = "weights"
     """Start the factors from the backbone's weights (truncated SVD) or at random (same norm)."""
 
+    convolution: Convolution = "matrix"
+    """Form of k x k convolutions: matrix (k x k, then 1 x 1) or tucker (1 x 1, k x k, 1 x 1)."""
+
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose ranks for the budget (default: 80 % of the parameters removed).
 
@@ -28,7 +31,7 @@ class Lowrank(Method):
         factorized like the others and the last at full rank, as in CondLR.
         """
         budget = budget or DEFAULT_BUDGET
-        layers = weight_layers(model)
+        layers = in_form(weight_layers(model), self.convolution)
         first, last = ends(model)
         if budget.compression is None:
             assert budget.rank_fraction is not None
@@ -37,7 +40,11 @@ class Lowrank(Method):
 
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
         """Replace each layer that has a rank by its factorization."""
-        return factorize(model, ranks, self.init)
+        return factorize(model, ranks, self.init, self.convolution)
+
+    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+        """Say what became of each layer of the dense model, for the card."""
+        return super().report(in_form(layers, self.convolution), ranks)
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Merge S into U, and multiply out the factors that do not pay."""

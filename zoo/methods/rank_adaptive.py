@@ -12,7 +12,7 @@ from torch import nn
 from zoo.budget import Budget, larger_start
 from zoo.errors import UserError
 from zoo.methods.lowrank import DEFAULT_BUDGET, Lowrank
-from zoo.surgery import Ranks
+from zoo.surgery import Convolution, Ranks
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -23,9 +23,11 @@ class RankAdaptive(Lowrank):
     """Dynamical low-rank training: bases widened by their gradients, steps on S, truncation by singular values.
 
     The truncation meets the budget, or with ``tolerance`` follows the weights, as in the paper. The first and the last
-    layer stay dense.
+    layer stay dense. Of a convolution in Tucker-2 form, as in RobustDLRT's, the steps on S train the whole core.
     """
 
+    convolution: Convolution = "tucker"
+    """Form of k x k convolutions: tucker (1 x 1, k x k, 1 x 1), more accurate at equal size, or matrix."""
     tolerance: float | None = None
     """Relative error of each truncation, such as 0.1; the compression then only says where training starts."""
     local_steps: int = 10

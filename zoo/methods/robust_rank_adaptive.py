@@ -19,14 +19,16 @@ TINY = 1e-12
 
 
 def spread(s: Tensor) -> Tensor:
-    """Return R(S) = ||S^T S - alpha^2 I||_F with alpha^2 = ||S||_F^2 / r; 0 if all singular values are equal.
+    """Return R(S) = ||S S^T - alpha^2 I||_F with alpha^2 = ||S||_F^2 / r; 0 if all singular values are equal.
 
-    R^2 / r is the variance of the squared singular values, and kappa(S) <= exp(R / (sqrt(2) sigma_r^2)).
+    R^2 / r is the variance of the squared singular values, and kappa(S) <= exp(R / (sqrt(2) sigma_r^2)). Of the core of
+    a Tucker form it is that of its unfolding r x (s k k), as in the paper.
 
     Args:
-        s: shape (r, r).
+        s: shape (r, r) or (r, s, ...).
     """
-    gram = s.T @ s
+    rows = s.flatten(1)
+    gram = rows @ rows.T
     centered = gram - gram.diagonal().mean() * torch.eye(len(s), dtype=s.dtype, device=s.device)
     return (centered.square().sum() + TINY).sqrt()
 

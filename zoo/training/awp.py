@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers import Factorized, factorized_layers
+from zoo.linalg.modes import multiply_modes
 from zoo.linalg.stiefel import full_precision
 
 TINY = 1e-20
@@ -66,8 +67,8 @@ class WeightPerturbation:
         du, dv = du * layer.flow_scale(), dv * layer.flow_scale()
         left, right = torch.cat([u, du], 1), torch.cat([v, dv], 1)
         gram_left, gram_right = left.T @ left, right.T @ right
-        r = layer.rank
-        wanted = self.gamma * _norm(s, gram_left[:r, :r], gram_right[:r, :r])
+        r, c = s.shape[:2]
+        wanted = self.gamma * _norm(s, gram_left[:r, :r], gram_right[:c, :c])
         first = torch.cat([torch.cat([ds, s], 1), torch.cat([s, torch.zeros_like(s)], 1)])
         t = _ratio(wanted, _norm(first, gram_left, gram_right))
         for _ in range(ROUNDS):
@@ -92,5 +93,5 @@ def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
 
 
 def _norm(core: Tensor, gram_left: Tensor, gram_right: Tensor) -> Tensor:
-    """Return ||L core R^T||_F from L^T L and R^T R."""
-    return ((gram_left @ core @ gram_right) * core).sum().clamp_min(0).sqrt()
+    """Return ||L core R^T||_F (along the first two axes of the core) from L^T L and R^T R."""
+    return (multiply_modes(gram_left, core, gram_right) * core).sum().clamp_min(0).sqrt()
