@@ -1,16 +1,17 @@
 """Two low-rank forms of a convolution at equal parameters: how much of a trained network each keeps, and gets back.
 
 ``python tests/benchmarks/conv_forms.py RUN --data-dir DIR [--steps 150]`` takes a finished run of method dense and
-replaces every k x k convolution (k > 1) by k x k to r channels then 1 x 1 (zoo's form: the best rank-r matrix
-n x m k k), or by Tucker-2 (1 x 1, k x k, 1 x 1, both ranks in the ratio of the channels, fitted by higher-order
-orthogonal iteration). It prints the accuracy on test images as that leaves it, and after ``--steps`` of plain SGD on
-all weights, the same images in the same order for both.
+replaces every k x k convolution (k > 1) by k x k to r channels then 1 x 1 (the best rank-r matrix n x m k k), or by
+Tucker-2 (1 x 1, k x k, 1 x 1; see `zoo.tucker`). It prints the accuracy on test images as that leaves it, and after
+``--steps`` of plain SGD on all weights, the same images in the same order for both.
 """
 
 import argparse
 import copy
 import math
+from bisect import bisect_right
 from pathlib import Path
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,74 +20,22 @@ from torch import Tensor, nn
 from zoo.data import load_test, open_data
 from zoo.data._base import Source
 from zoo.run import Run
+from zoo.surgery import Convolution, factorize, fold, in_form, weight_layers
 from zoo.training.module import to_unit
 from zoo.training.schedule import learning_rate_factor
 
-SWEEPS, BATCH, NARROWEST = 5, 128, 16
+BATCH, NARROWEST = 128, 16
 
 
-def matrix_form(weight: Tensor, budget: float) -> list[Tensor]:
-    """Return the kernels of the best k x k then 1 x 1 form of at most so many parameters."""
-    matrix = weight.flatten(1)
-    rank = max(1, int(budget / sum(matrix.shape)))
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    root = s[:rank].sqrt()
-    return [(root[:, None] * vt[:rank]).view(rank, *weight.shape[1:]), (u[:, :rank] * root)[..., None, None]]
-
-
-def tucker_form(weight: Tensor, budget: float) -> list[Tensor]:
-    """Return the kernels of a Tucker-2 form of at most so many parameters: W = core x_1 A x_2 B."""
-    n, m, *kernel = weight.shape
-    outer, inner = tucker_ranks(n, m, math.prod(kernel), budget)
-    b = _leading(weight.transpose(0, 1).flatten(1), inner)
-    for _ in range(SWEEPS):
-        a = _leading(torch.einsum("nmhw,mi->nihw", weight, b).flatten(1), outer)
-        b = _leading(torch.einsum("nmhw,no->ohwm", weight, a).flatten(0, 2).T, inner)
-    return [b.T[..., None, None], torch.einsum("nmhw,no,mi->oihw", weight, a, b), a[..., None, None]]
-
-
-def tucker_ranks(n: int, m: int, area: int, budget: float) -> tuple[int, int]:
-    """Return the largest ranks share * (n, m) with n o + area o i + m i parameters within the budget."""
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        share = (low + high) / 2
-        o, i = share * n, share * m
-        low, high = (share, high) if n * o + area * o * i + m * i <= budget else (low, share)
-    return max(1, int(low * n)), max(1, int(low * m))
-
-
-def _leading(matrix: Tensor, rank: int) -> Tensor:
-    """Return the leading left singular vectors."""
-    return torch.linalg.eigh(matrix @ matrix.T)[1][:, -rank:]
-
-
-FORMS = {"k x k, 1 x 1": matrix_form, "Tucker-2": tucker_form}
-
-
-def chain(layer: nn.Conv2d, kernels: list[Tensor]) -> nn.Sequential:
-    """Return convolutions with these kernels: the k x k one has the stride and padding, the last one the bias."""
-    layers = []
-    for kernel in kernels:
-        n, m, *size = kernel.shape
-        wide = size != [1, 1]
-        conv = nn.Conv2d(m, n, tuple(size), layer.stride if wide else 1, layer.padding if wide else 0, bias=False)
-        conv.weight.data = kernel.contiguous()
-        layers.append(conv)
-    layers[-1].bias = layer.bias
-    return nn.Sequential(*layers)
-
-
-def factorized(dense: nn.Module, form: str, kept: float) -> nn.Module:
-    """Return a copy in one of the forms, with a share of the weights of its k x k convolutions."""
-    model = copy.deepcopy(dense)
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or layer.kernel_size == (1, 1):
-                continue
-            if min(layer.weight.shape[:2]) >= NARROWEST:
-                weight = layer.weight.data
-                setattr(parent, name, chain(layer, FORMS[form](weight, kept * weight.numel())))
-    return model
+def factorized(dense: nn.Module, form: Convolution, kept: float) -> nn.Module:
+    """Return a copy in one of the forms, with at most a share of the weights of its k x k convolutions."""
+    ranks = {}
+    for layer in in_form(weight_layers(dense), form):
+        if layer.obstacle or math.prod(layer.shape[2:]) == 1 or min(layer.shape[:2]) < NARROWEST:
+            continue
+        sizes = [layer.factorized_size(rank) for rank in range(1, layer.full_rank + 1)]
+        ranks[layer.name] = max(1, bisect_right(sizes, kept * layer.n * layer.m))
+    return fold(factorize(copy.deepcopy(dense), ranks, convolution=form))
 
 
 @torch.no_grad()
@@ -130,10 +79,10 @@ def main() -> None:
     source = open_data(card.data, **where).source(train=True)
     print(f"{card.arch}, {card.data}, n {len(labels)}, dense accuracy {accuracy(dense, images, labels):.1%}")
     for kept in options.kept:
-        for form in FORMS:
+        for form in get_args(Convolution):
             model = factorized(dense, form, kept)
             parameters, found = sum(p.numel() for p in model.parameters()), accuracy(model, images, labels)
-            row = f"weights kept {kept:.0%}  {form:14} {parameters:10,} parameters  accuracy {found:.1%}"
+            row = f"weights kept {kept:.0%}  {form:6} {parameters:10,} parameters  accuracy {found:.1%}"
             if options.steps:
                 tune(model, source, options.steps, options.lr)
                 row += f", after {options.steps} steps {accuracy(model, images, labels):.1%}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError
+from zoo.export.forms import Form
 
 KEY = "forms"
 """Entry of the metadata that holds the form of each layer."""
@@ -52,5 +53,5 @@ def read_forms(path: Path, weights_sha256: str) -> dict[str, LayerForm]:
 
 
 def _form(entry: dict[str, Any]) -> LayerForm:
-    rank = f", rank {entry['rank']}" if entry.get("rank") else ""
-    return LayerForm(f"{entry['split']}{rank}", entry["reason"], dict(entry.get("costs", {})))
+    form = Form(entry["split"], entry.get("rank", 0), entry.get("inner", 0))
+    return LayerForm(str(form), entry["reason"], dict(entry.get("costs", {})))
