@@ -19,6 +19,7 @@ from zoo.linalg.basis import singular_basis
 from zoo.linalg.modes import multiply_modes, unfoldings
 from zoo.methods.robust_rank_adaptive import spread
 from zoo.rank_change import augment_, diagonalize_, truncate_
+from zoo.saliency import SALIENCIES
 from zoo.surgery import factorize, fold, in_form, layers_of, weight_layers
 from zoo.training.awp import WeightPerturbation
 from zoo.tucker import TuckerConv2d, has_tucker_form, inner_rank, tucker_size
@@ -119,12 +120,15 @@ def test_the_singular_basis_keeps_the_weight_and_bounds_every_cut(n: int, c: int
     for matrix in unfoldings(layer.S.detach()):
         gram = matrix @ matrix.T
         assert (gram - torch.diag(gram.diagonal())).abs().max() <= 1e-6 * gram.diagonal().max()
-    energies = layer.energies()
-    assert (energies.diff() <= 1e-9 * energies[0]).all()
-    kept = max(1, layer.rank // 2)
-    truncate_(layer, kept)
-    assert layer.S.shape[:2] == layer.ranks_at(kept)
-    assert (layer.weight - weight).square().sum() <= energies[kept:].sum() * (1 + 1e-6) + 1e-9 * energies[0]
+    left, right = layer.energies()
+    assert all((energies.diff() <= 1e-9 * energies[0]).all() for energies in (left, right))
+    scores = SALIENCIES["spectrum"].scores(layer, {})
+    assert float(scores.sum()) == pytest.approx(2)
+    r, s = layer.ranks_at(max(1, layer.rank // 2))
+    truncate_(layer, r)
+    assert layer.S.shape[:2] == (r, s)
+    lost = (layer.weight - weight).square().sum()
+    assert lost <= (left[r:].sum() + right[s:].sum()) * (1 + 1e-6) + 1e-9 * left[0]
 
 
 def test_gradients_follow_the_basis_by_the_chain_rule() -> None:
@@ -249,7 +253,37 @@ def test_a_tolerance_bounds_every_truncation() -> None:
     assert 1e-3 < max(errors) <= 0.3
 
 
-@pytest.mark.parametrize("callback", [RankPruning(0.5), OrthonormalRetraction(), SpectrumClamp(0.1)])
+@pytest.mark.parametrize("saliency", ["spectrum", "gradient", "second_order"])
+@pytest.mark.parametrize("goal", [{"compression": 0.8}, {"tolerance": 0.5}])
+def test_ranks_are_pruned_by_any_saliency(saliency: str, goal: dict) -> None:
+    module = Convolutions("adam")
+    size = deployed_size(module)
+    fit(module, [RankPruning(**goal, saliency=saliency, cuts=2, window=2)])
+    layers = [layer for layer in module.net if isinstance(layer, TuckerConv2d)]
+    if "compression" in goal:
+        assert 0.8 <= 1 - sum(p.numel() for p in fold(module).parameters()) / size.dense <= 0.82
+    else:
+        assert deployed_size(module).factors < size.factors
+    assert all(layer.S.shape[:2] == layer.ranks_at(layer.rank) for layer in layers)
+    state = module.trainer.optimizers[0].state
+    assert all(state[p]["exp_avg"].shape == p.shape for layer in layers for p in layer.parameters())
+
+
+def test_a_gradient_score_is_the_squared_change_of_a_linear_loss_on_each_side() -> None:
+    layer = uneven(nn.Conv2d(6, 8, 3), 5).double()
+    diagonalize_(layer)
+    direction, saliency = torch.randn(8, 6, 3, 3, dtype=torch.float64), SALIENCIES["gradient"]
+    (layer.weight * direction).sum().backward()
+    left, right = saliency.columns(layer, {"steps": torch.ones(())} | saliency.observe(layer))
+    for axis, scores in enumerate((left, right)):
+        for j in range(len(scores)):
+            core = layer.S.detach().clone()
+            core.select(axis, j).zero_()
+            change = ((layer.weight - multiply_modes(layer.U, core, layer.V)) * direction).sum()
+            torch.testing.assert_close(scores[j], change.square())
+
+
+@pytest.mark.parametrize("callback", [OrthonormalRetraction(), SpectrumClamp(0.1)])
 def test_what_needs_a_matrix_refuses_a_core(callback: object) -> None:
     with pytest.raises(UserError, match=r"layer 'net\.\d' is a Tucker-2 convolution"):
         fit(Convolutions(), [callback])

@@ -66,7 +66,7 @@ def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], si
     Args:
         layers: whose ranks may fall.
         ranks: as they are.
-        scores: of each layer's components, shape (r,), >= 0.
+        scores: of each layer's components, >= 0, the last to go first: those of `zoo.saliency` in falling order.
         size: wanted sum of their weights as deployed.
         total: parameters of the whole dense model.
 
@@ -134,7 +134,7 @@ def _step_down(layer: Layer, rank: int, scores: Tensor, block: int) -> _Step | N
     if lower is None:
         return None
     saved = layer.deployed_size(rank) - layer.deployed_size(lower)
-    lost = torch.sort(scores.double(), descending=True)[0][lower:rank].sum().item()
+    lost = scores[lower:rank].double().sum().item()
     return _Step(lost / saved, layer.name, lower, saved)
 
 
@@ -156,19 +156,20 @@ def share_scores(layer: Layer, rank: int, tilt: float) -> Tensor:
         tilt: share of its weights that the layer is spared, in [-1, 1], see `zoo.criticality.tilts`.
 
     Returns:
-        Scores in falling order, shape (rank,), >= 0.
+        Scores, the last to go first, shape (rank,), >= 0.
     """
-    each = layer.factorized_size(1)
-    left = torch.arange(rank, dtype=torch.float64) * each / (layer.n * layer.m)
+    sizes = torch.tensor([layer.factorized_size(r) for r in range(rank + 1)], dtype=torch.float64)
+    left = sizes[:-1] / (layer.n * layer.m)
     level = 1 - left + tilt
-    return each * (level + 1 + 2 * (left < 1 - MOST))
+    return sizes.diff() * (level + 1 + 2 * (left < 1 - MOST))
 
 
 def cut_to_tolerance(layer: Layer, rank: int, scores: Tensor, tolerance: float) -> int:
-    """Return the lowest rank that runs fast and gives up at most tolerance^2 of the sum of the scores.
+    """Return the lowest rank that runs fast and gives up at most tolerance^2 of the scores of a weight.
 
-    With the scores of `zoo.saliency.Spectrum` the relative Frobenius error of the weight is at most the tolerance.
+    With the scores of `zoo.saliency.Spectrum` the relative Frobenius error of the weight is at most the tolerance. They
+    hold the weight once, or in Tucker-2 form once for each of its two sides.
     """
-    shares = torch.sort(scores.double())[0].cumsum(0) / scores.double().sum()
-    needed = rank - int((shares <= tolerance**2).sum())
+    shares = scores.double().flip(0).cumsum(0) / scores.double().sum()
+    needed = rank - int((shares <= tolerance**2 / layer.sides).sum())
     return min((level for level in fast_ranks(layer, BLOCKS[0]) if needed <= level <= rank), default=rank)

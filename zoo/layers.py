@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,8 @@ class Factorized(nn.Module, ABC):
 
     out_features: int
     in_features: int
+    paired: ClassVar[bool] = True
+    """Whether column j of U and column j of V are one component, which goes as a whole."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, rank: int) -> None:
         super().__init__()
@@ -144,9 +146,13 @@ class Factorized(nn.Module, ABC):
         return product_singular_values(self.U, self.S, self.V)
 
     @torch.no_grad()
-    def energies(self) -> Tensor:
-        """Return what cutting each component adds to ||W - W'||_F^2, in the singular basis; descending. Shape (r,)."""
-        return self.S.diagonal().square()
+    def energies(self) -> tuple[Tensor, Tensor]:
+        """Return what cutting each column of U and of V adds to ||W - W'||_F^2, in the singular basis; descending.
+
+        Columns that are one component count once, with U. Shapes (r,) and (r,).
+        """
+        squares = self.S.diagonal().square()
+        return squares, torch.zeros_like(squares)
 
     def condition_number(self) -> float:
         """Return the largest over the smallest of the r singular values."""

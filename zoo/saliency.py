@@ -1,7 +1,7 @@
 """How much the loss depends on each singular component of a factorized layer.
 
 All of them look at a layer in the basis of its singular vectors (see `zoo.rank_change.diagonalize_`), where
-W is the sum of its components sigma_j u_j v_j^T.
+W is the sum of its components sigma_j u_j v_j^T. A Tucker-2 core has none; there columns of U and of V go side by side.
 """
 
 from abc import ABC, abstractmethod
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers import Factorized
+from zoo.linalg.modes import unfoldings
 from zoo.linalg.stiefel import full_precision
 
 DAMPING = 1e-3
@@ -18,6 +19,8 @@ DAMPING = 1e-3
 
 Statistics = dict[str, Tensor]
 """What a saliency gathers of a layer's gradients: sums over steps."""
+Kept = tuple[Tensor, Tensor]
+"""Indices of the columns of U and of V that stay."""
 
 
 class Saliency(ABC):
@@ -31,11 +34,36 @@ class Saliency(ABC):
         return {}
 
     @abstractmethod
-    def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
-        """Return the scores, shape (r,), >= 0, comparable between the layers of a network."""
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
+        """Return scores of the columns of U and of V, >= 0; of those that are one component, they add up."""
 
-    def recover_(self, layer: Factorized, gathered: Statistics, kept: Tensor) -> None:  # noqa: B027
-        """Move what is kept (indices) so as to make up for what is cut; not at all by default."""
+    def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
+        """Return the scores of components, shape (r,), comparable between the layers of a network.
+
+        Where columns of V go on their own (Tucker-2), s / r of them go along with one of U, both in falling order.
+        """
+        left, right = self.columns(layer, gathered)
+        if layer.paired:
+            return left + right
+        return torch.sort(left, descending=True)[0] + _spread(torch.sort(right, descending=True)[0], len(left))
+
+    def kept(self, layer: Factorized, gathered: Statistics, rank: int) -> Kept:
+        """Return which columns of U and of V stay at a lower rank: the best, ascending."""
+        left, right = self.columns(layer, gathered)
+        sides = (left + right, left + right) if layer.paired else (left, right)
+        u, v = (torch.topk(x, k).indices.sort()[0] for x, k in zip(sides, layer.ranks_at(rank), strict=True))
+        return u, v
+
+    def recover_(self, layer: Factorized, gathered: Statistics, kept: Kept) -> None:  # noqa: B027
+        """Move what is kept so as to make up for what is cut; not at all by default."""
+
+
+def _spread(values: Tensor, bins: int) -> Tensor:
+    """Return the integrals of a step function over as many intervals of equal length, shape (bins,)."""
+    reached = torch.cat([values.new_zeros(1), values.cumsum(0)])
+    at = torch.arange(bins + 1, device=values.device) * (len(values) / bins)
+    below = at.long().clamp(max=len(values) - 1)
+    return (reached[below] + (at - below) * values[below]).diff()
 
 
 class Spectrum(Saliency):
@@ -43,9 +71,11 @@ class Spectrum(Saliency):
 
     needs_gradients = False
 
-    def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
         """Return the shares."""
-        return layer.energies() / layer.S.data.square().sum()
+        left, right = layer.energies()
+        whole = layer.S.data.square().sum()
+        return left / whole, right / whole
 
 
 class Gradient(Saliency):
@@ -55,13 +85,18 @@ class Gradient(Saliency):
     """
 
     def observe(self, layer: Factorized) -> Statistics:
-        """Return the squares of (S^T dL/dS)_jj = <B_j, dL/dB_j>, B = U S."""
+        """Return the squares of (S^T dL/dS)_jj = <B_j, dL/dB_j>, B = U S; of a core, of its slices on each side."""
         assert layer.S.grad is not None
-        return {"taylor": (layer.S.data * layer.S.grad).sum(0).square()}
+        change = layer.S.data * layer.S.grad
+        if layer.paired:
+            left = change.sum(0).square()
+            return {"left": left, "right": torch.zeros_like(left)}
+        left, right = (matrix.sum(1).square() for matrix in unfoldings(change))
+        return {"left": left, "right": right}
 
-    def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
         """Return the means."""
-        return gathered["taylor"] / gathered["steps"]
+        return gathered["left"] / gathered["steps"], gathered["right"] / gathered["steps"]
 
 
 class SecondOrder(Saliency):
@@ -82,22 +117,22 @@ class SecondOrder(Saliency):
         with full_precision(layer.S.device):
             return {"left": _gram(layer.U), "right": _gram(layer.V)}
 
-    def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
-        """Return the costs of cutting each component alone."""
-        total = torch.zeros(layer.rank, dtype=torch.float64, device=layer.S.device)
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
+        """Return the costs of cutting each column alone."""
+        costs = []
         for name, x in (("left", layer.U), ("right", layer.V)):
             inverse = self._inverse(gathered[name], gathered["steps"])
-            total += x.data.double().square().sum(0) / (2 * inverse.diagonal())
-        return total.float()
+            costs.append((x.data.double().square().sum(0) / (2 * inverse.diagonal())).float())
+        return costs[0], costs[1]
 
-    def recover_(self, layer: Factorized, gathered: Statistics, kept: Tensor) -> None:
+    def recover_(self, layer: Factorized, gathered: Statistics, kept: Kept) -> None:
         """Move the kept columns of U and of V, each by half of what would make up for the cut alone."""
-        cut = torch.ones(layer.rank, dtype=torch.bool, device=kept.device)
-        cut[kept] = False
-        for name, x in (("left", layer.U), ("right", layer.V)):
+        for name, x, stay in (("left", layer.U, kept[0]), ("right", layer.V, kept[1])):
+            cut = torch.ones(x.shape[1], dtype=torch.bool, device=stay.device)
+            cut[stay] = False
             inverse = self._inverse(gathered[name], gathered["steps"])
-            weights = torch.linalg.solve(inverse[cut][:, cut], inverse[cut][:, kept])
-            x.data[:, kept] -= 0.5 * (x.data[:, cut].double() @ weights).to(x)
+            weights = torch.linalg.solve(inverse[cut][:, cut], inverse[cut][:, stay])
+            x.data[:, stay] -= 0.5 * (x.data[:, cut].double() @ weights).to(x)
 
     @staticmethod
     def _inverse(total: Tensor, steps: Tensor) -> Tensor:

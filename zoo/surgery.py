@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -33,6 +33,8 @@ class Layer:
     kind: str
     shape: tuple[int, ...]
     obstacle: str
+    sides: ClassVar[int] = 1
+    """How many times the scores of its components hold the weight, see `zoo.saliency.Saliency.scores`."""
 
     @property
     def n(self) -> int:
@@ -62,6 +64,8 @@ class Layer:
 @dataclass(frozen=True)
 class TuckerLayer(Layer):
     """A convolution that is factorized in Tucker-2 form."""
+
+    sides: ClassVar[int] = 2
 
     def factorized_size(self, rank: int) -> int:
         """Return the number of weights in the three kernels at a rank."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class TuckerConv2d(FactorizedConv2d):
         rank: r, 1 to n.
         init: see `initialize`.
     """
+
+    paired: ClassVar[bool] = False
 
     @staticmethod
     def factor_shapes(shape: Sequence[int], rank: int) -> tuple[tuple[int, ...], ...]:
@@ -107,17 +110,13 @@ class TuckerConv2d(FactorizedConv2d):
         return product_singular_values(self.U, torch.linalg.qr(wide.T, mode="r")[1].T, torch.eye(self.rank)).to(self.S)
 
     @torch.no_grad()
-    def energies(self) -> Tensor:
-        """Return a bound on what cutting each component adds to ||W - W'||_F^2, in the singular basis; descending.
+    def energies(self) -> tuple[Tensor, Tensor]:
+        """Return what cutting each column of U and of V adds to ||W - W'||_F^2 at most, in the singular basis.
 
-        It is the square of one singular value of the first unfolding, and of as many of the second (s / r) as go along.
+        The squares of the singular values of both unfoldings, descending, shapes (r,) and (s,).
         """
         first, second = (matrix.square().sum(1) for matrix in unfoldings(self.S))
-        lost = torch.cat([second.new_zeros(1), second.cumsum(0)])
-        at = torch.arange(self.rank + 1, device=lost.device) * (len(second) / self.rank)
-        below = at.long().clamp(max=len(second) - 1)
-        reached = lost[below] + (at - below) * second[below]
-        return first + reached.diff()
+        return first, second
 
 
 def need_matrices(model: nn.Module, what: str) -> None:

@@ -134,9 +134,7 @@ class DynamicalLowRank(RankSchedule):
         ranks = {name: layer.rank for name, layer in self.layers.items()}
         scores = {name: SALIENCIES["spectrum"].scores(layer, {}) for name, layer in self.layers.items()}
         if self.tolerance is not None:
-            # The error of a Tucker form is at most that of both its sides, which together have twice the energy.
-            bounds = {x.name: self.tolerance / scores[x.name].sum().item() ** 0.5 for x in shapes}
-            needed = {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], bounds[x.name]) for x in shapes}
+            needed = {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
             return {x.name: min(needed[x.name], max(fast_ranks(x, BLOCKS[0]), default=x.full_rank)) for x in shapes}
         assert self.compression is not None
         assert self.start is not None

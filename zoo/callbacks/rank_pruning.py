@@ -18,7 +18,6 @@ from zoo.linalg.basis import slicing
 from zoo.rank_change import change_basis_, diagonalize_
 from zoo.saliency import SALIENCIES, Statistics
 from zoo.surgery import Ranks, layers_of
-from zoo.tucker import need_matrices
 
 
 class RankPruning(RankSchedule):
@@ -113,7 +112,6 @@ class RankPruning(RankSchedule):
             self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
 
     def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
-        need_matrices(model, "RankPruning")
         return {name: layer for name, layer in factorized_layers(model) if layer.pays and layer.trains}
 
     def on_train_batch_start(
@@ -153,6 +151,7 @@ class RankPruning(RankSchedule):
             if not layers:
                 raise UserError("no factorized layer got a gradient before a cut: does the loss depend on them?")
         scores = {name: self.saliency.scores(layer, self.gathered.get(name, {})) for name, layer in layers.items()}
+        scores = {name: torch.sort(values, descending=True)[0] for name, values in scores.items()}
         first = self.sensitivity is not None and not self.measured
         if first:
             assert self.sensitivity is not None
@@ -163,9 +162,10 @@ class RankPruning(RankSchedule):
         before = {name: layer.rank for name, layer in layers.items()}
         for name, layer in layers.items():
             if ranks[name] < layer.rank:
-                kept = torch.sort(torch.topk(scores[name], ranks[name]).indices)[0]
-                self.saliency.recover_(layer, self.gathered.get(name, {}), kept)
-                change = slicing(layer.S, kept)
+                gathered = self.gathered.get(name, {})
+                kept = self.saliency.kept(layer, gathered, ranks[name])
+                self.saliency.recover_(layer, gathered, kept)
+                change = slicing(layer.S, *kept)
                 change_basis_(layer, change, trainer.optimizers, averages_of(trainer, name))
         restore_constraints(trainer)
         renew(trainer)
