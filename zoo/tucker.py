@@ -43,7 +43,7 @@ class TuckerConv2d(FactorizedConv2d):
     said of the S of U S V^T is said of that one.
 
     Source: Tucker-2 of Kim et al., Compression of deep CNNs for fast and low power mobile applications, ICLR 2016,
-    arXiv 1511.06530, section 3.1; factors by higher-order orthogonal iteration (Kolda, Bader, SIAM Review 2009, 4.2).
+    arXiv 1511.06530; factors by higher-order orthogonal iteration (Kolda, Bader, SIAM Review 2009, 4.2).
 
     Args:
         conv: see `FactorizedConv2d`; its weight must have a Tucker form, see `has_tucker_form`.
