@@ -25,6 +25,7 @@ from zoo.chain import GEOMETRY, FactorChain
 
 Split = Literal["kxk to 1x1", "1x1 to kxk", "kx1 to 1xk", "1x1 to kxk to 1x1", "dense"]
 """How a layer is written: as two layers in one of three ways, as three, or as one."""
+TWO_LAYERS: tuple[Split, ...] = ("kxk to 1x1", "1x1 to kxk", "kx1 to 1xk")
 DROP = 1e-6
 """Singular values below this share of the largest one are rounding of the fp32 factors."""
 Two = tuple[int, int]
@@ -174,11 +175,10 @@ def candidates(chain: FactorChain, problem: Geometry, block: int) -> list[Form]:
     trained = trained_form(chain)
     # Two layers may be faster than three, though they have more products; than two others only with fewer.
     most = problem.macs(DENSE if trained.inner else trained)
-    others: list[Split] = ["kxk to 1x1", "1x1 to kxk", "kx1 to 1xk"]
     found = [trained]
     if problem.op.kernel != (1, 1):
         weight = chain.weight
-        for split in others[0 if trained.inner else 1 :]:
+        for split in (x for x in TWO_LAYERS if x != trained.split):
             other = Form(split, _numerical_rank(_unfold(weight, split)))
             if problem.macs(other) < most:
                 found.append(other)

@@ -98,7 +98,7 @@ class RankPruning(RankSchedule):
         self._steps = [min(max(1, round(total * share)), total - 1) for share in shares]
         layers = self._prunable(pl_module)
         if self.start is None:
-            self.start = sum(x.factorized_size(layers[x.name].rank) for x in layers_of(layers))
+            self.start = sum(x.deployed_size(layers[x.name].rank) for x in layers_of(layers))
         self._place(layers)
         if self.compression is not None and not self.done:
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
@@ -188,7 +188,7 @@ class RankPruning(RankSchedule):
         assert self.compression is not None
         assert self.start is not None
         size = deployed_size(model)
-        others = size.factors + size.rest - sum(x.factorized_size(ranks[x.name]) for x in shapes)
+        others = size.factors + size.rest - sum(x.deployed_size(ranks[x.name]) for x in shapes)
         target = (1 - self.compression) * size.dense - others
         if not layers and target < 0:
             raise UserError(
