@@ -146,6 +146,16 @@ def test_a_part_that_cannot_be_run_is_a_named_skip(problem, capsys):
 # Which attacks.
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_where_nothing_is_left_standing_the_other_parts_have_nothing_to_do(problem, wrong):
+    model, images, labels = problem
+    labels = (labels + 1) % 3 if wrong else labels  # wrong without an attack, or broken by the first one
+    clean, found = evaluate(model, images, labels, [Sweep(AutoAttack(), (0.9,))], progress=False)
+    assert (clean.accuracy == 0) == wrong
+    assert found.accuracy == 0
+    assert set(found.parts.values()) == {0.0}
+
+
 def test_attacks_norms_and_radii_combine():
     assert choose_sweeps() == list(QUICK)
     assert choose_sweeps(["fgsm"], ["L2"]) == [Sweep(FGSM(norm="L2"), EPS["L2"])]

@@ -145,7 +145,8 @@ class Judge:
             return known
         passed, rows = asked.clone(), asked.nonzero().flatten()
         self._task = self.bar.add_task(title, total=len(rows) * passes, accuracy=_share(passed))
-        for done, pool in enumerate(rows.split(self.pool), 1):
+        pools = rows.split(self.pool) if len(rows) else ()  # no rows would be split into one pool of none
+        for done, pool in enumerate(pools, 1):
             passed[pool] = verdicts(*self._batch(pool)).cpu()
             completed = min(done * self.pool, len(rows)) * passes
             self.bar.update(self._task, completed=completed, accuracy=_share(passed))
