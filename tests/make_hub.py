@@ -29,6 +29,11 @@ def pgd(threat: Threat, accuracy: float, n: int = 1000) -> Evaluation:
     )
 
 
+def fgsm(threat: Threat, accuracy: float, n: int = 1000) -> Evaluation:
+    """Return FGSM at a radius."""
+    return Evaluation(attack="fgsm", norm=threat.norm, eps=threat.eps, accuracy=accuracy, n=n)
+
+
 def make_card(
     name: str,
     threat: Threat | None,

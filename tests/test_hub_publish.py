@@ -197,12 +197,12 @@ def test_a_name_is_taken_wherever_a_run_is(hub: Path, tmp_path: Path, monkeypatc
 
 def test_verify_finds_what_was_changed(hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     cli(["verify", NAME, "--hub", str(hub), "--n", "20"])
-    assert "1 models agree" in capsys.readouterr().out
+    assert "1 model agrees with its card" in capsys.readouterr().out
     shutil.copytree(hub, tmp_path / "hub")
     index = json.loads((tmp_path / "hub/index.json").read_text())
     index["models"][NAME]["summary"]["clean"] = 0.99
     (tmp_path / "hub/index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=f"1 figures differ from the cards: {NAME}: index"):
+    with pytest.raises(UserError, match=f"1 figure differs from its card: {NAME}: index"):
         cli(["verify", NAME, "--hub", str(tmp_path / "hub"), "--n", "20"])
     (tmp_path / "hub" / NAME / "model.onnx").write_bytes(b"<html>")
     with pytest.raises(UserError, match=f"{NAME}: files"):
@@ -263,7 +263,7 @@ def test_a_published_command_names_no_folder_of_its_machine() -> None:
 
 def test_a_bundled_model_is_what_its_card_says(capsys: pytest.CaptureFixture) -> None:
     cli(["verify", "test_resnet.robust_lowrank50_digits", "--n", "50"])
-    assert "1 models agree" in capsys.readouterr().out
+    assert "1 model agrees with its card" in capsys.readouterr().out
 
 
 def test_every_bundled_model_is_small_and_complete() -> None:

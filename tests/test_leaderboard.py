@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import refresh_published
 from html_page import EVIL, Elements, chromium
 from hub_server import FaultyServer
-from make_hub import L2, LINF, PARTS, autoattack, make_card, pgd, write_hub
+from make_hub import L2, LINF, PARTS, autoattack, fgsm, make_card, pgd, write_hub
+from refresh_published import CURVE
 from refresh_readme import README, refreshed
 
 from zoo.card import Card, Threat
@@ -282,6 +284,41 @@ def test_the_readme_s_table_of_models_is_that_of_the_cards() -> None:
     wrong, changes = re.subn(r"\d\d\.\d%", "12.3%", table, count=1)
     assert changes == 1
     assert refreshed(before + command + wrong) == text
+
+
+def test_the_page_of_published_figures_has_those_of_the_cards() -> None:
+    """When it fails: python tests/refresh_published.py."""
+    text = refresh_published.PAGE.read_text()
+    assert refresh_published.refreshed(text, refresh_published.bundled()) == text
+
+
+def test_models_stand_beside_what_others_published() -> None:
+    text = refresh_published.PAGE.read_text()
+    training = {"training": {"adversary": "pgd"}}
+    cards = [
+        make_card("resnet18.small_at_c10", LINF, [autoattack(LINF, 0.481)], clean=0.8123, **training),
+        make_card("vgg16_bn.masked_at_c10", LINF, [pgd(LINF, 0.5, n=200)], masked=True, **training),
+        make_card("resnet18.other_eps_c10", L2, [pgd(L2, 0.5)], **training),
+        make_card("resnet18.digits", LINF, [autoattack(LINF, 0.9)], data="digits", **training),
+        make_card(
+            "vgg16_bn.plain_c10", CURVE[0], [*(fgsm(t, 0.6) for t in CURVE[:3]), *(pgd(t, 0.3) for t in CURVE[3:])]
+        ),
+        make_card(
+            "resnet18.plain_c10", CURVE[0], [*(fgsm(t, 0.6) for t in CURVE[:3]), *(pgd(t, 0.3) for t in CURVE[3:])]
+        ),
+    ]
+    changed = refresh_published.refreshed(text, cards)
+    robust, _, plain = changed.partition("## CIFAR-10 without")
+    lines = {line.split("`")[1]: line for line in changed.splitlines() if "`**" in line}
+    assert set(lines) == {"resnet18.small_at_c10", "vgg16_bn.masked_at_c10", "vgg16_bn.plain_c10"}
+    assert "| **81.23** | **48.10** | AutoAttack, 1,000 | zoo |" in lines["resnet18.small_at_c10"]
+    assert "**50.00** (masked gradients) | pgd-20, 200 | zoo |" in lines["vgg16_bn.masked_at_c10"]
+    assert lines["vgg16_bn.plain_c10"] in plain
+    assert (
+        "| **60.0** / **60.0** / **60.0** | **30.0** / **30.0** / **30.0** | 10,000 | zoo |"
+        in lines["vgg16_bn.plain_c10"]
+    )
+    assert "| ResNet-18 | TwinRep | channels | 75 | 79.37 | 45.21 | AutoAttack, 10,000 |" in robust
 
 
 @pytest.mark.slow

@@ -44,5 +44,11 @@ def main(parser: Parser, argv: list[str]) -> None:
         differing += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
         left += [f"{model.name}: {check.figure}" for check in found if check.agrees is None]
     if differing:
-        raise UserError(f"{len(differing)} figures differ from the cards: {'; '.join(differing)}")
-    print(f"{len(models)} models agree with their cards" + (f"; not measured: {'; '.join(left)}" if left else ""))
+        differ = (
+            "1 figure differs from its card"
+            if len(differing) == 1
+            else f"{len(differing)} figures differ from the cards"
+        )
+        raise UserError(f"{differ}: {'; '.join(differing)}")
+    agree = "1 model agrees with its card" if len(models) == 1 else f"{len(models)} models agree with their cards"
+    print(agree + (f"; not measured: {'; '.join(left)}" if left else ""))

@@ -1,0 +1,130 @@
+"""Set the bundled models beside published figures in docs/published.md: python tests/refresh_published.py."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.card import Card, Evaluation, Threat
+from zoo.hub.search import BUNDLED
+from zoo.leaderboard.standings import lowest
+
+PAGE = Path(__file__).parents[1] / "docs" / "published.md"
+PUBLISHED = PAGE.with_suffix(".yaml")
+EPS = Threat(norm="Linf", eps=8 / 255)
+CURVE = (
+    *(Threat(norm="Linf", eps=eps) for eps in (0.002, 0.004, 0.006)),
+    *(Threat(norm="L2", eps=e) for e in (0.1, 0.2, 0.3)),
+)
+GONE = {0: 0.0, 50: 42.3, 80: 76.8}
+"""Per cent of VGG16's weights that are gone with this per cent of its ranks, by the rule of the CondLR paper's code."""
+NETWORKS = {"resnet18": "ResNet-18", "vgg16_bn": "VGG16"}
+
+Row = tuple[str, float, str]
+"""The network and the share that is gone, by which rows are sorted, and the line."""
+
+
+def refreshed(page: str, cards: Iterable[Card]) -> str:
+    """Return the page with its tables written anew."""
+    published, cards = yaml.safe_load(PUBLISHED.read_text()), [card for card in cards if card.data == "cifar10"]
+    for name, table in (
+        ("robust", robust_table(published, cards)),
+        ("conditioned", conditioned_table(published, cards)),
+    ):
+        page, count = re.subn(
+            rf"<!-- {name} -->\n.*?<!-- end -->",
+            lambda _, name=name, table=table: f"<!-- {name} -->\n{table}\n<!-- end -->",
+            page,
+            flags=re.DOTALL,
+        )
+        assert count == 1, f"{PAGE.name} has {count} places for the table {name!r}"
+    return page
+
+
+def robust_table(published: dict[str, Any], cards: list[Card]) -> str:
+    """Lay out accuracies under AutoAttack, by network and by what is gone."""
+    rows: list[Row] = []
+    for group in published["robust"]:
+        for model, figures in group["models"].items():
+            for gone, (clean, robust) in figures.items():
+                cells = (group["network"], model, group["removed"], _gone(gone), f"{clean:.2f}", f"{robust:.2f}")
+                rows.append((group["network"], gone or 0, _line(*cells, "AutoAttack, 10,000", group["source"])))
+    for card in cards:
+        found = lowest(card, EPS)
+        if found is not None and _is_robustly_trained(card):
+            removed = "channels" if "prune" in card.method else "ranks" if card.ranks else "nothing"
+            cells = (_network(card), f"**`{card.name}`**", removed, _gone(100 * card.compression), *_ours(card, found))
+            rows.append(
+                (_network(card), 100 * card.compression, _line(*cells, f"{_attack(found)}, {found.n:,}", "zoo"))
+            )
+    return _table("network|model|removed|gone, %|clean|robust|attack, images|figures by", rows)
+
+
+def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:
+    """Lay out accuracies over the CondLR paper's radii."""
+    rows, group = [], published["conditioned"]
+    for model, figures in group["models"].items():
+        for removed, values in figures.items():
+            gone, printed = GONE[removed], ["-" if v is None else f"{v:.1f}" for v in values]
+            cells = (model, _gone(gone), printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
+            rows.append((group["network"], gone, _line(*cells, "10,000", group["source"])))
+    for card in cards:
+        found = [lowest_of(card, threat) for threat in CURVE]
+        if _network(card) == group["network"] and not _is_robustly_trained(card) and card.clean and all(found):
+            printed = [f"**{100 * e.accuracy:.1f}**" for e in (card.clean, *found) if e]
+            cells = (f"**`{card.name}`**", _gone(100 * card.compression), printed[0])
+            curves = (" / ".join(printed[1:4]), " / ".join(printed[4:]))
+            rows.append((group["network"], 100 * card.compression, _line(*cells, *curves, f"{card.clean.n:,}", "zoo")))
+    return _table("model|gone, %|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|images|figures by", rows)
+
+
+def lowest_of(card: Card, threat: Threat) -> Evaluation | None:
+    """Return the lowest accuracy under FGSM in Linf, under PGD in L2."""
+    attack = "fgsm" if threat.norm == "Linf" else "pgd"
+    few = [e for e in card.evaluations if e.attack == attack]
+    return lowest(card.model_copy(update={"evaluations": tuple(few)}), threat)
+
+
+def bundled() -> list[Card]:
+    """Return the cards of the models that come with zoo."""
+    return [Card.load(path) for path in sorted(BUNDLED.glob("*/card.json"))]
+
+
+def _is_robustly_trained(card: Card) -> bool:
+    return card.training.get("adversary", "none") != "none"
+
+
+def _network(card: Card) -> str:
+    return NETWORKS.get(card.arch, card.arch)
+
+
+def _ours(card: Card, found: Evaluation) -> tuple[str, str]:
+    flag = " (masked gradients)" if card.gradient_masking else ""
+    return (
+        "-" if card.clean is None else f"**{100 * card.clean.accuracy:.2f}**"
+    ), f"**{100 * found.accuracy:.2f}**{flag}"
+
+
+def _attack(found: Evaluation) -> str:
+    steps = found.options.get("steps")
+    return "AutoAttack" if found.attack == "autoattack" else f"{found.attack}-{steps}" if steps else found.attack
+
+
+def _gone(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0f}"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _table(head: str, rows: list[Row]) -> str:
+    columns = head.split("|")
+    lines = [line for *_, line in sorted(rows, key=lambda row: (*row[:2], row[2]))]
+    return "\n".join([_line(*columns), f"|{'---|' * len(columns)}", *lines])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(refreshed(PAGE.read_text(), bundled()))
