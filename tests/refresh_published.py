@@ -51,6 +51,7 @@ def robust_table(published: dict[str, Any], cards: list[Card]) -> str:
             for gone, (clean, robust) in figures.items():
                 cells = (group["network"], model, group["removed"], _gone(gone), f"{clean:.2f}", f"{robust:.2f}")
                 rows.append((group["network"], gone or 0, _line(*cells, "AutoAttack, 10,000", group["source"])))
+    others = len(rows)
     for card in cards:
         found = lowest(card, EPS)
         if found is not None and _is_robustly_trained(card):
@@ -59,7 +60,8 @@ def robust_table(published: dict[str, Any], cards: list[Card]) -> str:
             rows.append(
                 (_network(card), 100 * card.compression, _line(*cells, f"{_attack(found)}, {found.n:,}", "zoo"))
             )
-    return _table("network|model|removed|gone, %|clean|robust|attack, images|figures by", rows)
+    none = "" if len(rows) > others else "\n\nNo model of the bundled hub has been trained for this threat model yet."
+    return _table("network|model|removed|gone, %|clean|robust|attack, images|figures by", rows) + none
 
 
 def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:

@@ -272,6 +272,7 @@ def test_every_bundled_model_is_small_and_complete() -> None:
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 60e6
     for name in models:
         assert find(name, "").folder() == BUNDLED / name
+        assert {path.name for path in (BUNDLED / name).iterdir()} == set(models[name].files)
         text = "".join(path.read_text() for path in (BUNDLED / name).glob("*.[jm][sd]*"))
         assert "/home/" not in text
         assert "/tmp/" not in text

@@ -179,7 +179,7 @@ def test_models_are_chosen_by_name_and_data(hub: Path, tmp_path: Path) -> None:
     zoo(["leaderboard", "--data", "digits", "--hub", str(hub), "--out", str(tmp_path / "page.html")])
     assert all(name.startswith("test_") for name in json.loads((tmp_path / "page.json").read_text())["models"])
     with pytest.raises(UserError, match="no model to compare"):
-        zoo(["leaderboard", "vgg*", "--hub", str(hub), "--out", str(tmp_path / "none.html")])
+        zoo(["leaderboard", "nothing*", "--hub", str(hub), "--out", str(tmp_path / "none.html")])
     with pytest.raises(UserError, match=r"ends in \.html"):
         zoo(["leaderboard", "--hub", str(hub), "--out", str(tmp_path)])
     assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page.json", "page"}
