@@ -295,17 +295,14 @@ def test_the_page_of_published_figures_has_those_of_the_cards() -> None:
 def test_models_stand_beside_what_others_published() -> None:
     text = refresh_published.PAGE.read_text()
     training = {"training": {"adversary": "pgd"}}
+    curve = [*(fgsm(threat, 0.6) for threat in CURVE[:3]), *(pgd(threat, 0.3) for threat in CURVE[3:])]
     cards = [
         make_card("resnet18.small_at_c10", LINF, [autoattack(LINF, 0.481)], clean=0.8123, **training),
         make_card("vgg16_bn.masked_at_c10", LINF, [pgd(LINF, 0.5, n=200)], masked=True, **training),
         make_card("resnet18.other_eps_c10", L2, [pgd(L2, 0.5)], **training),
         make_card("resnet18.digits", LINF, [autoattack(LINF, 0.9)], data="digits", **training),
-        make_card(
-            "vgg16_bn.plain_c10", CURVE[0], [*(fgsm(t, 0.6) for t in CURVE[:3]), *(pgd(t, 0.3) for t in CURVE[3:])]
-        ),
-        make_card(
-            "resnet18.plain_c10", CURVE[0], [*(fgsm(t, 0.6) for t in CURVE[:3]), *(pgd(t, 0.3) for t in CURVE[3:])]
-        ),
+        make_card("vgg16_bn.plain_c10", CURVE[0], curve),
+        make_card("resnet18.plain_c10", CURVE[0], curve),
     ]
     changed = refresh_published.refreshed(text, cards)
     robust, _, plain = changed.partition("## CIFAR-10 without")
