@@ -7,10 +7,10 @@ from torch import nn
 
 from zoo.backbone import create_backbone, ends
 from zoo.budget import Budget, compressible, larger_start
-from zoo.cost import count_macs, count_params
+from zoo.cost import count_macs, count_params, positions
 from zoo.errors import UserError
 from zoo.methods import METHODS
-from zoo.surgery import factorize, report, weight_layers
+from zoo.surgery import Convolution, factorize, fold, in_form, report, weight_layers
 
 ARCHS = ["resnet18", "vgg16_bn", "mobilenetv2_100", "convnext_atto", "vit_tiny_patch16_224", "test_resnet"]
 IMAGE = (3, 32, 32)
@@ -82,11 +82,82 @@ def test_a_training_whose_ranks_fall_starts_with_no_less_than_it_ends_with(compr
     assert 1 - start <= 2 * (1 - compression)
 
 
+REDUCIBLE = [("resnet18", "tucker", 0.85), ("resnet18", "matrix", 0.8), ("vgg16_bn", "tucker", 0.9),
+             ("vgg16_bn", "matrix", 0.85), ("convnext_tiny", "matrix", 0.82)]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["lowrank", "robust_lowrank"])
+@pytest.mark.parametrize(("arch", "convolution", "reduction"), REDUCIBLE)
+def test_both_budgets_are_met(arch: str, convolution: str, reduction: float, method: str) -> None:
+    m = METHODS.get(method)(init="random", convolution=convolution)
+    model = create_backbone(arch, 10, IMAGE)
+    params, macs = count_params(model), count_macs(model, IMAGE)
+    plain = m.plan(model, Budget(compression=0.8))
+    ranks = m.plan(model, Budget(compression=0.8, macs_reduction=reduction))
+    deployed = m.finish(m.convert(model, ranks))
+    assert 0.8 <= 1 - count_params(deployed) / params <= 0.82
+    assert 1 - count_macs(deployed, IMAGE) / macs >= reduction
+    assert ranks != plain
+    assert min(ranks.values()) >= min(16, *plain.values())
+
+
+def test_a_reduction_that_equal_shares_reach_changes_nothing() -> None:
+    model = create_backbone("resnet18", 10, IMAGE)
+    plan = METHODS.get("lowrank")().plan
+    assert plan(model, Budget(compression=0.8, macs_reduction=0.5)) == plan(model, Budget(compression=0.8))
+
+
+def test_an_unreachable_reduction_names_the_most_possible() -> None:
+    model, m = create_backbone("vit_tiny_patch16_224", 10, IMAGE), METHODS.get("lowrank")(init="random")
+    with pytest.raises(UserError, match=r"can remove 80\.\d %"):
+        m.plan(model, Budget(compression=0.8, macs_reduction=0.9))
+
+
+def test_products_that_cannot_be_counted_are_refused_in_words() -> None:
+    model = nn.Sequential(*(nn.Conv2d(64, 64, 3) for _ in range(3)))
+    with pytest.raises(UserError, match="image_shape"):
+        METHODS.get("lowrank")().plan(model, Budget(compression=0.5, macs_reduction=0.6))
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "why"),
+    [
+        ("mrs_prune", {}, "channels"),
+        ("robust_lowrank", {"rank_budget": "adaptive"}, "adapt"),
+        ("rank_adaptive", {}, "adapt"),
+    ],
+)
+def test_what_does_not_choose_ranks_once_refuses_a_reduction(method: str, options: dict, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        METHODS.get(method)(**options).plan(
+            create_backbone("test_resnet", 10, IMAGE), Budget(compression=0.5, macs_reduction=0.3)
+        )
+
+
+@pytest.mark.parametrize("form", ["matrix", "tucker"])
+def test_products_of_a_layer_are_those_of_its_deployed_form(form: Convolution) -> None:
+    conv = nn.Conv2d(24, 32, 3, stride=2, padding=1)
+    model = nn.Sequential(conv)
+    (layer,), (at,) = in_form(weight_layers(model), form), positions(model, (24, 16, 16)).values()
+    assert at == (256, 64)
+    folded = fold(factorize(model, {"0": 5}, convolution=form))
+    assert layer.factorized_macs(5, at) == count_macs(folded, (24, 16, 16))
+
+
+def test_a_layer_applied_twice_counts_twice() -> None:
+    layer = nn.Linear(8, 8)
+    assert count_macs(nn.Sequential(nn.Flatten(), layer, layer), (8, 1, 1)) == 128
+
+
 def test_a_budget_says_one_thing() -> None:
     with pytest.raises(UserError, match="not both"):
         Budget(compression=0.5, rank_fraction=0.5)
     with pytest.raises(UserError, match="rank fraction"):
         Budget(rank_fraction=0)
+    with pytest.raises(UserError, match="goes with a compression"):
+        Budget(rank_fraction=0.2, macs_reduction=0.8)
+    with pytest.raises(UserError, match="between 0 and 1"):
+        Budget(compression=0.8, macs_reduction=8)
     with pytest.raises(UserError, match="dense"):
         METHODS.get("dense")().plan(nn.Identity(), Budget(compression=0.5))
 

@@ -35,6 +35,7 @@ MISTAKES = {
     ("train", "--compression", "1.5"): "impossible",
     ("train", "--compression", "0.9999"): "removes 9",
     ("train", "--compression", "0.5", "--rank-fraction", "0.5"): "not both",
+    ("train", "--macs-reduction", "0.8"): "^--macs-reduction goes with a compression",
     ("train", "--method", "dense", "--compression", "0.5"): "does not compress",
     ("train", "--method.tau", "-1"): "tau",
     ("train", "--device", "tpu"): "device",

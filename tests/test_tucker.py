@@ -1,7 +1,9 @@
 """Tucker-2 convolutions: what is true of U S V^T is true of them, along each of the core's first two axes."""
 
 import math
+from collections.abc import Callable
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from hypothesis import given
@@ -12,13 +14,15 @@ from torch import nn
 from zoo.allocation import deployed_size
 from zoo.callbacks import DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
 from zoo.chain import FactorChain
-from zoo.errors import UserError
 from zoo.export.forms import DENSE, candidates, geometry, trained_form, write_as
+from zoo.layers import factorized_layers
 from zoo.linalg import orthonormality_error
 from zoo.linalg.basis import singular_basis
 from zoo.linalg.modes import multiply_modes, unfoldings
+from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.methods.robust_rank_adaptive import spread
 from zoo.rank_change import augment_, diagonalize_, truncate_
+from zoo.run import Run
 from zoo.saliency import SALIENCIES
 from zoo.surgery import factorize, fold, in_form, layers_of, weight_layers
 from zoo.training.awp import WeightPerturbation
@@ -283,7 +287,81 @@ def test_a_gradient_score_is_the_squared_change_of_a_linear_loss_on_each_side() 
             torch.testing.assert_close(scores[j], change.square())
 
 
-@pytest.mark.parametrize("callback", [OrthonormalRetraction(), SpectrumClamp(0.1)])
-def test_what_needs_a_matrix_refuses_a_core(callback: object) -> None:
-    with pytest.raises(UserError, match=r"layer 'net\.\d' is a Tucker-2 convolution"):
-        fit(Convolutions(), [callback])
+class Bounds(pl.Callback):
+    """After each optimizer step: how orthonormal U and V are, and each weight's condition number as a matrix."""
+
+    def __init__(self) -> None:
+        self.orthonormality: list[float] = []
+        self.condition: list[float] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.optimizers[0].register_step_post_hook(lambda *_: self.measure(pl_module))
+
+    def measure(self, model: nn.Module) -> None:
+        for _, layer in factorized_layers(model):
+            self.orthonormality.append(max(float(orthonormality_error(x.detach())) for x in (layer.U, layer.V)))
+            values = torch.linalg.svdvals(layer.weight.detach().double().flatten(1))[: layer.rank]
+            self.condition.append(float(values.max() / values.min()))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("tau", [0.0, 0.1])
+def test_every_step_ends_orthonormal_and_with_the_weights_bounded(
+    tau: float, optimizer: str, memory_format: torch.memory_format
+) -> None:
+    bounds, module = Bounds(), Convolutions(optimizer).to(memory_format=memory_format)
+    fit(module, [OrthonormalRetraction(), SpectrumClamp(tau), bounds])
+    assert len(bounds.condition) == 32 * 3
+    assert max(bounds.orthonormality) <= 1e-5
+    assert max(bounds.condition) <= 1 + tau + 2e-5
+
+
+def test_the_retraction_keeps_the_weight() -> None:
+    layer = uneven(nn.Conv2d(24, 32, 3), 10)
+    weight = layer.weight.detach().clone()
+    callback = OrthonormalRetraction()
+    callback.layers = [layer, uneven(nn.Conv2d(24, 32, 3), 10, seed=1)]
+    callback.restore(None)
+    torch.testing.assert_close(layer.weight, weight, atol=1e-3, rtol=1e-4)
+    assert max(float(orthonormality_error(x.detach())) for x in (layer.U, layer.V)) <= 1e-5
+
+
+@pytest.mark.parametrize("smallest", [0.5, 1e-3])
+def test_the_clamp_clips_the_singular_values_of_the_weight_as_a_matrix(smallest: float) -> None:
+    layer = TuckerConv2d(nn.Conv2d(24, 32, 3), 10, "random").double()
+    with torch.no_grad():
+        layer.U.copy_(torch.linalg.qr(layer.U)[0])  # they were orthonormal to fp32
+        layer.V.copy_(torch.linalg.qr(layer.V)[0])
+        layer.S.mul_(torch.linspace(smallest, 2, 10, dtype=torch.float64)[:, None, None, None])
+    left, values, right = torch.linalg.svd(layer.weight.detach().flatten(1), full_matrices=False)
+    mean, k = values[:10].mean(), 1.1
+    e = mean * (k - 1) / (k + 1)
+    expected = left[:, :10] @ torch.diag(values[:10].clamp(mean - e, mean + e)) @ right[:10]
+    clamp = SpectrumClamp(0.1)
+    clamp.layers = [layer]
+    clamp.restore(torch.optim.SGD(layer.parameters()))
+    torch.testing.assert_close(layer.weight.detach().flatten(1), expected, rtol=1e-5, atol=1e-6)
+    assert clamp.condition_number == pytest.approx(1.1, abs=1e-4)
+
+
+def test_the_steps_of_both_bases_are_tangent_and_scaled_by_their_own_core() -> None:
+    layer = TuckerConv2d(nn.Conv2d(24, 32, 3), 8)
+    callback = OrthonormalRetraction()
+    callback.layers = [layer]
+    gradients = [torch.randn_like(layer.U), torch.randn_like(layer.V)]
+    layer.U.grad, layer.V.grad = (g.clone() for g in gradients)
+    trainer, module = pl.Trainer(logger=False, barebones=True), pl.LightningModule()
+    callback.on_before_optimizer_step(trainer, module, torch.optim.SGD(layer.parameters(), lr=0.1))
+    for x, gradient, rank in zip((layer.U, layer.V), gradients, layer.S.shape, strict=False):
+        projected = gradient - x @ x.T @ gradient
+        torch.testing.assert_close(x.grad, (projected * rank / layer.S.square().sum()).detach())
+
+
+@pytest.mark.parametrize("options", [{"rank_budget": "adaptive"}, {"rank_budget": "fixed"}])
+def test_a_training_of_robust_lowrank_ends_within_its_bound(train_tiny: Callable[..., Run], options: dict) -> None:
+    run = train_tiny(RobustLowrank(convolution="tucker", **options), compression=0.6)
+    convolutions = [x for x in run.card.layers if x.rank is not None and len(x.shape) == 4]
+    assert max(x.condition_number for x in run.card.layers if x.condition_number is not None) <= 1.1
+    assert any(x.shape[2] == 3 for x in convolutions)
+    assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from zoo.errors import UserError
 from zoo.layers import MERGE_ABOVE
@@ -22,19 +23,22 @@ NARROWEST = 16
 
 @dataclass(frozen=True)
 class Budget:
-    """How small the model must become; give one of the two.
+    """How small the model must become; give a compression or a rank fraction.
 
     Attributes:
         compression: share of the dense model's parameters to remove, in (0, 1).
         rank_fraction: rank of each layer over its full rank min(n, m), in (0, 1], rounded up: CondLR's own
             definition, whose tables call 1 - rank_fraction the compression.
+        macs_reduction: with a compression, share of the dense model's multiply-accumulates to remove, in (0, 1);
+            None: what comes of the compression.
 
     Raises:
-        UserError: neither or both are given, or one is out of range.
+        UserError: neither or both are given, one is out of range, or a rank fraction meets a macs_reduction.
     """
 
     compression: float | None = None
     rank_fraction: float | None = None
+    macs_reduction: float | None = None
 
     def __post_init__(self) -> None:
         if (self.compression is None) == (self.rank_fraction is None):
@@ -43,6 +47,10 @@ class Budget:
             raise UserError(f"compression {self.compression} is impossible: give a share between 0 and 1, such as 0.8")
         if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
             raise UserError(f"rank fraction {self.rank_fraction} is impossible: give a value in (0, 1], such as 0.2")
+        if self.macs_reduction is not None and not 0 < self.macs_reduction < 1:
+            raise UserError(f"macs_reduction {self.macs_reduction} is impossible: give a share between 0 and 1")
+        if self.macs_reduction is not None and self.compression is None:
+            raise UserError("macs_reduction goes with a compression: a rank fraction fixes every rank")
 
 
 def larger_start(budget: Budget, times: float) -> Budget:
@@ -53,10 +61,12 @@ def larger_start(budget: Budget, times: float) -> Budget:
         times: how many times its parameters the start has, as far as factors pay.
 
     Raises:
-        UserError: the budget is a rank fraction, which fixes every rank.
+        UserError: the budget is a rank fraction, which fixes every rank, or limits multiply-accumulates too.
     """
     if budget.compression is None:
         raise UserError("ranks that adapt need a compression: a rank fraction fixes every rank")
+    if budget.macs_reduction is not None:
+        raise UserError("ranks that adapt go by what the loss depends on: leave the macs_reduction out")
     least = min(budget.compression, LEAST_COMPRESSION)
     return Budget(compression=max(1 - times * (1 - budget.compression), least))
 
@@ -78,12 +88,36 @@ def fast_ranks(layer: Layer, block: int) -> list[int]:
     return [rank for rank in ranks if rank <= layer.full_rank and layer.factorized_size(rank) <= size]
 
 
-def _uniform(layers: list[Layer], share: float, block: int) -> Ranks:
-    """Give each layer the largest allowed rank that keeps at most ``share`` of its weights (or the smallest)."""
+@dataclass(frozen=True)
+class Shares:
+    """How the shares of weights that layers keep are to one another.
+
+    Attributes:
+        relative: what part of the common share a layer keeps, by its name, in (0, 1]; 1 of those that are not named.
+        least: rank that a layer keeps whatever its share is, where it is named.
+    """
+
+    relative: Mapping[str, float] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, layer: Layer, common: float) -> float:
+        """Return the number of weights that a layer keeps at most."""
+        return common * self.relative.get(layer.name, 1.0) * layer.n * layer.m
+
+    def common(self, layer: Layer, rank: int) -> float:
+        """Return the common share at which a layer keeps this rank."""
+        return layer.factorized_size(rank) / self.of(layer, 1.0)
+
+
+EQUAL = Shares()
+
+
+def _shared_out(layers: list[Layer], common: float, block: int, shares: Shares) -> Ranks:
+    """Give each layer the largest allowed rank that keeps at most its share of its weights (or the smallest)."""
     ranks = {}
     for layer in layers:
-        levels = fast_ranks(layer, block)
-        fitting = [r for r in levels if layer.factorized_size(r) <= share * layer.n * layer.m]
+        levels, most, least = fast_ranks(layer, block), shares.of(layer, common), shares.least.get(layer.name, 0)
+        fitting = [r for r in levels if layer.factorized_size(r) <= most or r <= least]
         ranks[layer.name] = fitting[-1] if fitting else levels[0]
     return ranks
 
@@ -103,17 +137,18 @@ def compressible(layers: list[Layer], keep: set[str]) -> list[Layer]:
     return chosen
 
 
-def compression_ranks(layers: list[Layer], total: int, compression: float) -> Ranks:
+def compression_ranks(layers: list[Layer], total: int, compression: float, shares: Shares = EQUAL) -> Ranks:
     """Choose ranks so that the deployed model, S merged into U, keeps at most (1 - compression) of its parameters.
 
-    Every layer keeps about the same share of its weights. Ranks are rounded down to multiples of 16, and
-    what that leaves over goes to the layers with the smallest share, in steps of 16 and, only if the
-    target would be overshot by more than `OVERSHOOT`, in finer ones.
+    Every layer keeps about the same share of its weights, or what ``shares`` says of it. Ranks are rounded
+    down to multiples of 16, and what that leaves over goes to the layers furthest below their share, in steps
+    of 16 and, only if the target would be overshot by more than `OVERSHOOT`, in finer ones.
 
     Args:
         layers: the layers to factorize, all `compressible`.
         total: the number of parameters of the whole dense model.
         compression: share of ``total`` to remove, in (0, 1).
+        shares: which layers keep less than others.
 
     Raises:
         UserError: even rank 1 everywhere leaves too many parameters; the message names the most possible.
@@ -134,19 +169,19 @@ def compression_ranks(layers: list[Layer], total: int, compression: float) -> Ra
     for block in BLOCKS:
         low, high = 0.0, 1.0
         for _ in range(30):
-            share = (low + high) / 2
-            low, high = (share, high) if size(_uniform(layers, share, block)) <= target else (low, share)
-        ranks = _uniform(layers, low, block)
+            common = (low + high) / 2
+            low, high = (common, high) if size(_shared_out(layers, common, block, shares)) <= target else (low, common)
+        ranks = _shared_out(layers, low, block, shares)
         if size(ranks) > target:
             continue
-        _spend(layers, ranks, target - size(ranks), block)
+        _spend(layers, ranks, target - size(ranks), block, shares)
         if target - size(ranks) <= OVERSHOOT * total:
             break
     return ranks
 
 
-def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int) -> None:
-    """Raise ranks one step at a time, smallest share first, while the parameters left allow it."""
+def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int, shares: Shares) -> None:
+    """Raise ranks one step at a time, furthest below its share first, while the parameters left allow it."""
     while True:
         steps = []
         for layer in layers:
@@ -154,7 +189,7 @@ def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int) -> None:
             above = [r for r in fast_ranks(layer, block) if r > rank]
             cost = layer.factorized_size(above[0]) - layer.factorized_size(rank) if above else math.inf
             if cost <= left:
-                steps.append((layer.factorized_size(rank) / (layer.n * layer.m), layer.name, above[0], cost))
+                steps.append((shares.common(layer, rank), layer.name, above[0], cost))
         if not steps:
             return
         _, name, rank, cost = min(steps)

@@ -29,6 +29,8 @@ class TrainConfig:
     """Share of the backbone's parameters to remove, such as 0.8 (the default of methods that compress)."""
     rank_fraction: float | None = None
     """Instead of a compression: rank over full rank, the same for every layer (CondLR's definition)."""
+    macs_reduction: float | None = None
+    """With a compression: share of the multiply-accumulates to remove, such as 0.85; early layers then keep less."""
     weights: Path | None = None
     """Start from these weights: a RUN of method dense, or a safetensors file for the bare backbone."""
     init: str | None = None
@@ -103,6 +105,8 @@ class TrainConfig:
         _ = self.threat
         if (self.weights is not None) + self.pretrained + (self.init is not None) > 1:
             raise UserError("give only one of weights, pretrained and init: each says what training starts from")
+        if self.macs_reduction is not None and self.compression is None:
+            raise UserError("--macs-reduction goes with a compression: give --compression too, such as 0.8")
         if self.init is not None and (self.compression or self.rank_fraction):
             raise UserError("--init keeps the ranks of the model it starts from: leave the compression out")
 

@@ -1,9 +1,16 @@
 """Count parameters and multiply-accumulates."""
 
-import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Positions(NamedTuple):
+    """Where one image's forward pass applies a layer's weight: places of its input and its output (a vector has 1)."""
+
+    inputs: int
+    outputs: int
 
 
 def count_params(model: nn.Module) -> int:
@@ -11,7 +18,6 @@ def count_params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@torch.no_grad()
 def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Return the multiply-accumulates of one image's forward pass in linear and convolution layers.
 
@@ -21,16 +27,29 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         model: made of plain `nn.Linear` and `nn.Conv2d` (fold a factorized one first).
         image_shape: (channels, height, width).
     """
-    total = 0
+    return sum(found.outputs * layer.weight.numel() for layer, found in positions(model, image_shape).items())
 
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-        elif isinstance(module, nn.Conv2d):
-            total += output.numel() * math.prod(module.weight.shape[1:])
 
-    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+@torch.no_grad()
+def positions(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[nn.Linear | nn.Conv2d, Positions]:
+    """Return the positions of each plain linear and convolution layer, of one that is applied twice their sum.
+
+    Args:
+        model, image_shape: see `count_macs`.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    found = dict.fromkeys(layers, Positions(0, 0))
+
+    def count(layer: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            before, after = layer.in_features, layer.out_features
+        else:
+            before, after = layer.in_channels, layer.out_channels
+        found[layer] = Positions(
+            found[layer].inputs + inputs[0].numel() // before, found[layer].outputs + output.numel() // after
+        )
+
+    handles = [layer.register_forward_hook(count) for layer in layers]
     training = model.training
     try:
         model.eval()(torch.zeros(1, *image_shape, device=next(model.parameters()).device))
@@ -38,4 +57,4 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         model.train(training)
         for handle in handles:
             handle.remove()
-    return total
+    return found

@@ -78,6 +78,15 @@ class Factorized(nn.Module, ABC):
         """The number r of columns of U and V."""
         return self.S.shape[0]
 
+    @property
+    def core_matrix(self) -> Tensor:
+        """S as a matrix of r columns, whose singular values are the weight's where U and V are orthonormal."""
+        return self.S
+
+    def as_core(self, matrix: Tensor) -> Tensor:
+        """Return the S whose `core_matrix` this is."""
+        return matrix
+
     @torch.no_grad()
     def flow_scale(self) -> Tensor:
         """Return r / ||S||_F^2, the scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold."""

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from zoo.cost import Positions
 from zoo.errors import UserError, unknown_name
 from zoo.layers import MERGE_ABOVE, Factorized, FactorizedConv2d, FactorizedLinear, Init, factorized_layers
-from zoo.tucker import TuckerConv2d, has_tucker_form, tucker_size
+from zoo.tucker import TuckerConv2d, has_tucker_form, inner_rank, tucker_size
 
 Convolution = Literal["matrix", "tucker"]
 """The form of a factorized k x k convolution: its weight a matrix (k x k, 1 x 1), or Tucker-2 (1 x 1, k x k, 1 x 1)."""
@@ -55,6 +56,10 @@ class Layer:
         """Return the number of weights in the two factors U S and V^T at a rank."""
         return rank * (self.n + self.m)
 
+    def factorized_macs(self, rank: int, at: Positions) -> int:
+        """Return the multiply-accumulates of the two factors at a rank, for one image."""
+        return at.outputs * self.factorized_size(rank)
+
     def deployed_size(self, rank: int) -> int:
         """Return the number of weights that are deployed at a rank: of the product where its factors do not pay."""
         factors, product = self.factorized_size(rank), self.n * self.m
@@ -70,6 +75,11 @@ class TuckerLayer(Layer):
     def factorized_size(self, rank: int) -> int:
         """Return the number of weights in the three kernels at a rank."""
         return tucker_size(self.shape, rank)
+
+    def factorized_macs(self, rank: int, at: Positions) -> int:
+        """Return the multiply-accumulates of the three kernels at a rank, for one image: the first reads the input."""
+        first = self.shape[1] * inner_rank(rank, *self.shape[:2])
+        return at.inputs * first + at.outputs * (self.factorized_size(rank) - first)
 
 
 def in_form(layers: Iterable[Layer], convolution: Convolution) -> list[Layer]:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.errors import UserError
-from zoo.layers import FactorizedConv2d, Init, computes_factors, factorized_layers
+from zoo.layers import FactorizedConv2d, Init, computes_factors
 from zoo.linalg import random_stiefel
 from zoo.linalg.modes import leading_vectors, multiply_modes, unfoldings
 from zoo.linalg.spectrum import product_singular_values
@@ -66,6 +65,15 @@ class TuckerConv2d(FactorizedConv2d):
         return multiply_modes(self.U, self.S, self.V)
 
     @property
+    def core_matrix(self) -> Tensor:
+        """The transpose of the core's first unfolding, (s kh kw, r)."""
+        return self.S.flatten(1).mT
+
+    def as_core(self, matrix: Tensor) -> Tensor:
+        """Return the S whose `core_matrix` this is."""
+        return matrix.mT.reshape(self.S.shape)
+
+    @property
     def deployed_weights(self) -> int:
         """The number of weights in the three kernels."""
         return tucker_size(self.weight_shape, self.rank)
@@ -117,21 +125,3 @@ class TuckerConv2d(FactorizedConv2d):
         """
         first, second = (matrix.square().sum(1) for matrix in unfoldings(self.S))
         return first, second
-
-
-def need_matrices(model: nn.Module, what: str) -> None:
-    """See that every factorized layer is a product U S V^T of matrices.
-
-    Args:
-        model: holds the layers.
-        what: needs it, named in the message.
-
-    Raises:
-        UserError: one is a Tucker-2 convolution.
-    """
-    for name, layer in factorized_layers(model):
-        if isinstance(layer, TuckerConv2d):
-            raise UserError(
-                f"{what} works on U S V^T with a matrix S, and layer {name!r} is a Tucker-2 convolution: "
-                "factorize its convolutions in the form 'matrix'"
-            )

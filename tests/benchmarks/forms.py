@@ -5,11 +5,13 @@ Usage: python tests/benchmarks/forms.py [--archs resnet18,vgg16_bn] [--compressi
 Prints, for each model and batch size, the time of each graph over that of the graph chosen.
 """
 
+import argparse
 from pathlib import Path
 
 import graph_times
 from random_models import compressed
 
+from zoo.budget import Budget
 from zoo.export.choice import apply_forms, choose_forms, dense_forms, padded_forms
 from zoo.export.exporter import export_model
 from zoo.export.onnx_file import write_onnx
@@ -17,13 +19,14 @@ from zoo.export.settings import ExportSettings
 from zoo.export.target import open_target
 
 
-def graphs(arch: str, compression: float, size: int, threads: int, folder: Path) -> graph_times.Files:
+def graphs(arch: str, o: argparse.Namespace, folder: Path) -> graph_times.Files:
     """Write the chosen graph, which comes first, and the alternatives; return their files."""
-    model, metadata = compressed(arch, compression, size)
-    done = export_model(model, metadata, folder / "chosen.onnx", ExportSettings(threads=threads))
+    budget = Budget(compression=o.compression, macs_reduction=o.macs_reduction)
+    model, metadata = compressed(arch, budget, o.size, o.convolution)
+    done = export_model(model, metadata, folder / "chosen.onnx", ExportSettings(threads=o.threads))
     forced = {
         "as trained": {name: choice.trained for name, choice in done.choices.items()},
-        "padded": padded_forms(done.choices, open_target("cpu", threads).block),
+        "padded": padded_forms(done.choices, open_target("cpu", o.threads).block),
         "dense": dense_forms(done.choices),
         "cost model": {n: c.form for n, c in choose_forms(model, metadata.image_shape, open_target("generic")).items()},
     }
@@ -49,7 +52,7 @@ def main() -> None:
     parser = graph_times.parser(__doc__)
     parser.add_argument("--compression", type=float, default=0.8, help="share of the parameters gone")
     o = parser.parse_args()
-    graph_times.run(o, lambda arch, folder: graphs(arch, o.compression, o.size, o.threads, folder), say)
+    graph_times.run(o, lambda arch, folder: graphs(arch, o, folder), say)
 
 
 if __name__ == "__main__":

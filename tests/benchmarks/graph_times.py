@@ -5,8 +5,10 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from zoo.export.latency import measure
+from zoo.surgery import Convolution
 
 ARCHS = "resnet18,vgg16_bn,mobilenetv2_100,convnext_tiny,vit_tiny_patch16_224"
 BATCHES = (1, 32)
@@ -21,6 +23,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--archs", default=ARCHS, help="timm's names, separated by commas")
     found.add_argument("--size", type=int, default=32, help="height and width of the images")
     found.add_argument("--threads", type=int, default=2, help="of one operator")
+    found.add_argument("--convolution", default="matrix", choices=get_args(Convolution), help="form of k x k layers")
+    found.add_argument("--macs-reduction", type=float, help="share of the multiply-accumulates gone (default: any)")
     found.add_argument("--rounds", type=int, default=40, help="turns of each graph")
     found.add_argument("--seconds", type=float, default=0.05, help="length of a turn")
     found.add_argument("--keep", type=Path, help="folder to keep the graphs in, in one of their architecture")

@@ -7,17 +7,18 @@ from zoo.budget import Budget
 from zoo.cost import count_macs, count_params
 from zoo.export.metadata import Metadata
 from zoo.methods import METHODS
+from zoo.surgery import Convolution
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 CLASSES = tuple("0123456789")
 
 
-def compressed(arch: str, compression: float, size: int) -> tuple[nn.Module, Metadata]:
-    """Return a deployed model with this share of the parameters gone, in eval mode, and its metadata."""
-    shape, method = (3, size, size), METHODS.get("lowrank")(init="random")
+def compressed(arch: str, budget: Budget, size: int, convolution: Convolution = "matrix") -> tuple[nn.Module, Metadata]:
+    """Return a deployed model of this budget and form, in eval mode, and its metadata."""
+    shape, method = (3, size, size), METHODS.get("lowrank")(init="random", convolution=convolution)
     dense = create_backbone(arch, len(CLASSES), shape)
     before = count_params(dense), count_macs(dense, shape)
-    ranks = method.plan(dense, Budget(compression=compression))
+    ranks = method.plan(dense, budget)
     model = with_normalization(method.finish(method.convert(dense, ranks)), MEAN, STD).eval()
     counts = count_params(model), count_macs(model, shape), *before
     metadata = Metadata("0", arch, "lowrank", "cifar10", shape, CLASSES, MEAN, STD, *counts, ranks, "random", "", "")

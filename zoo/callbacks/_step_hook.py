@@ -14,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 from zoo.cuda_graph import Replays, called
 from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
-from zoo.tucker import need_matrices
 
 
 class StepHook(Callback):
@@ -35,7 +34,6 @@ class StepHook(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
-        need_matrices(pl_module, type(self).__name__)
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
         self.run = Replays() if getattr(pl_module, "captured", None) is not None else called
         self.restore(None)
@@ -68,9 +66,10 @@ def _largest_layer(module: nn.Module) -> str:
 
 
 def batches(layers: Iterable[Factorized]) -> list[list[Factorized]]:
-    """Group layers whose r x r algebra goes as one batch: on a CPU those of one rank, on a GPU all (see `padded`)."""
-    groups: dict[tuple[torch.device, int], list[Factorized]] = {}
+    """Group layers whose algebra goes as one batch: those with cores of one shape, on a GPU all matrices (`padded`)."""
+    groups: dict[tuple[torch.device, tuple[int, ...]], list[Factorized]] = {}
     for layer in layers:
-        device = layer.S.device
-        groups.setdefault((device, layer.rank if device.type == "cpu" else 0), []).append(layer)
+        core = layer.S
+        pads = core.ndim == 2 and core.device.type != "cpu"
+        groups.setdefault((core.device, () if pads else tuple(core.shape)), []).append(layer)
     return list(groups.values())

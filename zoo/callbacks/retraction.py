@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook, batches
 from zoo.layers import flow_scales
+from zoo.linalg.modes import multiply_modes
 from zoo.linalg.padded import blocks, padded
 from zoo.linalg.stiefel import (
     ORTHONORMAL,
@@ -28,10 +29,11 @@ class OrthonormalRetraction(StepHook):
     """Retract U and V of every factorized layer to orthonormal columns after each optimizer step.
 
     After the step, X = Q R replaces X by Q (one pass of Cholesky-QR in fp32, the r x r algebra batched over
-    layers of one rank; Householder QR after large steps), and R is absorbed in S, so that the weight
-    U S V^T does not change. Before the step, the gradients of U and V are scaled by r / ||S||_F^2, the
-    scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold, and gradients and momenta
-    are projected to the tangent space at the present point.
+    layers of one rank; Householder QR after large steps), and R is absorbed in S (of a Tucker-2 convolution
+    along the core's first or second axis), so that the weight does not change. Before the step, the gradients
+    of U and V are scaled by r / ||S||_F^2 (r their columns), the scalar form of the (S S^T)^-1 in the gradient
+    flow of the rank-r manifold, and gradients and momenta are projected to the tangent space at the present
+    point.
 
     Works in any LightningModule that holds `zoo.layers.Factorized` layers, under gradient accumulation,
     gradient clipping and mixed precision, with one optimizer or several.
@@ -43,7 +45,8 @@ class OrthonormalRetraction(StepHook):
         """Turn the gradients of U and V into the directions of the manifold's gradient flow; keep momenta tangent."""
         for group in optimizer.param_groups:
             trained = {p for p in group["params"] if p.grad is not None}
-            factors = [(x, layer.S) for layer in self.layers for x in (layer.U, layer.V) if x in trained]
+            sides = [((layer.U, layer.S), (layer.V, layer.S.transpose(0, 1))) for layer in self.layers]
+            factors = [(x, core) for side in sides for x, core in side if x in trained]
             if factors:
                 with full_precision(factors[0][0].device):
                     self._project(factors, optimizer.state, group, bool(trainer.gradient_clip_val))
@@ -89,6 +92,10 @@ def _one_pass(factors: list[Tensor], cores: list[Tensor]) -> tuple[list[Tensor],
 
 
 def _absorbed(r: Tensor, cores: list[Tensor]) -> list[Tensor]:
+    """Return the cores R_u S R_v^T, or R_u along the first axis and R_v along the second."""
+    if cores[0].ndim > 2:
+        sides = zip(r[0::2], cores, r[1::2], strict=True)
+        return [multiply_modes(u[: len(s), : len(s)], s, v[: s.shape[1], : s.shape[1]]) for u, s, v in sides]
     products = r[0::2] @ padded(cores, 0.0) @ r[1::2].mT
     return [core.contiguous() for core in blocks(products, [len(core) for core in cores])]
 

@@ -14,7 +14,8 @@ class SpectrumClamp(StepHook):
     """Clip the singular values of each S around their mean after each optimizer step, so that kappa(S) <= 1 + tau.
 
     With orthonormal U and V (see `OrthonormalRetraction`, which must come first) this bounds the condition
-    number of the layer's weight, since kappa(U S V^T) = kappa(S). The largest condition number after any
+    number of the layer's weight, since kappa(U S V^T) = kappa(S); of a Tucker-2 convolution, as a matrix
+    n x (c kh kw), since that is kappa of the core's first unfolding. The largest condition number after any
     step of an epoch is logged as ``worst_condition``.
 
     Args:
@@ -42,12 +43,13 @@ class SpectrumClamp(StepHook):
         """Clamp the spectrum of every S; before training, only where the bound does not hold yet."""
         largest = []
         for layers in batches(self.layers):
-            cores = [layer.S.data for layer in layers]
+            cores = [layer.core_matrix.data for layer in layers]
             with full_precision(cores[0].device):
                 if optimizer is None and self._bounded(cores):
                     continue
                 clamped, condition_numbers = clamp_each(cores, self.tau, self.run)
-                torch._foreach_copy_(cores, clamped)
+                restored = [layer.as_core(matrix) for layer, matrix in zip(layers, clamped, strict=True)]
+                torch._foreach_copy_([layer.S.data for layer in layers], restored)
                 largest.append(condition_numbers.max())
         if largest:  # kept where the layers are: reading it would wait for the device at every step
             self._latest = torch.stack([x.to(largest[0].device) for x in largest]).max()

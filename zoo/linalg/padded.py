@@ -12,12 +12,12 @@ def padded(matrices: Sequence[Tensor], diagonal: Tensor | float) -> Tensor:
     Products, Cholesky factors, inverses and spectral functions of the batch have those of A as their upper left block.
 
     Args:
-        matrices: B square ones, on one device and of one type.
+        matrices: B square ones, or any of one shape, which need no padding; on one device and of one type.
         diagonal: d, for all or for each (B,).
     """
-    sizes = [len(matrix) for matrix in matrices]
-    if min(sizes) == max(sizes):
+    if len({matrix.shape for matrix in matrices}) == 1:
         return torch.stack(list(matrices))
+    sizes = [len(matrix) for matrix in matrices]
     batch = matrices[0].new_zeros(len(matrices), max(sizes), max(sizes))
     values = diagonal if isinstance(diagonal, Tensor) else batch.new_full((len(matrices),), diagonal)
     batch.diagonal(dim1=-2, dim2=-1).copy_(values.unsqueeze(-1))
@@ -26,5 +26,11 @@ def padded(matrices: Sequence[Tensor], diagonal: Tensor | float) -> Tensor:
 
 
 def blocks(batch: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Return the upper left block of each matrix of a batch, as views: (B, R, R) to (r, r) each."""
-    return [matrix[:size, :size] for matrix, size in zip(batch.unbind(), sizes, strict=True)]
+    """Return each matrix of a batch without what `padded` put below and beside it, as views.
+
+    Args:
+        batch: (B, M, R).
+        sizes: columns of each matrix, r at most R; it has M - R + r rows.
+    """
+    above = batch.shape[-2] - batch.shape[-1]
+    return [matrix[: above + size, :size] for matrix, size in zip(batch.unbind(), sizes, strict=True)]

@@ -42,17 +42,17 @@ def _triangle(x: Tensor) -> Tensor:
 
 
 def svd_square(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return an SVD S = P diag(s) Q^T of square matrices, the cheap way where that is accurate.
+    """Return an SVD S = P diag(s) Q^T, the cheap way where that is accurate.
 
     Eigenvectors of S^T S cost half of an SVD, but squaring loses small singular values: a batch with
     an ill-conditioned matrix in it takes the SVD. The order of the singular values is unspecified.
     Each matrix is scaled by its largest entry first, so that squares neither overflow nor vanish.
 
     Args:
-        s: shape (..., r, r).
+        s: shape (..., m, r), m >= r.
 
     Returns:
-        P (..., r, r), s (..., r), Q^T (..., r, r).
+        P (..., m, r), s (..., r), Q^T (..., r, r).
 
     Raises:
         torch.linalg.LinAlgError: an entry is infinite or undefined.
@@ -85,7 +85,7 @@ def _from_eigenvectors(scaled: Tensor, scale: Tensor, squared: Tensor, q: Tensor
 def _by_svd(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not bool(s.isfinite().all()):  # CUDA's SVD would return something
         raise torch.linalg.LinAlgError("a matrix has infinite or undefined entries")  # type: ignore[attr-defined]
-    return torch.linalg.svd(s)
+    return torch.linalg.svd(s, full_matrices=False)
 
 
 def clamp_spectrum(s: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -98,11 +98,11 @@ def clamp_spectrum(s: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     Source: CondLR (arXiv 2306.01485), as in its released optimizer.
 
     Args:
-        s: shape (..., r, r).
+        s: shape (..., m, r), m >= r.
         tau: >= 0.
 
     Returns:
-        The clamped matrices (..., r, r) and their singular values (..., r).
+        The clamped matrices (..., m, r) and their singular values (..., r).
     """
     left, values, right = svd_square(s)
     values = _clipped(values, values.mean(-1), tau)
@@ -110,17 +110,17 @@ def clamp_spectrum(s: Tensor, tau: float) -> tuple[Tensor, Tensor]:
 
 
 def clamp_each(matrices: Sequence[Tensor], tau: float, run: Callable[..., Any] = called) -> tuple[list[Tensor], Tensor]:
-    """Clamp the spectra of several square matrices, whatever their sizes, in one batch: see `clamp_spectrum`.
+    """Clamp the spectra of several matrices in one batch: see `clamp_spectrum`.
 
     Args:
-        matrices: B of them, on one device.
+        matrices: B square ones of any sizes, or tall ones of one shape (m, r), m >= r; on one device.
         tau: >= 0.
         run: calls what does not wait for the device (see `zoo.cuda_graph.Replays`).
 
     Returns:
         The clamped matrices and their condition numbers (B,).
     """
-    sizes = tuple(len(matrix) for matrix in matrices)
+    sizes = tuple(matrix.shape[1] for matrix in matrices)
     batch, between, scaled, scale, gram = run(_batched, list(matrices))
     squared, q = torch.linalg.eigh(gram)
     clamped, condition_numbers, accurate = run(_clamped, [scaled, scale, squared, q], [between], sizes, tau)
@@ -132,7 +132,7 @@ def clamp_each(matrices: Sequence[Tensor], tau: float, run: Callable[..., Any] =
 def _batched(matrices: list[Tensor]) -> tuple[Tensor, ...]:
     """Return matrices as one batch, what each is padded with, and what `_scaled_gram` returns of the batch."""
     # Smaller ones are padded with a multiple of I that lies between their own singular values.
-    roots = [1 / len(matrix) ** 0.5 for matrix in matrices]
+    roots = [1 / matrix.shape[1] ** 0.5 for matrix in matrices]
     between = torch.stack(torch._foreach_mul(torch._foreach_norm(matrices), roots))
     batch = padded(matrices, between)
     return batch, between, *_scaled_gram(batch)

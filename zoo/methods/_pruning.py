@@ -58,9 +58,11 @@ def compression(budget: Budget | None) -> float:
     """Return the share of the parameters to remove.
 
     Raises:
-        UserError: the budget is a rank fraction.
+        UserError: the budget is a rank fraction, or limits multiply-accumulates too.
     """
     budget = budget or DEFAULT_BUDGET
     if budget.compression is None:
         raise UserError("channels have no rank: give --compression instead of --rank-fraction")
+    if budget.macs_reduction is not None:
+        raise UserError("channels go by their criterion until the parameters are met: leave --macs-reduction out")
     return budget.compression

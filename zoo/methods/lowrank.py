@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from zoo.backbone import ends
-from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks
-from zoo.cost import count_params
+from zoo.budget import Budget, compressible, fraction_ranks
 from zoo.layers import Init
+from zoo.macs_budget import budget_ranks
 from zoo.methods._base import Method
 from zoo.surgery import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
 
@@ -36,7 +36,7 @@ class Lowrank(Method):
         if budget.compression is None:
             assert budget.rank_fraction is not None
             return fraction_ranks(layers, budget.rank_fraction, last)
-        return compression_ranks(compressible(layers, first | last), count_params(model), budget.compression)
+        return budget_ranks(model, compressible(layers, first | last), budget)
 
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
         """Replace each layer that has a rank by its factorization."""

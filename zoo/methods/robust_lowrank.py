@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from zoo.backbone import ends
-from zoo.budget import Budget, compressible, compression_ranks, fraction_ranks, larger_start
-from zoo.cost import count_params
+from zoo.budget import Budget, compressible, fraction_ranks, larger_start
 from zoo.errors import UserError
 from zoo.layers import Init, factorized_layers
+from zoo.macs_budget import budget_ranks
 from zoo.methods._base import Method
 from zoo.methods.lowrank import DEFAULT_BUDGET
-from zoo.surgery import Ranks, factorize, fold, weight_layers
+from zoo.surgery import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -38,6 +38,8 @@ class RobustLowrank(Method):
 
     tau: float = 0.1
     """Condition numbers stay at most 1 + tau; 0 makes all singular values of a layer equal."""
+    convolution: Convolution = "matrix"
+    """Form of k x k convolutions: matrix (k x k, then 1 x 1) or tucker (1 x 1, k x k, 1 x 1)."""
     init: Init = "weights"
     """Start the factors from the backbone's weights (truncated SVD) or at random (same norm)."""
     rank_budget: Literal["fixed", "adaptive"] = "fixed"
@@ -68,18 +70,21 @@ class RobustLowrank(Method):
         return ended if self.rank_budget == "fixed" else self._plan(model, larger_start(budget, self.start))
 
     def _plan(self, model: nn.Module, budget: Budget) -> Ranks:
-        layers = weight_layers(model)
+        layers = in_form(weight_layers(model), self.convolution)
         first, last = ends(model)
         if budget.compression is None:
             assert budget.rank_fraction is not None
             return fraction_ranks(layers, budget.rank_fraction, last)
-        narrow = compressible(layers, first | last)
-        chosen = compression_ranks(narrow, count_params(model), budget.compression)
+        chosen = budget_ranks(model, compressible(layers, first | last), budget)
         return {x.name: chosen.get(x.name, x.full_rank) for x in layers if not x.obstacle}
 
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
         """Replace each layer that has a rank by its factorization."""
-        return factorize(model, ranks, self.init)
+        return factorize(model, ranks, self.init, self.convolution)
+
+    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+        """Say what became of each layer of the dense model, for the card."""
+        return super().report(in_form(layers, self.convolution), ranks)
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         """Return the groups with no decay on U and V: the weight's scale is in S."""
@@ -112,5 +117,5 @@ class RobustLowrank(Method):
         return [pruning, *constraints]  # in this order: it gathers the gradients that the retraction then rescales
 
     def finish(self, model: nn.Module) -> nn.Module:
-        """Merge S into U, and multiply out the factors that do not pay."""
+        """Merge S into U (a Tucker-2 core stays), and multiply out the factors that do not pay."""
         return fold(model)

@@ -60,7 +60,8 @@ def starting_model(run: Run) -> nn.Module:
     try:
         torch.manual_seed(config["seed"])
         model = starting_backbone(run.card.arch, len(run.card.class_names), run.card.image_shape, weights)
-        budget = None if compression is None and fraction is None else Budget(compression, fraction)
+        given = compression is not None or fraction is not None
+        budget = Budget(compression, fraction, config.get("macs_reduction")) if given else None
         return run.method.convert(model, run.method.plan(model, budget))
     finally:
         torch.random.set_rng_state(generator)

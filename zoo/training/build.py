@@ -101,4 +101,4 @@ def budget(config: TrainConfig) -> Budget | None:
     """Return the budget a configuration asks for, or None to leave it to the method."""
     if config.compression is None and config.rank_fraction is None:
         return None
-    return Budget(config.compression, config.rank_fraction)
+    return Budget(config.compression, config.rank_fraction, config.macs_reduction)
