@@ -234,14 +234,15 @@ def test_file_without_its_run(runs: tuple[Run, Run], tmp_path: Path, capsys: pyt
     assert OnnxModel(path, "cpu").logits(images).shape == (2, 10)
 
 
-def test_files_of_one_name_are_told_apart(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    files = [tmp_path / folder / "model.onnx" for folder in ("a", "b")]
+@pytest.mark.parametrize("folders", [("a", "b"), ("x/a", "y/a")])
+def test_files_of_one_name_are_told_apart(runs: tuple[Run, Run], tmp_path: Path, folders: tuple[str, str]) -> None:
+    files = [tmp_path / folder / "model.onnx" for folder in folders]
     for file, run in zip(files, runs, strict=True):
-        file.parent.mkdir()
+        file.parent.mkdir(parents=True)
         shutil.copy(open_target(run.folder).path, file)
     cli.run(["bench", *map(str, files), *QUICK, "--n", "0", "--json", str(tmp_path / "out.json")])
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert {"a/model.onnx", "b/model.onnx"} <= {row["name"] for row in rows}
+    assert {f"{folder}/model.onnx" for folder in folders} <= {row["name"] for row in rows}
 
 
 def test_file_of_other_weights(runs: tuple[Run, Run], tmp_path: Path) -> None:

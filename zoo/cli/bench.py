@@ -90,12 +90,19 @@ def _squares(words: dict[str, str | None], queries: int, seed: int) -> "list[Swe
 
 
 def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
-    """Put the folder's name before names that are not the only one."""
-    names = Counter(target.name for target in targets)
-    return [
-        replace(target, name=f"{path.resolve().parent.name}/{target.name}") if names[target.name] > 1 else target
-        for target, path in zip(targets, paths, strict=True)
-    ]
+    """Put folders' names before names that are not the only one, as many as it takes."""
+    resolved = [path.resolve() for path in paths]
+    for depth in range(max(len(path.parents) for path in resolved)):
+        names = Counter(
+            name for name, _ in {(target.name, path) for target, path in zip(targets, resolved, strict=True)}
+        )
+        if max(names.values()) == 1:
+            break
+        targets = [
+            replace(target, name=f"{path.parents[depth].name}/{target.name}") if names[target.name] > 1 else target
+            for target, path in zip(targets, resolved, strict=True)
+        ]
+    return targets
 
 
 def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":
