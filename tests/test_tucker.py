@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import lightning.pytorch as pl
 import pytest
@@ -9,11 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rank_training import Digits, fit
+from test_cuda_graph import computed_again
 from torch import nn
 
 from zoo.allocation import deployed_size
 from zoo.callbacks import DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
 from zoo.chain import FactorChain
+from zoo.cuda_graph import Replays
 from zoo.export.forms import DENSE, candidates, geometry, trained_form, write_as
 from zoo.layers import factorized_layers
 from zoo.linalg import orthonormality_error
@@ -315,6 +318,19 @@ def test_every_step_ends_orthonormal_and_with_the_weights_bounded(
     assert len(bounds.condition) == 32 * 3
     assert max(bounds.orthonormality) <= 1e-5
     assert max(bounds.condition) <= 1 + tau + 2e-5
+
+
+def test_replayed_constraints_are_the_constraints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where both are captured; there the memory format of what is captured is its own."""
+    monkeypatch.setattr("zoo.callbacks._step_hook.Replays", partial(Replays, computed_again))
+    weights = []
+    for captured in (None, True):
+        torch.manual_seed(0)
+        module = Convolutions().to(memory_format=torch.channels_last)
+        module.captured = captured
+        fit(module, [OrthonormalRetraction(), SpectrumClamp(0.1)], max_steps=4)
+        weights.append([p.detach() for p in module.parameters()])
+    torch.testing.assert_close(weights[1], weights[0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_retraction_keeps_the_weight() -> None:

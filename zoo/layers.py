@@ -90,7 +90,7 @@ class Factorized(nn.Module, ABC):
     @torch.no_grad()
     def flow_scale(self) -> Tensor:
         """Return r / ||S||_F^2, the scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold."""
-        return flow_scales([self.S])[0]
+        return flow_scales([self.S], [self.rank])[0]
 
     @property
     def weight(self) -> Tensor:
@@ -290,9 +290,9 @@ def _as_computed(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def flow_scales(cores: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return `Factorized.flow_scale` of each of several layers on one device, from their S."""
+def flow_scales(cores: Sequence[Tensor], columns: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return `Factorized.flow_scale` of several factors on one device, from the S of their layers and their columns."""
     scales = torch._foreach_pow(torch._foreach_norm(list(cores)), -2)
     torch._foreach_clamp_max_(scales, 1 / TINY)
-    torch._foreach_mul_(scales, [float(len(core)) for core in cores])
+    torch._foreach_mul_(scales, [float(r) for r in columns])
     return tuple(scales)

@@ -45,8 +45,7 @@ class OrthonormalRetraction(StepHook):
         """Turn the gradients of U and V into the directions of the manifold's gradient flow; keep momenta tangent."""
         for group in optimizer.param_groups:
             trained = {p for p in group["params"] if p.grad is not None}
-            sides = [((layer.U, layer.S), (layer.V, layer.S.transpose(0, 1))) for layer in self.layers]
-            factors = [(x, core) for side in sides for x, core in side if x in trained]
+            factors = [(x, layer.S) for layer in self.layers for x in (layer.U, layer.V) if x in trained]
             if factors:
                 with full_precision(factors[0][0].device):
                     self._project(factors, optimizer.state, group, bool(trainer.gradient_clip_val))
@@ -100,9 +99,13 @@ def _absorbed(r: Tensor, cores: list[Tensor]) -> list[Tensor]:
     return [core.contiguous() for core in blocks(products, [len(core) for core in cores])]
 
 
+def _columns(xs: list[Tensor]) -> list[int]:
+    return [x.shape[1] for x in xs]
+
+
 def _flow(xs: list[Tensor], cores: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
     """Make gradients at factors X the manifold's gradient flow, in place: (I - X X^T) G r / ||S||_F^2."""
-    for x, gradient, scale in zip(xs, gradients, flow_scales(cores), strict=True):
+    for x, gradient, scale in zip(xs, gradients, flow_scales(cores, _columns(xs)), strict=True):
         tangent_(x, gradient.mul_(scale))
     return gradients
 
@@ -111,7 +114,7 @@ def _flow_beside(
     xs: list[Tensor], cores: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], share: float
 ) -> list[Tensor]:
     """Do the same with G + share M, and take share M off again, for momenta M that need not be tangent."""
-    for gradient, scale in zip(gradients, flow_scales(cores), strict=True):
+    for gradient, scale in zip(gradients, flow_scales(cores, _columns(xs)), strict=True):
         gradient.mul_(scale)
     torch._foreach_add_(gradients, momenta, alpha=share)
     for x, gradient in zip(xs, gradients, strict=True):
