@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rank_training import Digits, fit
+from test_callbacks import Watch
 from test_cuda_graph import computed_again
 from torch import nn
 
@@ -290,15 +291,8 @@ def test_a_gradient_score_is_the_squared_change_of_a_linear_loss_on_each_side() 
             torch.testing.assert_close(scores[j], change.square())
 
 
-class Bounds(pl.Callback):
+class Bounds(Watch):
     """After each optimizer step: how orthonormal U and V are, and each weight's condition number as a matrix."""
-
-    def __init__(self) -> None:
-        self.orthonormality: list[float] = []
-        self.condition: list[float] = []
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.optimizers[0].register_step_post_hook(lambda *_: self.measure(pl_module))
 
     def measure(self, model: nn.Module) -> None:
         for _, layer in factorized_layers(model):
@@ -361,7 +355,7 @@ def test_the_clamp_clips_the_singular_values_of_the_weight_as_a_matrix(smallest:
     assert clamp.condition_number == pytest.approx(1.1, abs=1e-4)
 
 
-def test_the_steps_of_both_bases_are_tangent_and_scaled_by_their_own_core() -> None:
+def test_the_steps_of_both_bases_are_tangent_and_scaled_by_their_own_columns() -> None:
     layer = TuckerConv2d(nn.Conv2d(24, 32, 3), 8)
     callback = OrthonormalRetraction()
     callback.layers = [layer]
