@@ -185,7 +185,7 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
             f"{path} keeps its weights in {what} beside it, which is missing or too short: copy both, or export again"
         )
     operator = re.search(r"implementation for (?:the node )?\S*?(\w+)\((\d+)\)|No Op registered for (\w+)", error)
-    operator = operator or re.search(r"(\w+)\((?:-?\d+)\) is not a registered function/op", error)
+    operator = operator or re.search(r"([\w.]+:\w+|\w+)\((?:-?\d+)\) is not a registered function/op", error)
     if operator:
         name = next(group for group in operator.groups() if group)
         return f"{path} has the operator {name}, which {provider_name(device)} of this ONNX Runtime lacks: update it"
