@@ -10,7 +10,7 @@ from zoo.report.cases import Attack, clean
 from zoo.report.figures import RunFigures
 from zoo.report.latencies import Timing
 from zoo.report.page import Block, Page, Section, Text
-from zoo.report.sections._cells import code_cell, run_cell
+from zoo.report.sections._cells import command_cell, digest_cell, run_cell
 from zoo.report.sections.sanity import masking_warnings, sanity
 from zoo.report.sections.tradeoff import tradeoff_blocks
 from zoo.report.table import Cell, Column, Table, number, percent, text
@@ -122,12 +122,11 @@ def _origins(models: Sequence[Contender], cards: str) -> Section:
     rows = []
     for model in models:
         card, made = model.card, model.card.provenance
-        command = Markup('<code id="made-{}">{}</code>').format(model.name, made.command)
         rows.append(
             [
                 run_cell(model.figures, f"{cards}/{model.name}.json"),
-                *(Cell(command, made.command), number(made.seed, "{}")),
-                *(code_cell((made.commit or "–")[:12]), code_cell(card.weights.sha256[:12])),
+                *(command_cell(made.command, f"made-{model.name}"), number(made.seed, "{}")),
+                *(digest_cell((made.commit or "–")[:12]), digest_cell(card.weights.sha256[:12])),
                 *(text(card.licence or "–"), text(model.hub)),
             ]
         )

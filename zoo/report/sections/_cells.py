@@ -19,6 +19,13 @@ def run_cell(run: RunFigures, link: str = "") -> Cell:
     return Cell(Markup('<span class="name">{}<span>{}</span></span>').format(sample, name), run.name)
 
 
-def code_cell(text: str) -> Cell:
-    """Return text that was typed, or a digest."""
+def digest_cell(text: str) -> Cell:
+    """Return the beginning of a digest, which is never broken."""
     return Cell(Markup("<code>{}</code>").format(text), text)
+
+
+def command_cell(command: str, anchor: str = "") -> Cell:
+    """Return a command that was typed, in lines of a readable length, with the anchor that links lead to, if any."""
+    name = Markup(' id="{}"').format(anchor) if anchor else ""
+    words = Markup(" ").join(Markup("<span>{}</span>").format(word) for word in re.split(" (?=--)", command))
+    return Cell(Markup('<code class="command"{}>{}</code>').format(name, words), command)

@@ -4,21 +4,16 @@ from collections.abc import Sequence
 
 from zoo.report.figures import RunFigures
 from zoo.report.page import Section
-from zoo.report.sections._cells import code_cell, run_cell
+from zoo.report.sections._cells import command_cell, digest_cell, run_cell
 from zoo.report.table import Column, Table, number, text
 
 
 def provenance(runs: Sequence[RunFigures]) -> Section:
     """Return how each run was trained and with what."""
     columns = [
-        *(
-            Column("run"),
-            Column("epochs"),
-            Column("minutes", "of training, evaluation not included"),
-            Column("precision"),
-        ),
+        *(Column("run"), Column("command"), Column("epochs")),
+        *(Column("minutes", "of training, evaluation not included"), Column("precision")),
         *(Column("seed"), Column("hardware"), Column("versions"), Column("commit"), Column("weights")),
-        Column("command"),
     ]
     rows = []
     for run in runs:
@@ -28,11 +23,11 @@ def provenance(runs: Sequence[RunFigures]) -> Section:
         rows.append(
             [
                 run_cell(run),
+                command_cell(origin.command),
                 number(training.get("epochs"), "{}"),
                 number(seconds / 60 if isinstance(seconds, float | int) else None, "{:.1f}"),
                 *(text(str(training.get("precision", "–"))), number(origin.seed, "{}"), text(origin.hardware)),
-                *(text(versions), code_cell((origin.commit or "–")[:12]), code_cell(run.card.weights.sha256[:12])),
-                code_cell(origin.command),
+                *(text(versions), digest_cell((origin.commit or "–")[:12]), digest_cell(run.card.weights.sha256[:12])),
             ]
         )
     return Section("provenance", "Provenance", [Table(columns, rows)])
