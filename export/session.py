@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -179,10 +180,9 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
     """Say what is wrong with a file that ONNX Runtime does not open."""
     error = " ".join(error.replace(str(path), "").split())  # words of the path are none of the error
     if "external" in error.lower() or "model_path must not be empty" in error:
-        lost = re.search(r"([\w.-]+\.(?:data|bin|weights|onnx_data|ext))\b", error)
-        what = f"the file {lost[1]}" if lost else "a file"
+        files = ", ".join(_weight_files(path)) or "a file"
         return (
-            f"{path} keeps its weights in {what} beside it, which is missing or too short: copy both, or export again"
+            f"{path} keeps its weights beside it in {files}, which is missing or too short: copy both, or export again"
         )
     operator = re.search(r"implementation for (?:the node )?\S*?(\w+)\((\d+)\)|No Op registered for (\w+)", error)
     operator = operator or re.search(r"([\w.]+:\w+|\w+)\((?:-?\d+)\) is not a registered function/op", error)
@@ -196,6 +196,12 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
     if "protobuf" in error.lower():
         return f"{path} is no ONNX file or a truncated one ({reason})"
     return f"ONNX Runtime cannot open {path}: {reason[:300]}"
+
+
+def _weight_files(path: Path) -> list[str]:
+    """Return the names of the files that hold an ONNX file's weights, which ONNX Runtime does not always say."""
+    weights = onnx.load(path, load_external_data=False).graph.initializer
+    return sorted({x.value for weight in weights for x in weight.external_data if x.key == "location"})
 
 
 def _metadata(path: Path, session: Any) -> Metadata:
