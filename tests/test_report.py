@@ -23,14 +23,17 @@ from zoo.card import Card, Evaluation, Finding, LayerRow, Sanity
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.evaluation import condition_numbers
+from zoo.probes import PROBES, Subject
 from zoo.report import Cell, Column, Page, Section, Table, Text, render
 from zoo.report.cases import curves, reference
 from zoo.report.chart import Axis, Chart, Heatmap, Series, Style
 from zoo.report.export_forms import LayerForm, read_forms
 from zoo.report.figures import RunFigures, gather, unique_names
+from zoo.report.page import Details, Gallery
 from zoo.report.pareto import pareto_front, steps
 from zoo.report.png import draw_png
 from zoo.report.scale import Scale
+from zoo.report.sections.probes import probes
 from zoo.report.sections.training import thinned
 from zoo.report.spectra import singular_values, starting_model
 from zoo.report.svg import draw
@@ -148,6 +151,19 @@ def test_every_run_is_in_every_table_that_compares_runs(elements: Elements, runs
     assert len(compared) >= 5
     for table in compared:
         assert {row[0][1] for row in table[1:]} == set(names(elements))
+
+
+@pytest.mark.parametrize("name", PROBES.names())
+def test_every_probe_is_shown(name: str, runs: list[Run], tmp_path: Path) -> None:
+    run = Run(shutil.copytree(runs[0].folder, tmp_path / "run"))
+    images, labels = torch.zeros(2, *run.card.image_shape, dtype=torch.uint8), torch.tensor([0, 1])
+    subject = Subject(run.trained_model(), images, labels, eps=0.01)
+    cases = PROBES.get(name)().cases(subject)
+    found = tuple(Finding(probe=name, case=case, accuracy=0.25, n=2) for case in cases)
+    run.save_card(run.card.model_copy(update={"findings": found}))
+    shown = probes(gather([run.folder])).blocks
+    charts = [chart for block in shown if isinstance(block, Gallery) for chart in block.charts]
+    assert charts or any(isinstance(block, Details) for block in shown)
 
 
 def test_accuracies_are_those_of_the_cards(elements: Elements, runs: list[Run]) -> None:

@@ -17,12 +17,21 @@ TITLES = {
     "interval": "Proved by interval propagation, eps",
     "lipschitz": "Proved by the Lipschitz product bound, eps",
 }
+NAMED = {
+    "corruptions": ("corruption", "Accuracy under each corruption", "accuracy in %, mean over the severities"),
+    "transforms": (
+        "transform",
+        "Images that random transforms leave in their class",
+        "right, and changed by a random transform with an estimated probability below 0.1 %; share of all images in %",
+    ),
+}
+"""Probes whose cases have names, which no curve can show: the name's key, and the table's title and caption."""
 Curves = dict[tuple[str, str], dict[str, list[Point]]]
 """(probe, what is fixed along the curve) to run to points."""
 
 
 def probes(runs: Sequence[RunFigures]) -> Section:
-    """Return a curve per probe and case, and a table of accuracy under each corruption."""
+    """Return a curve per probe and case, and a table of each probe whose cases have names."""
     found = [finding for run in runs for finding in run.card.findings]
     if not found:
         text = "Nothing but attacks was looked at: zoo evaluate RUN --probes all measures more."
@@ -41,9 +50,10 @@ def probes(runs: Sequence[RunFigures]) -> Section:
     if skipped:
         blocks.append(Text(f"Does not apply: {'; '.join(skipped)}."))
     blocks.append(Gallery(charts))
-    table = _corruptions(runs)
-    if table:
-        blocks.append(Details("Accuracy under each corruption", [table]))
+    for probe, (key, title, caption) in NAMED.items():
+        table = _named(runs, probe, key, caption)
+        if table:
+            blocks.append(Details(title, [table]))
     return Section("probes", "Weights, corruptions, certificates", blocks)
 
 
@@ -53,6 +63,8 @@ def _curves(runs: Sequence[RunFigures]) -> Curves:
         for finding in run.card.findings:
             if finding.accuracy is not None and finding.case:
                 *fixed, last = finding.case
+                if isinstance(finding.case[last], str):
+                    continue
                 words = "" if finding.probe == "corruptions" else ", ".join(_words(finding, key) for key in fixed)
                 lines = curves.setdefault((finding.probe, words), {})
                 lines.setdefault(run.name, []).append((float(finding.case[last]), finding.accuracy))
@@ -88,16 +100,17 @@ def _mean(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple((x, sum(ys) / len(ys)) for x, ys in sorted(values.items()))
 
 
-def _corruptions(runs: Sequence[RunFigures]) -> Table | None:
+def _named(runs: Sequence[RunFigures], probe: str, key: str, caption: str) -> Table | None:
+    """Return a probe's accuracies with a column per name, each the mean of all cases of that name."""
     means: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         for finding in run.card.findings:
-            if finding.probe == "corruptions" and finding.accuracy is not None:
-                by_run = means.setdefault(str(finding.case["corruption"]), {})
+            if finding.probe == probe and finding.accuracy is not None:
+                by_run = means.setdefault(str(finding.case[key]), {})
                 by_run.setdefault(run.name, []).append(finding.accuracy)
     if not means:
         return None
-    columns = [Column("run"), *(Column(name.replace("_", "\n"), "mean over the severities", "high") for name in means)]
+    columns = [Column("run"), *(Column(name.replace("_", "\n"), best="high") for name in means)]
     rows = [
         [
             run_cell(run),
@@ -105,4 +118,4 @@ def _corruptions(runs: Sequence[RunFigures]) -> Table | None:
         ]
         for run in runs
     ]
-    return Table(columns, rows, "accuracy in %, mean over five severities")
+    return Table(columns, rows, caption)
