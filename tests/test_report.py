@@ -164,6 +164,7 @@ def test_every_probe_is_shown(name: str, runs: list[Run], tmp_path: Path) -> Non
     shown = probes(gather([run.folder])).blocks
     charts = [chart for block in shown if isinstance(block, Gallery) for chart in block.charts]
     assert charts or any(isinstance(block, Details) for block in shown)
+    Elements(render(compose(gather([run.folder]))))
 
 
 def test_accuracies_are_those_of_the_cards(elements: Elements, runs: list[Run]) -> None:

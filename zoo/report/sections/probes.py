@@ -25,7 +25,10 @@ NAMED = {
         "right, and changed by a random transform with an estimated probability below 0.1 %; share of all images in %",
     ),
 }
-"""Probes whose cases have names, which no curve can show: the name's key, and the table's title and caption."""
+"""Probes whose cases have names, which no curve can show: the name's key, and the table's title and caption.
+
+A probe that is not here and whose cases end in a name has a table of plain words.
+"""
 Curves = dict[tuple[str, str], dict[str, list[Point]]]
 """(probe, what is fixed along the curve) to run to points."""
 
@@ -49,11 +52,7 @@ def probes(runs: Sequence[RunFigures]) -> Section:
         blocks.append(Text(f"Not measured: {', '.join(missing)}."))
     if skipped:
         blocks.append(Text(f"Does not apply: {'; '.join(skipped)}."))
-    blocks.append(Gallery(charts))
-    for probe, (key, title, caption) in NAMED.items():
-        table = _named(runs, probe, key, caption)
-        if table:
-            blocks.append(Details(title, [table]))
+    blocks += [Gallery(charts), *_named(runs)]
     return Section("probes", "Weights, corruptions, certificates", blocks)
 
 
@@ -100,7 +99,19 @@ def _mean(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple((x, sum(ys) / len(ys)) for x, ys in sorted(values.items()))
 
 
-def _named(runs: Sequence[RunFigures], probe: str, key: str, caption: str) -> Table | None:
+def _named(runs: Sequence[RunFigures]) -> list[Details]:
+    """Return a table of each probe whose cases have names."""
+    found = {f.probe: f.case for run in runs for f in run.card.findings if f.accuracy is not None and f.case}
+    tables = []
+    for probe, case in found.items():
+        last = list(case)[-1]
+        if probe in NAMED or isinstance(case[last], str):
+            key, title, caption = NAMED.get(probe, (last, probe.replace("_", " ").capitalize(), "accuracy in %"))
+            tables.append(Details(title, [_by_name(runs, probe, key, caption)]))
+    return tables
+
+
+def _by_name(runs: Sequence[RunFigures], probe: str, key: str, caption: str) -> Table:
     """Return a probe's accuracies with a column per name, each the mean of all cases of that name."""
     means: dict[str, dict[str, list[float]]] = {}
     for run in runs:
@@ -108,8 +119,6 @@ def _named(runs: Sequence[RunFigures], probe: str, key: str, caption: str) -> Ta
             if finding.probe == probe and finding.accuracy is not None:
                 by_run = means.setdefault(str(finding.case[key]), {})
                 by_run.setdefault(run.name, []).append(finding.accuracy)
-    if not means:
-        return None
     columns = [Column("run"), *(Column(name.replace("_", "\n"), best="high") for name in means)]
     rows = [
         [
