@@ -20,6 +20,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
+from zoo.backbone import with_normalization
 from zoo.cli import run as zoo
 from zoo.config import TrainConfig
 from zoo.data import open_data
@@ -284,9 +285,34 @@ def test_starting_from_a_dense_run(train_tiny) -> None:
     started = dense_backbone(config, open_data("digits"))
     expected = dense.trained_model().get_submodule("backbone").state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in started.state_dict().items())
-    low = train_tiny("lowrank", "low", weights=dense.folder)
-    with pytest.raises(UserError, match="needs a RUN of method dense"):
-        train_tiny("lowrank", "again", weights=low.folder)
+
+
+@pytest.mark.parametrize("convolution", ["matrix", "tucker"])
+def test_starting_from_a_compressed_run_multiplies_its_factors_out(train_tiny, convolution: str) -> None:
+    low = train_tiny(RobustLowrank(convolution=convolution), "low", compression=0.5)
+    started = with_normalization(
+        dense_backbone(TrainConfig(arch="test_resnet", weights=low.folder), open_data("digits")),
+        low.card.mean,
+        low.card.std,
+    ).eval()
+    images = torch.rand(4, *low.card.image_shape)
+    assert torch.allclose(started(images), low.trained_model()(images), atol=1e-4)
+    lower = train_tiny("robust_lowrank", "lower", weights=low.folder, compression=0.8)
+    assert lower.card.params < low.card.params
+
+
+def test_starting_from_a_run_that_does_not_fit_is_told(train_tiny, tmp_path: Path) -> None:
+    pruned = train_tiny("mrs_prune", "pruned", compression=0.5)
+    with pytest.raises(UserError, match="all its channels"):
+        train_tiny("lowrank", "again", weights=pruned.folder)
+    with pytest.raises(UserError, match="all its channels"):
+        train_tiny("lowrank", "again", weights=Path("resnet18.robust_lowrank80_c10"))
+    with pytest.raises(UserError, match="unknown model"):
+        train_tiny("lowrank", "again", weights=Path("resnet18.robust_lowrank"))
+    with pytest.raises(UserError, match="no weights at"):
+        train_tiny("lowrank", "again", weights=tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="no run at"):
+        train_tiny("lowrank", "again", weights=tmp_path / "none")
 
 
 def test_the_configuration_is_saved_whole(train_tiny) -> None:

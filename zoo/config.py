@@ -32,7 +32,7 @@ class TrainConfig:
     macs_reduction: float | None = None
     """With a compression: share of the multiply-accumulates to remove, such as 0.85; early layers then keep less."""
     weights: Path | None = None
-    """Start from these weights: a RUN of method dense, or a safetensors file for the bare backbone."""
+    """Start from these weights: a RUN or published name, factors multiplied out, or the bare backbone's safetensors."""
     init: str | None = None
     """Start from a trained model, a RUN or a published name: its ranks and weights, a new head for other classes."""
     pretrained: bool = False
@@ -72,7 +72,7 @@ class TrainConfig:
     cuda_graph: bool = False
     """Capture the training step once as a CUDA graph and replay it (one GPU): small images wait for the host else."""
     precision: Precision = "auto"
-    """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX)."""
+    """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX or AVX512-BF16)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     seed: int = 0

@@ -1,11 +1,13 @@
-"""Take over a trained model for other classes: its ranks and weights, with a new classifier where it must be one."""
+"""Take over a trained model: its ranks and weights, or its weights multiplied out."""
 
 import math
 
+import torch
 from torch import nn
 
 from zoo.backbone import ends
 from zoo.errors import UserError
+from zoo.layers import factorized_layers
 from zoo.run import Run, read_weights
 from zoo.surgery import Ranks, weight_layers
 
@@ -62,3 +64,33 @@ def load_transferred(run: Run, model: nn.Module) -> None:
             "take the same --arch, and a method and images of the same form"
         )
     model.load_state_dict({name: value for name, value in state.items() if name not in left}, strict=False)
+
+
+@torch.no_grad()
+def load_multiplied_out(run: Run, model: nn.Module) -> None:
+    """Load a run's weights into its dense backbone, in place, each factorized layer as the product of its factors.
+
+    Args:
+        run: the trained model.
+        model: the dense backbone, not yet converted.
+
+    Raises:
+        UserError: the weights are damaged or of another architecture or image size, or layers have lost channels.
+    """
+    trained = run.trained_model().get_submodule("backbone")
+    state = trained.state_dict()
+    for name, layer in factorized_layers(trained):
+        for factor in "USV":
+            del state[f"{name}.{factor}"]
+        state[f"{name}.weight"] = layer.weight
+    own = model.state_dict()
+    shared = own.keys() & state.keys()
+    wrong = own.keys() ^ state.keys() | {name for name in shared if own[name].shape != state[name].shape}
+    if wrong:
+        card = run.card
+        raise UserError(
+            f"{run.name} ({card.method}, {card.arch} for {' x '.join(map(str, card.image_shape))} images of "
+            f"{len(card.class_names)} classes) does not fill this model, {min(wrong)} for one: "
+            "--weights takes a RUN of the same --arch, images and classes that has all its channels"
+        )
+    model.load_state_dict(state)

@@ -2,21 +2,18 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from zoo.backbone import create_backbone
 from zoo.budget import Budget
-from zoo.card import Card
 from zoo.config import TrainConfig
 from zoo.data import DataSet, open_data
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.methods import Method
-from zoo.run import CARD, WEIGHTS, load_weights
+from zoo.run import load_weights
 from zoo.surgery import Ranks
-from zoo.transfer import load_transferred, transferred_ranks
+from zoo.transfer import load_multiplied_out, load_transferred, transferred_ranks
 
 
 def open_config_data(config: TrainConfig) -> DataSet:
@@ -43,7 +40,8 @@ def starting_backbone(
 
     Args:
         arch, num_classes, image_shape, pretrained: see `zoo.backbone.create_backbone`.
-        weights: start from these: a RUN of method dense, or a bare backbone's safetensors file.
+        weights: start from these: a RUN or a published name whose factors are multiplied out, or a bare backbone's
+            safetensors file.
 
     Raises:
         UserError: the backbone cannot be built, or the weights are missing or another model's.
@@ -54,25 +52,12 @@ def starting_backbone(
     return model
 
 
-def _start_from(model: nn.Module, path: Path) -> None:
-    """Load a dense RUN's weights, or a bare backbone's safetensors file."""
-    if not path.is_dir():
-        load_weights(model, path)
-        return
-    if not (path / CARD).is_file():
-        raise UserError(f"{path} is not a finished run: --weights takes a RUN of method dense or a safetensors file")
-    card = Card.load(path / CARD)
-    if card.ranks:
-        raise UserError(f"{path} holds a {card.method} model: --weights needs a RUN of method dense")
-    try:
-        state = load_file(path / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path / WEIGHTS} cannot be read ({error})") from None
-    state = {name.removeprefix("backbone."): value for name, value in state.items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        raise UserError(f"{path} holds weights of {card.arch} for {card.data}, which do not fit this model") from None
+def _start_from(model: nn.Module, source: Path) -> None:
+    """Load a RUN's weights, its factors multiplied out, or a bare backbone's safetensors file."""
+    if source.suffix == ".safetensors" or source.is_file():
+        load_weights(model, source)
+    else:
+        load_multiplied_out(read_run(source), model)
 
 
 def starting_model(config: TrainConfig, method: Method, data: DataSet, ranks: Ranks | None = None) -> nn.Module:

@@ -27,9 +27,7 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
     compiler = os.environ.get("CXX", "g++")
     if config.compile and not shutil.which(compiler):
         raise UserError(f"--compile true needs a C++ compiler, and there is no {compiler} here: install one or set CXX")
-    fast_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_amx_tile_supported()
-    )
+    fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else _has_bf16_instructions()
     precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
     if config.cuda_graph:
         _see_that_steps_can_be_captured(config, on_cuda, precision)
@@ -45,6 +43,11 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         # Reading the condition numbers waits for a GPU, whose steps are short.
         "log_every_n_steps": 50 if on_cuda else 10,
     } | config.trainer
+
+
+def _has_bf16_instructions() -> bool:
+    """Whether this CPU multiplies in bf16: tiles (AMX), or dot products of vectors (AVX512-BF16), over twice fp32."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def _see_that_steps_can_be_captured(config: TrainConfig, on_cuda: bool, precision: str) -> None:
