@@ -315,6 +315,23 @@ def test_bf16_gradients_are_those_of_fp32_up_to_rounding(trained):
     assert not torch.equal(exact, rounded)
 
 
+@pytest.mark.parametrize(("side", "batch_size", "most"), [(8, 250, 250), (32, 250, 32), (32, 10, 10), (224, 250, 8)])
+def test_on_a_cpu_the_model_gets_fewer_large_images_at_once(side: int, batch_size: int, most: int):
+    seen = []
+
+    def model(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return images.flatten(1)[:, :2]
+
+    images, labels = torch.rand(300, 1, side, side), torch.zeros(300, dtype=torch.long)
+    victim = Victim(model, batch_size)
+    for ask in (lambda: victim.logits(images), lambda: victim.ascent(images, cross_entropy, labels)):
+        seen.clear()
+        ask()
+        assert max(seen) == most
+        assert sum(seen) == 300
+
+
 def test_the_model_is_left_as_it_was(trained):
     model, images, labels = trained
     before = {k: v.clone() for k, v in model.state_dict().items()}

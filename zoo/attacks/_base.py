@@ -91,7 +91,7 @@ class Attack(ABC):
             images: float32 in [0, 1], (B, C, H, W), on the model's device.
             labels: class indices (B,).
             eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
-            batch_size: images that the model gets at once.
+            batch_size: images that the model gets at once, at most; see `Victim`.
             tick: told after each batch how many images the model has seen; see `passes`.
             gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster where the
                 hardware has them; verdicts are taken in fp32 either way.

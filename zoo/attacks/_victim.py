@@ -16,6 +16,12 @@ Gradients = Literal["fp32", "bf16"]
 """How searches compute: in fp32, or gradients under bf16 autocast and queries without gradients in TF32."""
 
 
+CACHED_PIXELS = 2**15
+"""Pixels of one channel in a batch on a CPU: with more, a network's activations no longer stay in its cache."""
+FEWEST = 8
+"""Images of a batch on a CPU, however large they are."""
+
+
 @contextmanager
 def fp32(device: torch.device) -> Iterator[None]:
     """Compute in fp32 (no autocast, no TF32 in products or convolutions), with gradients allowed.
@@ -45,7 +51,7 @@ class Victim:
 
     Args:
         model: in eval mode; takes images in [0, 1], returns logits.
-        batch_size: images that the model gets at once.
+        batch_size: images that the model gets at once, at most: on a CPU fewer large ones, which is faster.
         tick: told after each batch how many images the model has seen.
         gradients: how searches compute, see `Gradients`. Verdicts are taken in fp32 either way, so a rounded
             search can miss an adversarial image and never invents one.
@@ -63,6 +69,11 @@ class Victim:
         self.gradients = gradients
         self._tick = tick or (lambda n: None)
 
+    def _at_once(self, images: Tensor) -> int:
+        if images.device.type != "cpu":
+            return self.batch_size
+        return min(self.batch_size, max(FEWEST, CACHED_PIXELS // images[0, 0].numel()))
+
     def _seen(self, images: Tensor, bf16: bool = False) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             logits: Tensor = self.model(images).float()
@@ -76,7 +87,7 @@ class Victim:
         Raises:
             UserError: a logit is NaN.
         """
-        logits = torch.cat([self._seen(part) for part in images.split(self.batch_size)])
+        logits = torch.cat([self._seen(part) for part in images.split(self._at_once(images))])
         nan = int(logits.isnan().any(1).sum())
         if nan:
             raise UserError(f"the model's logits are NaN for {nan} of {len(images)} images")
@@ -115,7 +126,7 @@ class Victim:
         Raises:
             UserError: the gradient is NaN.
         """
-        parts = zip(*(t.split(self.batch_size) for t in (images, labels, *others)), strict=True)
+        parts = zip(*(t.split(self._at_once(images)) for t in (images, labels, *others)), strict=True)
         found = [self._ascent(x, loss, *per_image) for x, *per_image in parts]
         wrong, values, gradient = (torch.cat(tensors) for tensors in zip(*found, strict=True))
         if bool(gradient.isnan().any()):

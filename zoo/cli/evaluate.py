@@ -107,7 +107,7 @@ def _add_arguments(parser: Parser) -> None:
         default=1000,
         help="Test images, the same share of each class, or all.",
     )
-    add("--batch-size", type=int, default=250, help="Images at a time.")
+    add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")
     add(
         "--gradients",
         type=Literal["fp32", "bf16"],

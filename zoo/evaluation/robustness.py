@@ -37,7 +37,7 @@ def evaluate(
         images: uint8 (N, C, H, W), N >= 1.
         labels: class indices (N,).
         sweeps: what to attack with.
-        batch_size: images that the model gets at once.
+        batch_size: images that the model gets at once, at most; on a CPU fewer large ones.
         gradients: of the attacks; ``bf16`` is noted in the options of the evaluations.
         device: where to compute; the model is moved there. None: where the model is.
         outcomes: verdicts of this model on these images; what is in it is not computed again.
