@@ -9,7 +9,9 @@ works() {
     local lines=4
     [[ $1 == -n ]] && lines=$2 && shift 2
     printf '\n$ %s\n' "$*"
-    "$@" >out 2>&1 || { tail -n 30 out; echo "FAILED with $?: $*"; exit 1; }
+    local code=0
+    "$@" >out 2>&1 || code=$?
+    ((code == 0)) || { tail -n 30 out; echo "FAILED: it ended with $code"; exit 1; }
     tr '\r' '\n' <out | grep -v '^$' | tail -n "$lines"
 }
 
