@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.backbone import ends
 from zoo.errors import UserError
@@ -53,14 +53,14 @@ def load_transferred(run: Run, model: nn.Module) -> None:
     }
     own = model.state_dict()
     _, classifier = ends(model)
-    other = {name for name in own if name in state and own[name].shape != state[name].shape}
+    other = _other_shapes(own, state)
     replaced = {layer for layer in classifier if any(name.startswith(f"{layer}.") for name in other)}
     left = {name for name in own if any(name.startswith(f"{layer}.") for layer in replaced)}
-    wrong = sorted((own.keys() ^ state.keys()) - left | other - left)
+    wrong = (own.keys() ^ state.keys() | other) - left
     if wrong:
         shape = " x ".join(map(str, run.card.image_shape))
         raise UserError(
-            f"{run.name} ({run.card.arch} for {shape} images) does not fit this model, {wrong[0]} for one: "
+            f"{run.name} ({run.card.arch} for {shape} images) does not fit this model, {min(wrong)} for one: "
             "take the same --arch, and a method and images of the same form"
         )
     model.load_state_dict({name: value for name, value in state.items() if name not in left}, strict=False)
@@ -84,8 +84,7 @@ def load_multiplied_out(run: Run, model: nn.Module) -> None:
             del state[f"{name}.{factor}"]
         state[f"{name}.weight"] = layer.weight
     own = model.state_dict()
-    shared = own.keys() & state.keys()
-    wrong = own.keys() ^ state.keys() | {name for name in shared if own[name].shape != state[name].shape}
+    wrong = own.keys() ^ state.keys() | _other_shapes(own, state)
     if wrong:
         card = run.card
         raise UserError(
@@ -94,3 +93,7 @@ def load_multiplied_out(run: Run, model: nn.Module) -> None:
             "--weights takes a RUN of the same --arch, images and classes that has all its channels"
         )
     model.load_state_dict(state)
+
+
+def _other_shapes(own: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
+    return {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}

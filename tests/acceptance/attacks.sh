@@ -12,6 +12,7 @@ works -n 30 python -c "
 import zoo; from zoo.attacks import ATTACKS; from zoo.data import load_test
 model = zoo.load('$M').eval()
 images, labels = load_test('digits', data_dir=None, download=False, image_shape=(1, 8, 8), n=40)
+images = images / 255
 for name in ATTACKS.names():
     for norm in ('Linf', 'L2'):
         found = ATTACKS.get(name)(norm=norm)(model, images, labels, [0.0, 0.05, 0.1])
