@@ -175,6 +175,31 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
         run(["list", "resnet50*", "--hub", str(tmp_path / "hub")])
 
 
+@pytest.mark.parametrize(
+    ("attack", "masked", "shown"),
+    [
+        ("autoattack", False, " 40.0% "),
+        ("pgd", False, "<40.0% "),
+        ("pgd", True, "<40.0%! "),
+        ("autoattack", True, " 40.0%! "),
+    ],
+)
+def test_the_list_marks_an_upper_bound_and_masked_gradients(
+    attack: str, masked: bool, shown: str, tmp_path: Path, capsys
+) -> None:
+    from zoo.cli import run
+
+    found = Robust(norm="Linf", eps=0.1, attack=attack, accuracy=0.4, n=10)
+    at = Threat(norm="Linf", eps=0.1)
+    models = {"a.x": entry(robust=(found,), threat=at, gradient_masking=masked).model_dump()}
+    (tmp_path / "index.json").write_text(json.dumps({"models": models}))
+    run(["list", "a.*", "--hub", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert shown in printed
+    assert ("upper bound" in printed) == ("<" in shown)
+    assert ("gradient masking" in printed) == masked
+
+
 def test_what_an_index_says_is_text_on_the_screen_and_no_command_to_it(tmp_path: Path, capsys) -> None:
     from zoo.cli import run
 

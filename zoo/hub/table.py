@@ -9,6 +9,7 @@ from rich.table import Table
 
 from zoo.attacks import format_eps
 from zoo.card import Threat
+from zoo.hub.index import Robust
 from zoo.hub.search import Found
 
 if TYPE_CHECKING:
@@ -18,27 +19,37 @@ SIGNS = {True: "[green]ok[/]", False: "[bold red]differs[/]", None: "[dim]-[/]"}
 
 
 def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:
-    """Lay models out, one per line; robust accuracy is that at the threat, or at each model's own radius."""
+    """Lay models out, one per line; robust accuracy is that at the threat, or at each model's own radius.
+
+    An accuracy under a weaker attack than AutoAttack is marked as the upper bound that it is.
+    """
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=0, show_edge=False)
     table.add_column("model", overflow="fold", min_width=max(map(len, models)))  # a name is for copying: never cut
     table.add_column("data", overflow="fold")
     for column in ("params", "clean", "robust", "eps", "ms"):
         table.add_column(column, justify="right", no_wrap=True)
+    bounded = False
     for name, found in models.items():
         s = found.entry.summary
         robust = s.robust_at(threat)
+        bounded |= robust is not None and robust.attack != "autoattack"
         table.add_row(
             name,
             escape(s.data),
             short_count(s.params),
             "-" if s.clean is None else f"{s.clean:.1%}",
-            "-" if robust is None else f"{robust.accuracy:.1%}{'!' if s.gradient_masking else ''}",
+            "-" if robust is None else _robust(robust, s.gradient_masking),
             "-" if robust is None else f"{'' if robust.norm == 'Linf' else 'L2 '}{format_eps(robust.eps)}",
             "-" if s.latency_ms is None else f"{s.latency_ms:.2f}",
         )
-    if any(found.entry.summary.gradient_masking for found in models.values()):
-        table.caption = "! gradient masking: not to be believed"
+    masked = any(found.entry.summary.gradient_masking for found in models.values())
+    notes = ["< an upper bound: AutoAttack was not run"] * bounded + ["! gradient masking: not to be believed"] * masked
+    table.caption = "\n".join(notes) or None
     return table
+
+
+def _robust(found: Robust, masked: bool) -> str:
+    return f"{'' if found.attack == 'autoattack' else '<'}{found.accuracy:.1%}{'!' if masked else ''}"
 
 
 def short_count(count: int) -> str:
