@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What attacks, evaluation and adversarial training promise, typed as a user would. About 35 minutes on two cores.
+# What attacks, evaluation and adversarial training promise, typed as a user would. About 16 minutes on two cores.
 #   WORK=DIR tests/acceptance/attacks.sh      with zoo's environment active
 set -uo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)

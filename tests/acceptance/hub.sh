@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the hub promises, typed as a user would. Some minutes on two cores; with CIFAR10 given, 20 more to verify all models.
+# What the hub promises, typed as a user would. 15 minutes, most of them waiting; with CIFAR10 given, 20 more to verify all models.
 #   WORK=DIR [CIFAR10=DIR] tests/acceptance/hub.sh      with zoo's environment active
 set -uo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
