@@ -66,6 +66,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({error}): it is truncated or no safetensors file") from None
 
 
+def other_shapes(own: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
+    """Return the names that both have, with tensors of different shapes."""
+    return {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load safetensors into a model, in place; the names must be the same on both sides.
 
@@ -75,7 +80,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     state = read_weights(path)
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    other = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    other = sorted(other_shapes(own, state))
     if missing or extra or other:
         counts = f"{len(missing)} tensors missing, {len(extra)} unknown, {len(other)} of another shape"
         raise UserError(f"{path} holds another model's weights: {counts}, such as {(missing + extra + other)[0]}")

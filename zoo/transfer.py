@@ -3,12 +3,12 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.backbone import ends
 from zoo.errors import UserError
 from zoo.layers import factorized_layers
-from zoo.run import Run, read_weights
+from zoo.run import Run, other_shapes, read_weights
 from zoo.surgery import Ranks, weight_layers
 
 
@@ -53,7 +53,7 @@ def load_transferred(run: Run, model: nn.Module) -> None:
     }
     own = model.state_dict()
     _, classifier = ends(model)
-    other = _other_shapes(own, state)
+    other = other_shapes(own, state)
     replaced = {layer for layer in classifier if any(name.startswith(f"{layer}.") for name in other)}
     left = {name for name in own if any(name.startswith(f"{layer}.") for layer in replaced)}
     wrong = (own.keys() ^ state.keys() | other) - left
@@ -84,7 +84,7 @@ def load_multiplied_out(run: Run, model: nn.Module) -> None:
             del state[f"{name}.{factor}"]
         state[f"{name}.weight"] = layer.weight
     own = model.state_dict()
-    wrong = own.keys() ^ state.keys() | _other_shapes(own, state)
+    wrong = own.keys() ^ state.keys() | other_shapes(own, state)
     if wrong:
         card = run.card
         raise UserError(
@@ -93,7 +93,3 @@ def load_multiplied_out(run: Run, model: nn.Module) -> None:
             "--weights takes a RUN of the same --arch, images and classes that has all its channels"
         )
     model.load_state_dict(state)
-
-
-def _other_shapes(own: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
-    return {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from zoo.attacks._threat import check_eps
 from zoo.errors import UserError
 
 
@@ -24,8 +25,9 @@ class Threat:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps <= 1:
-            raise UserError(f"eps {self.eps:g} is impossible for training: give a radius in (0, 1], such as 8/255")
+        check_eps(self.eps, "Linf", pixels=1)
+        if self.eps == 0:
+            raise UserError("eps 0 leaves nothing to defend against: give a radius such as 8/255, or no --adversary")
         if self.steps < 1:
             raise UserError(f"steps {self.steps} is impossible: the search needs at least one")
         if not 0 <= self.label_smoothing < 1:
