@@ -24,6 +24,7 @@ refused() {
     tr '\r' '\n' <out | grep -v '^$' | tail -n 3
     ((code == 2)) || { echo "FAILED: it ended with $code, not 2"; exit 1; }
     ! grep -q Traceback out || { echo "FAILED: it shows a traceback"; exit 1; }
+    (($(grep -c '^zoo: ' out) == 1)) || { echo "FAILED: it is not one line"; exit 1; }
     tail -n 1 out | grep -qE "$words" || { echo "FAILED: its last line does not hold: $words"; exit 1; }
 }
 
