@@ -108,6 +108,35 @@ def test_what_was_judged_is_not_judged_again(problem, tmp_path, monkeypatch):
     assert identity("a", images, labels) != identity("b", images, labels) != identity("b", images, labels + 1)
 
 
+def test_a_killed_search_goes_on_where_it_was(problem, tmp_path, monkeypatch):
+    """On a CPU verdicts are kept pool by pool, so that hours of Square on a large network are not lost."""
+    path, sweeps, calls = tmp_path / "outcomes.npz", [Sweep(Square(queries=50), (0.05,))], []
+    monkeypatch.setattr(
+        "zoo.evaluation.robustness.POOL_MACS", 25 * 48 * 50
+    )  # a pool of 25 images: the layer has 3 x 16
+    monkeypatch.setattr("zoo.attacks._victim.CACHED_PIXELS", 5 * 16)
+    monkeypatch.setattr("zoo.attacks._victim.FEWEST", 5)
+    search = Square.perturb
+
+    def killed_in_the_third(self: Square, *problem) -> Tensor:
+        calls.append(len(problem[1]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return search(self, *problem)
+
+    expected = evaluate(*problem, sweeps)
+    with monkeypatch.context() as patch:
+        patch.setattr(Square, "perturb", killed_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*problem, sweeps, outcomes=Outcomes(path, "me"))
+        (name,) = set(np.load(path).files) - {"clean", "owner"}
+        assert Outcomes(path, "me").get(name) is None
+        assert evaluate(*problem, sweeps, outcomes=Outcomes(path, "me")) == expected
+    assert calls == [25, 25, 4, 4]
+    assert Outcomes(path, "me").get(name).double().mean().item() == expected[1].accuracy
+    assert Outcomes(path, "me").begun(name) is None
+
+
 def test_a_damaged_file_of_outcomes_is_named(tmp_path):
     path = tmp_path / "outcomes.npz"
     Outcomes(path, "me").put("clean", torch.ones(500, dtype=torch.bool))

@@ -52,7 +52,7 @@ def positions(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[nn.Li
     handles = [layer.register_forward_hook(count) for layer in layers]
     training = model.training
     try:
-        model.eval()(torch.zeros(1, *image_shape, device=next(model.parameters()).device))
+        model.eval()(torch.zeros(1, *image_shape, device=next(model.parameters(), torch.empty(0)).device))
     finally:
         model.train(training)
         for handle in handles:

@@ -69,7 +69,8 @@ class Victim:
         self.gradients = gradients
         self._tick = tick or (lambda n: None)
 
-    def _at_once(self, images: Tensor) -> int:
+    def at_once(self, images: Tensor) -> int:
+        """Return how many images of this size the model gets at once."""
         if images.device.type != "cpu":
             return self.batch_size
         return min(self.batch_size, max(FEWEST, CACHED_PIXELS // images[0, 0].numel()))
@@ -87,7 +88,7 @@ class Victim:
         Raises:
             UserError: a logit is NaN.
         """
-        logits = torch.cat([self._seen(part) for part in images.split(self._at_once(images))])
+        logits = torch.cat([self._seen(part) for part in images.split(self.at_once(images))])
         nan = int(logits.isnan().any(1).sum())
         if nan:
             raise UserError(f"the model's logits are NaN for {nan} of {len(images)} images")
@@ -126,7 +127,7 @@ class Victim:
         Raises:
             UserError: the gradient is NaN.
         """
-        parts = zip(*(t.split(self._at_once(images)) for t in (images, labels, *others)), strict=True)
+        parts = zip(*(t.split(self.at_once(images)) for t in (images, labels, *others)), strict=True)
         found = [self._ascent(x, loss, *per_image) for x, *per_image in parts]
         wrong, values, gradient = (torch.cat(tensors) for tensors in zip(*found, strict=True))
         if bool(gradient.isnan().any()):

@@ -24,7 +24,10 @@ def identity(weights_sha256: str, images: Tensor, labels: Tensor) -> str:
 
 
 class Outcomes:
-    """Verdicts on N images by the name of a search, in a file that is written anew after each search.
+    """Verdicts on N images by the name of a search, in a file that is written anew at each `put`.
+
+    A search that was completed is kept as bool (N,), one that has begun as (2, N): verdicts, and which images were
+    searched.
 
     Args:
         path: of the npz; None keeps them in memory only. A file of another model or of other images is
@@ -55,11 +58,17 @@ class Outcomes:
 
     def get(self, name: str) -> Tensor | None:
         """Return the verdicts (N,) of a search that was completed, or None."""
-        return self._verdicts.get(name)
+        kept = self._verdicts.get(name)
+        return kept if kept is not None and kept.ndim == 1 else None
 
-    def put(self, name: str, verdicts: Tensor) -> None:
-        """Keep the verdicts of a search: bool (N,)."""
-        self._verdicts[name] = verdicts.cpu()
+    def begun(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Return the verdicts (N,) of a search that is not complete and which images it has done (N,), or None."""
+        kept = self._verdicts.get(name)
+        return (kept[0].clone(), kept[1].clone()) if kept is not None and kept.ndim == 2 else None
+
+    def put(self, name: str, verdicts: Tensor, searched: Tensor | None = None) -> None:
+        """Keep the verdicts of a search, bool (N,), and which images it has done (N,), if not all."""
+        self._verdicts[name] = verdicts.cpu() if searched is None else torch.stack([verdicts, searched]).cpu()
         if self.path is None:
             return
         arrays = {name: verdicts.numpy() for name, verdicts in self._verdicts.items()}

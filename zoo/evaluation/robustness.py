@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from zoo.attacks import ATTACKS, Attack, Gradients, Victim, format_eps, fp32
 from zoo.card import Evaluation
+from zoo.cost import count_macs
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.sweeps import QUICK, Sweep
 
 POOL_BYTES = 2**26
 """Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
+POOL_MACS = 10**14
+"""On a CPU, where that takes a core half an hour, they cost no more multiply-accumulates than this: verdicts are
+kept pool by pool, and an evaluation that is killed loses one pool."""
 
 
 def evaluate(
@@ -87,10 +91,12 @@ class Judge:
         self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
         self.gradients = gradients
         self.device = next(model.parameters(), torch.empty(0)).device
-        self.pool = max(1, POOL_BYTES // (4 * images[0].numel()))
         victim = Victim(model, batch_size)
         with fp32(self.device):
-            self.classes = victim.logits(self._batch(torch.arange(1))[0]).shape[1]
+            first = self._batch(torch.arange(1))[0]
+            self.classes = victim.logits(first).shape[1]
+            _, channels, height, width = first.shape
+            self.at_once, self.macs = victim.at_once(first), count_macs(model, (channels, height, width))
             self.right = self._judged("clean", torch.ones(len(images), dtype=torch.bool), 1, victim.right)
 
     def evaluation(self, attack: Attack, eps: float) -> Evaluation:
@@ -143,15 +149,27 @@ class Judge:
         known = self.outcomes.get(name)
         if known is not None:
             return known
-        passed, rows = asked.clone(), asked.nonzero().flatten()
-        self._task = self.bar.add_task(title, total=len(rows) * passes, accuracy=_share(passed))
-        pools = rows.split(self.pool) if len(rows) else ()  # no rows would be split into one pool of none
-        for done, pool in enumerate(pools, 1):
-            passed[pool] = verdicts(*self._batch(pool)).cpu()
-            completed = min(done * self.pool, len(rows)) * passes
+        passed, searched = self.outcomes.begun(name) or (asked.clone(), ~asked)
+        total, rows = int(asked.sum()), (~searched).nonzero().flatten()
+        self._task = self.bar.add_task(title, total=total * passes, accuracy=_share(passed))
+        pools = rows.split(self._pool(passes)) if len(rows) else ()  # no rows would be split into one pool of none
+        for pool in pools:
+            completed = (total - int((~searched).sum())) * passes
             self.bar.update(self._task, completed=completed, accuracy=_share(passed))
+            passed[pool] = verdicts(*self._batch(pool)).cpu()
+            searched[pool] = True
+            if not bool(searched.all()):
+                self.outcomes.put(name, passed, searched)
         self.outcomes.put(name, passed)
         return passed
+
+    def _pool(self, passes: int) -> int:
+        """Return how many images to search side by side, whole batches of them on a CPU."""
+        pool = max(1, POOL_BYTES // (4 * self.images[0].numel()))
+        if self.device.type != "cpu":
+            return pool
+        affordable = POOL_MACS // max(1, passes * self.macs) // self.at_once * self.at_once
+        return min(pool, max(affordable, self.at_once))
 
     def _tick(self, images: int) -> None:
         self.bar.advance(self._task, images)
