@@ -240,7 +240,7 @@ def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:
         ("  name: robust_lowrank", "  name: mrs_prune", r"config\.yaml, as it is now: .*'tau'"),
         ("compression: 0.6", "compression: 0.5", r"compression 0\.5, .* trained with 0\.6"),
         ("arch: test_resnet", "arch: test_vit", "arch test_vit, .* trained with test_resnet"),
-        ("data_dir: null", "data_dir: elsewhere", None),
+        ("download: false", "download: true", None),
     ],
 )
 def test_what_was_changed_before_resuming_is_named_and_nothing_is_lost(
@@ -313,6 +313,13 @@ def test_starting_from_a_run_that_does_not_fit_is_told(train_tiny, tmp_path: Pat
         train_tiny("lowrank", "again", weights=tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="no run at"):
         train_tiny("lowrank", "again", weights=tmp_path / "none")
+
+
+def test_files_for_a_data_set_that_has_none_are_refused(train_tiny, tmp_path: Path) -> None:
+    """``--data`` left out means digits: a long training on those instead of on the files is not what was meant."""
+    with pytest.raises(UserError, match=r"digits is built in .* --data cifar10"):
+        train_tiny(data_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_configuration_is_saved_whole(train_tiny) -> None:

@@ -59,6 +59,7 @@ class DataSet(ABC):
         class_names: in the order of the labels.
         image_shape: (C, H, W).
         augmentation: what training does to a batch.
+        built_in: whether it comes with a package, so that there is no folder of files to name.
     """
 
     mean: tuple[float, ...]
@@ -66,6 +67,7 @@ class DataSet(ABC):
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     augmentation: Augmentation
+    built_in: bool = False
 
     def __init__(self, root: Path | None, download: bool, image_size: int | None) -> None:
         self.root = root

@@ -17,6 +17,7 @@ class Digits(DataSet):
     class_names = tuple("0123456789")
     image_shape = (1, 8, 8)
     augmentation = Augmentation(shift=1)
+    built_in = True
 
     def source(self, train: bool) -> TensorSource:
         """Return the train or the test split, which is the same on every machine."""

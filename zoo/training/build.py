@@ -7,7 +7,7 @@ from torch import nn
 from zoo.backbone import create_backbone
 from zoo.budget import Budget
 from zoo.config import TrainConfig
-from zoo.data import DataSet, open_data
+from zoo.data import DATA, DataSet, open_data
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.methods import Method
@@ -17,7 +17,17 @@ from zoo.transfer import load_multiplied_out, load_transferred, transferred_rank
 
 
 def open_config_data(config: TrainConfig) -> DataSet:
-    """Open the data set that a configuration names."""
+    """Open the data set that a configuration names.
+
+    Raises:
+        UserError: see `open_data`; or files are named for a data set that has none, which is training on another than
+            was meant.
+    """
+    if config.data_dir is not None and DATA.get(config.data).built_in:
+        raise UserError(
+            f"--data-dir {config.data_dir}: {config.data} is built in and has no files; say what those are "
+            "with --data, such as --data cifar10 or --data imagefolder"
+        )
     return open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
 
 
