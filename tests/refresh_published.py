@@ -1,5 +1,6 @@
-"""Set the bundled models beside published figures in docs/published.md: python tests/refresh_published.py."""
+"""Set zoo's models beside published figures in docs/published.md: python tests/refresh_published.py."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,8 @@ from zoo.leaderboard.standings import lowest
 
 PAGE = Path(__file__).parents[1] / "docs" / "published.md"
 PUBLISHED = PAGE.with_suffix(".yaml")
+CARDS = PAGE.parent / "cards"
+"""Cards of models that were trained and measured, but are too large for the bundled hub."""
 EPS = Threat(norm="Linf", eps=8 / 255)
 CURVE = (
     *(Threat(norm="Linf", eps=eps) for eps in (0.002, 0.004, 0.006)),
@@ -56,7 +59,7 @@ def robust_table(published: dict[str, Any], cards: list[Card]) -> str:
         found = lowest(card, EPS)
         if found is not None and _is_robustly_trained(card):
             removed = "channels" if "prune" in card.method else "ranks" if card.ranks else "nothing"
-            cells = (_network(card), f"**`{card.name}`**", removed, _gone(100 * card.compression), *_ours(card, found))
+            cells = (_network(card), _link(card), removed, _gone(100 * card.compression), *_ours(card, found))
             rows.append(
                 (_network(card), 100 * card.compression, _line(*cells, f"{_attack(found)}, {found.n:,}", "zoo"))
             )
@@ -76,7 +79,7 @@ def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:
         found = [lowest_of(card, threat) for threat in CURVE]
         if _network(card) == group["network"] and not _is_robustly_trained(card) and card.clean and all(found):
             printed = [f"**{100 * e.accuracy:.1f}**" for e in (card.clean, *found) if e]
-            cells = (f"**`{card.name}`**", _gone(100 * card.compression), printed[0])
+            cells = (_link(card), _gone(100 * card.compression), printed[0])
             curves = (" / ".join(printed[1:4]), " / ".join(printed[4:]))
             rows.append((group["network"], 100 * card.compression, _line(*cells, *curves, f"{card.clean.n:,}", "zoo")))
     return _table("model|gone, %|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|images|figures by", rows)
@@ -89,9 +92,9 @@ def lowest_of(card: Card, threat: Threat) -> Evaluation | None:
     return lowest(card.model_copy(update={"evaluations": tuple(few)}), threat)
 
 
-def bundled() -> list[Card]:
-    """Return the cards of the models that come with zoo."""
-    return [Card.load(path) for path in sorted(BUNDLED.glob("*/card.json"))]
+def measured() -> list[Card]:
+    """Return the cards of the models that come with zoo, and of those that are too large for that."""
+    return [Card.load(path) for path in (*sorted(BUNDLED.glob("*/card.json")), *sorted(CARDS.glob("*.json")))]
 
 
 def _is_robustly_trained(card: Card) -> bool:
@@ -107,6 +110,12 @@ def _ours(card: Card, found: Evaluation) -> tuple[str, str]:
     return (
         "-" if card.clean is None else f"**{100 * card.clean.accuracy:.2f}**"
     ), f"**{100 * found.accuracy:.2f}**{flag}"
+
+
+def _link(card: Card) -> str:
+    own = CARDS / f"{card.name}.json"
+    card_file = own if own.is_file() else BUNDLED / card.name / "card.json"
+    return f"**[`{card.name}`]({os.path.relpath(card_file.resolve(), PAGE.parent)})**"
 
 
 def _attack(found: Evaluation) -> str:
@@ -129,4 +138,4 @@ def _table(head: str, rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(refreshed(PAGE.read_text(), bundled()))
+    PAGE.write_text(refreshed(PAGE.read_text(), measured()))
