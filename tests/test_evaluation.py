@@ -111,9 +111,7 @@ def test_what_was_judged_is_not_judged_again(problem, tmp_path, monkeypatch):
 def test_a_killed_search_goes_on_where_it_was(problem, tmp_path, monkeypatch):
     """On a CPU verdicts are kept pool by pool, so that hours of Square on a large network are not lost."""
     path, sweeps, calls = tmp_path / "outcomes.npz", [Sweep(Square(queries=50), (0.05,))], []
-    monkeypatch.setattr(
-        "zoo.evaluation.robustness.POOL_MACS", 25 * 48 * 50
-    )  # a pool of 25 images: the layer has 3 x 16
+    monkeypatch.setattr("zoo.evaluation.judge.POOL_MACS", 25 * 48 * 50)  # a pool of 25 images: the layer has 3 x 16
     monkeypatch.setattr("zoo.attacks._victim.CACHED_PIXELS", 5 * 16)
     monkeypatch.setattr("zoo.attacks._victim.FEWEST", 5)
     search = Square.perturb
@@ -135,6 +133,19 @@ def test_a_killed_search_goes_on_where_it_was(problem, tmp_path, monkeypatch):
     assert calls == [25, 25, 4, 4]
     assert Outcomes(path, "me").get(name).double().mean().item() == expected[1].accuracy
     assert Outcomes(path, "me").begun(name) is None
+
+
+def test_a_long_search_leaves_a_line_in_the_log_of_a_job(problem, monkeypatch, capsys):
+    sweeps = [Sweep(PGD(steps=3), (0.01,))]
+    evaluate(*problem, sweeps)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("zoo.evaluation.progress.LONG", 0.0)
+    evaluate(*problem, sweeps, progress=False)
+    assert capsys.readouterr().err == ""
+    robust = evaluate(*problem, sweeps)[1].accuracy
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "clean: 60 of 60 images searched in 0 min, accuracy at most 90.0%"
+    assert lines[1:] == [f"pgd Linf 0.01: 54 of 54 images searched in 0 min, accuracy at most {robust:.1%}"]
 
 
 def test_a_damaged_file_of_outcomes_is_named(tmp_path):

@@ -2,11 +2,12 @@
 
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.folded import folded
+from zoo.evaluation.judge import Judge
 from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.probing import probe
 from zoo.evaluation.report import Report, quick_evaluation
-from zoo.evaluation.robustness import Judge, evaluate
+from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps
 from zoo.evaluation.table import print_card, print_findings

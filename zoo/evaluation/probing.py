@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 
 from zoo.card import Finding
 from zoo.evaluation.outcomes import Outcomes
+from zoo.evaluation.progress import progress_bar
 from zoo.probes import PROBES, Probe, Subject
 
 
@@ -22,7 +22,7 @@ def probe(
         progress: show a bar, if standard error is a terminal.
     """
     outcomes = outcomes or Outcomes()
-    with _bar(progress) as bar:
+    with progress_bar(progress, MofNCompleteColumn()) as bar:
         return [finding for each in probes for finding in _findings(subject, each, outcomes, bar)]
 
 
@@ -41,9 +41,3 @@ def _findings(subject: Subject, probe: Probe, outcomes: Outcomes, bar: Progress)
         found.append(Finding(probe=name, case=case, accuracy=passed.double().mean().item(), n=n))
         bar.advance(task)
     return found
-
-
-def _bar(shown: bool) -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))

@@ -1,25 +1,19 @@
 """Accuracy on clean and on attacked images."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn, TextColumn
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Attack, Gradients, Victim, format_eps, fp32
+from zoo.attacks import Gradients
 from zoo.card import Evaluation
-from zoo.cost import count_macs
-from zoo.errors import UserError
+from zoo.evaluation.judge import Judge, share
 from zoo.evaluation.outcomes import Outcomes
+from zoo.evaluation.progress import progress_bar
 from zoo.evaluation.sweeps import QUICK, Sweep
 
-POOL_BYTES = 2**26
-"""Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
-POOL_MACS = 10**14
-"""On a CPU, where that takes a core half an hour, they cost no more multiply-accumulates than this: verdicts are
-kept pool by pool, and an evaluation that is killed loses one pool."""
+RUNNING = "accuracy at most {task.fields[accuracy]:.1%}"
 
 
 def evaluate(
@@ -45,7 +39,8 @@ def evaluate(
         gradients: of the attacks; ``bf16`` is noted in the options of the evaluations.
         device: where to compute; the model is moved there. None: where the model is.
         outcomes: verdicts of this model on these images; what is in it is not computed again.
-        progress: show a bar with the running accuracy, if standard error is a terminal.
+        progress: show a bar with the running accuracy on standard error, or a line after each long search if that is
+            no terminal.
 
     Returns:
         The clean accuracy first, then one evaluation per sweep and radius.
@@ -55,146 +50,7 @@ def evaluate(
     """
     if device is not None:
         model.to(device)
-    with _bar(progress) as bar:
+    with progress_bar(progress, TaskProgressColumn(), TextColumn(RUNNING)) as bar:
         judge = Judge(model, images, labels, batch_size, outcomes or Outcomes(), bar, gradients)
-        found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=_share(judge.right), n=len(images))]
+        found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=share(judge.right), n=len(images))]
         return found + [judge.evaluation(sweep.attack, eps) for sweep in sweeps for eps in sweep.eps]
-
-
-class Judge:
-    """A model and the images it is judged on.
-
-    Args:
-        model, images, labels, batch_size, outcomes, gradients: see `evaluate`.
-        bar: to show the running accuracy on.
-
-    Attributes:
-        right: which images are classified rightly without an attack, bool (N,).
-        classes: that the model tells apart.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        outcomes: Outcomes,
-        bar: Progress,
-        gradients: Gradients = "fp32",
-    ) -> None:
-        if not len(images):
-            raise UserError("there are no images to evaluate on")
-        if model.training:
-            raise UserError("the model is in training mode: call model.eval() before an evaluation")
-        self.model, self.images, self.labels = model, images, labels
-        self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
-        self.gradients = gradients
-        self.device = next(model.parameters(), torch.empty(0)).device
-        victim = Victim(model, batch_size)
-        with fp32(self.device):
-            first = self._batch(torch.arange(1))[0]
-            self.classes = victim.logits(first).shape[1]
-            _, channels, height, width = first.shape
-            self.at_once, self.macs = victim.at_once(first), count_macs(model, (channels, height, width))
-            self.right = self._judged("clean", torch.ones(len(images), dtype=torch.bool), 1, victim.right)
-
-    def evaluation(self, attack: Attack, eps: float) -> Evaluation:
-        """Measure the accuracy under one attack at one radius."""
-        settings = asdict(attack) | ({"gradients": self.gradients} if self.gradients != "fp32" else {})
-        standing = self.standing(attack, eps)
-        parts = {name: _share(verdicts) for name, verdicts in standing.items()} if len(standing) > 1 else {}
-        return Evaluation(
-            attack=ATTACKS.name_of(attack),
-            norm=settings.pop("norm"),
-            eps=eps,
-            accuracy=_share(list(standing.values())[-1]),
-            n=len(self.images),
-            options=settings,
-            parts=parts,
-            skipped={ATTACKS.name_of(a): a.obstacle(self.classes) for a in attack.skipped(self.classes)},
-        )
-
-    def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:
-        """Say which images still stand after each part of an attack, by the part's name: bool (N,) each."""
-        verdicts, found = self.right, {}
-        for part in attack.parts(self.classes):
-
-            def withstands(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
-                return part(
-                    self.model,
-                    images,
-                    labels,
-                    [eps],
-                    batch_size=self.batch_size,
-                    tick=self._tick,
-                    gradients=self.gradients,
-                ).robust[0]
-
-            whole = "" if part is attack else f"{attack!r}: "
-            name = f"{whole}{part!r} at {eps!r}" + (f" by {self.gradients}" if self.gradients != "fp32" else "")
-            verdicts = self._judged(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
-            found[ATTACKS.name_of(part)] = verdicts
-        return found
-
-    def _judged(
-        self,
-        name: str,
-        asked: Tensor,
-        passes: int,
-        verdicts: Callable[[Tensor, Tensor], Tensor],
-        title: str = "clean",
-    ) -> Tensor:
-        """Return which of the images that are asked about pass, from the kept outcomes or pool by pool: bool (N,)."""
-        known = self.outcomes.get(name)
-        if known is not None:
-            return known
-        passed, searched = self.outcomes.begun(name) or (asked.clone(), ~asked)
-        total, rows = int(asked.sum()), (~searched).nonzero().flatten()
-        self._task = self.bar.add_task(title, total=total * passes, accuracy=_share(passed))
-        pools = rows.split(self._pool(passes)) if len(rows) else ()  # no rows would be split into one pool of none
-        for pool in pools:
-            completed = (total - int((~searched).sum())) * passes
-            self.bar.update(self._task, completed=completed, accuracy=_share(passed))
-            passed[pool] = verdicts(*self._batch(pool)).cpu()
-            searched[pool] = True
-            if not bool(searched.all()):
-                self.outcomes.put(name, passed, searched)
-        self.outcomes.put(name, passed)
-        return passed
-
-    def _pool(self, passes: int) -> int:
-        """Return how many images to search side by side, whole batches of them on a CPU."""
-        pool = max(1, POOL_BYTES // (4 * self.images[0].numel()))
-        if self.device.type != "cpu":
-            return pool
-        affordable = POOL_MACS // max(1, passes * self.macs) // self.at_once * self.at_once
-        return min(pool, max(affordable, self.at_once))
-
-    def _tick(self, images: int) -> None:
-        self.bar.advance(self._task, images)
-
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.images[rows].to(self.device).float().div(255), self.labels[rows].to(self.device)
-
-
-def _title(attack: Attack, eps: float) -> str:
-    return f"{ATTACKS.name_of(attack)} {attack.norm} {format_eps(eps)}"
-
-
-def _share(verdicts: Tensor) -> float:
-    return int(verdicts.sum()) / len(verdicts)
-
-
-def _bar(shown: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description:18}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("accuracy at most {task.fields[accuracy]:.1%}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (shown and console.is_terminal),
-    )

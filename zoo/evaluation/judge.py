@@ -1,0 +1,148 @@
+"""The verdicts on one model: which images it gets right, and which withstand an attack."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from zoo.attacks import ATTACKS, Attack, Gradients, Victim, format_eps, fp32
+from zoo.card import Evaluation
+from zoo.cost import count_macs
+from zoo.errors import UserError
+from zoo.evaluation.outcomes import Outcomes
+from zoo.evaluation.progress import note
+
+POOL_BYTES = 2**26
+"""Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
+POOL_MACS = 10**14
+"""On a CPU, where that takes a core half an hour, they cost no more multiply-accumulates than this: verdicts are
+kept pool by pool, and an evaluation that is killed loses one pool."""
+
+
+class Judge:
+    """A model and the images it is judged on.
+
+    Args:
+        model, images, labels, batch_size, outcomes, gradients: see `evaluate`.
+        bar: to show the running accuracy on.
+
+    Attributes:
+        right: which images are classified rightly without an attack, bool (N,).
+        classes: that the model tells apart.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        outcomes: Outcomes,
+        bar: Progress,
+        gradients: Gradients = "fp32",
+    ) -> None:
+        if not len(images):
+            raise UserError("there are no images to evaluate on")
+        if model.training:
+            raise UserError("the model is in training mode: call model.eval() before an evaluation")
+        self.model, self.images, self.labels = model, images, labels
+        self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
+        self.gradients = gradients
+        self.device = next(model.parameters(), torch.empty(0)).device
+        victim = Victim(model, batch_size)
+        with fp32(self.device):
+            first = self._batch(torch.arange(1))[0]
+            self.classes = victim.logits(first).shape[1]
+            _, channels, height, width = first.shape
+            self.at_once, self.macs = victim.at_once(first), count_macs(model, (channels, height, width))
+            self.right = self._judged("clean", torch.ones(len(images), dtype=torch.bool), 1, victim.right)
+
+    def evaluation(self, attack: Attack, eps: float) -> Evaluation:
+        """Measure the accuracy under one attack at one radius."""
+        settings = asdict(attack) | ({"gradients": self.gradients} if self.gradients != "fp32" else {})
+        standing = self.standing(attack, eps)
+        parts = {name: share(verdicts) for name, verdicts in standing.items()} if len(standing) > 1 else {}
+        return Evaluation(
+            attack=ATTACKS.name_of(attack),
+            norm=settings.pop("norm"),
+            eps=eps,
+            accuracy=share(list(standing.values())[-1]),
+            n=len(self.images),
+            options=settings,
+            parts=parts,
+            skipped={ATTACKS.name_of(a): a.obstacle(self.classes) for a in attack.skipped(self.classes)},
+        )
+
+    def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:
+        """Say which images still stand after each part of an attack, by the part's name: bool (N,) each."""
+        verdicts, found = self.right, {}
+        for part in attack.parts(self.classes):
+
+            def withstands(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
+                return part(
+                    self.model,
+                    images,
+                    labels,
+                    [eps],
+                    batch_size=self.batch_size,
+                    tick=self._tick,
+                    gradients=self.gradients,
+                ).robust[0]
+
+            whole = "" if part is attack else f"{attack!r}: "
+            name = f"{whole}{part!r} at {eps!r}" + (f" by {self.gradients}" if self.gradients != "fp32" else "")
+            verdicts = self._judged(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
+            found[ATTACKS.name_of(part)] = verdicts
+        return found
+
+    def _judged(
+        self,
+        name: str,
+        asked: Tensor,
+        passes: int,
+        verdicts: Callable[[Tensor, Tensor], Tensor],
+        title: str = "clean",
+    ) -> Tensor:
+        """Return which of the images that are asked about pass, from the kept outcomes or pool by pool: bool (N,)."""
+        known = self.outcomes.get(name)
+        if known is not None:
+            return known
+        passed, searched = self.outcomes.begun(name) or (asked.clone(), ~asked)
+        total, rows = int(asked.sum()), (~searched).nonzero().flatten()
+        self._task = self.bar.add_task(title, total=total * passes, accuracy=share(passed))
+        pools = rows.split(self._pool(passes)) if len(rows) else ()  # no rows would be split into one pool of none
+        for pool in pools:
+            completed = (total - int((~searched).sum())) * passes
+            self.bar.update(self._task, completed=completed, accuracy=share(passed))
+            passed[pool] = verdicts(*self._batch(pool)).cpu()
+            searched[pool] = True
+            if not bool(searched.all()):
+                self.outcomes.put(name, passed, searched)
+            note(self.bar, f"{title}: {total - int((~searched).sum())} of {total} images searched", share(passed))
+        self.outcomes.put(name, passed)
+        return passed
+
+    def _pool(self, passes: int) -> int:
+        """Return how many images to search side by side, whole batches of them on a CPU."""
+        pool = max(1, POOL_BYTES // (4 * self.images[0].numel()))
+        if self.device.type != "cpu":
+            return pool
+        affordable = POOL_MACS // max(1, passes * self.macs) // self.at_once * self.at_once
+        return min(pool, max(affordable, self.at_once))
+
+    def _tick(self, images: int) -> None:
+        self.bar.advance(self._task, images)
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[rows].to(self.device).float().div(255), self.labels[rows].to(self.device)
+
+
+def _title(attack: Attack, eps: float) -> str:
+    return f"{ATTACKS.name_of(attack)} {attack.norm} {format_eps(eps)}"
+
+
+def share(verdicts: Tensor) -> float:
+    """Return the share of true verdicts (N,)."""
+    return int(verdicts.sum()) / len(verdicts)
