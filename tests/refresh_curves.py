@@ -1,0 +1,29 @@
+"""Draw docs/robustness.png from the cards of VGG16-BN without adversarial training: python tests/refresh_curves.py."""
+
+from pathlib import Path
+
+from refresh_published import CURVE, lowest_of, measured
+
+from zoo.card import Card
+from zoo.evaluation.curve import Points, draw_panels
+
+PICTURE = Path(__file__).parents[1] / "docs" / "robustness.png"
+ARCH = "vgg16_bn"
+
+
+def lines(cards: list[Card], norm: str) -> dict[str, Points]:
+    """Return (eps, accuracy) by method and share gone: FGSM in Linf, PGD in L2, the clean accuracy at eps 0."""
+    found: dict[str, Points] = {}
+    for card in cards:
+        accuracies = [(t.eps, lowest_of(card, t)) for t in CURVE if t.norm == norm]
+        if card.arch == ARCH and card.clean and card.training.get("adversary", "none") == "none":
+            points = [(eps, e.accuracy) for eps, e in accuracies if e]
+            found[f"{card.method}, {card.compression:.0%} gone"] = [(0.0, card.clean.accuracy), *points]
+    return found
+
+
+if __name__ == "__main__":
+    cards = measured()
+    panels = {"eps (FGSM, Linf)": lines(cards, "Linf"), "eps (PGD-20, L2)": lines(cards, "L2")}
+    draw_panels(panels, PICTURE, "VGG16-BN on CIFAR-10")
+    print(f"drawn in {PICTURE}")
