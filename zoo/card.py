@@ -34,9 +34,9 @@ class Evaluation(_Record):
 
     attack: str
     norm: Literal["Linf", "L2"] | None
-    eps: FiniteFloat
+    eps: FiniteFloat = Field(ge=0, le=1e6)
     accuracy: float = Field(ge=0, le=1)
-    n: int
+    n: int = Field(ge=1)
     options: dict[str, Any] = {}
     parts: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -84,7 +84,7 @@ class Threat(_Record):
     """What a model is meant to withstand: perturbations up to ``eps`` in pixels of [0, 1]."""
 
     norm: Literal["Linf", "L2"]
-    eps: FiniteFloat = Field(ge=0)
+    eps: FiniteFloat = Field(ge=0, le=1e6)
 
 
 class Timing(_Record):
@@ -194,6 +194,10 @@ class Card(_Record):
     def _fits_together(self) -> "Card":
         if len(self.mean) != self.image_shape[0] or len(self.std) != self.image_shape[0]:
             raise ValueError(f"mean and std have {len(self.mean)} and {len(self.std)} channels, image_shape others")
+        try:
+            _ = self.threat_model
+        except (AttributeError, ValueError):
+            raise ValueError("training.adversary_options has no radius under eps") from None
         return self
 
     @property

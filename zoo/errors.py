@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """Return a text that came from elsewhere, fit for a terminal: what would command it becomes a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that is not known, with the nearest names that are.
 

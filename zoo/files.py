@@ -50,7 +50,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def cache_folder() -> Path:
     """Return where zoo keeps what it can have again: ``ZOO_CACHE``, or the system's place for caches."""
-    return Path(os.environ.get("ZOO_CACHE") or platformdirs.user_cache_path("zoo")).expanduser()
+    return Path(os.path.expanduser(os.environ.get("ZOO_CACHE") or platformdirs.user_cache_path("zoo")))
 
 
 def sha256(path: Path) -> str:

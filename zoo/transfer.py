@@ -27,6 +27,8 @@ def transferred_ranks(run: Run, model: nn.Module) -> Ranks:
     _, classifier = ends(model)
     ranks = dict(run.card.ranks)
     for name in classifier & ranks.keys() & layers.keys():
+        if name not in own:
+            raise UserError(f"the card of {run.folder} has a rank of {name}, but no such layer: it is damaged")
         row, layer = own[name], layers[name]
         if row.rank is None:
             ranks[name] = layer.n

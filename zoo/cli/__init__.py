@@ -8,7 +8,7 @@ from types import ModuleType
 
 from zoo import __version__
 from zoo.cli._parser import Parser
-from zoo.errors import UserError, unknown_name
+from zoo.errors import UserError, printable, unknown_name
 
 
 def _command(name: str) -> ModuleType:
@@ -46,7 +46,7 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except UserError as error:
-        print(f"zoo: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"zoo: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)

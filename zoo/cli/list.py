@@ -100,7 +100,9 @@ def _print_models(console: Any, options: Any) -> None:
 
 
 def _asks_for_models(options: Any) -> bool:
-    return options.models or options.data not in (None, ALL) or any(options[name] for name in FILTERS)
+    return (
+        options.models or options.data not in (None, ALL) or any(options[name] not in (None, False) for name in FILTERS)
+    )
 
 
 def _described(kind: str) -> tuple[str, dict[str, str]]:

@@ -1,6 +1,6 @@
 """Publish a run to a hub, with figures measured on the weights as they are stored."""
 
-from pathlib import Path
+import shlex
 
 from zoo.cli._parser import Parser
 
@@ -9,7 +9,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, measure, publish, and print what others do with it."""
     from zoo.hub.publish import Publication, publish
 
-    parser.add_argument("run", type=Path, metavar="RUN", help="Folder of a finished training.")
+    parser.add_argument(
+        "run", type=str, metavar="RUN", help="Folder of a finished training, or the name of a published model."
+    )
     parser.add_argument("--hub", type=str, required=True, help="Where to: a folder, hf://ORG/REPO, s3://...")
     parser.add_fields(Publication)
     options = parser.parse_args(argv).as_dict()
@@ -17,11 +19,15 @@ def main(parser: Parser, argv: list[str]) -> None:
     from rich.console import Console
 
     from zoo.evaluation import print_card
-    from zoo.run import Run
+    from zoo.hub.runs import open_run
+    from zoo.hub.search import open_hub
 
-    run, hub = Run(options.pop("run")), options.pop("hub")
+    run, hub = open_run(options.pop("run")), options.pop("hub")
     with Console(stderr=True).status("") as status:
         card = publish(run, hub, Publication(**options), status.update)
     print_card(card)
-    print(f"\npublished as {card.name} in {hub}: {card.weights.bytes / 1e6:.2f} MB of weights in {card.weights.dtype}")
-    print(f"next: zoo download {card.name} --hub {hub}")
+    where = open_hub(hub).address
+    print(
+        f"\npublished as {card.name} in {where}: {card.weights.bytes / 1e6:.2f} MB of weights in {card.weights.dtype}"
+    )
+    print(f"next: zoo download {card.name} --hub {shlex.quote(where)}")

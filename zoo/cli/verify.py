@@ -5,7 +5,7 @@ from typing import Literal
 
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
-from zoo.errors import UserError
+from zoo.errors import UserError, printable
 
 
 def main(parser: Parser, argv: list[str]) -> None:
@@ -51,4 +51,4 @@ def main(parser: Parser, argv: list[str]) -> None:
         )
         raise UserError(f"{differ}: {'; '.join(differing)}")
     agree = "1 model agrees with its card" if len(models) == 1 else f"{len(models)} models agree with their cards"
-    print(agree + (f"; not measured: {'; '.join(left)}" if left else ""))
+    print(printable(agree + (f"; not measured: {'; '.join(left)}" if left else "")))

@@ -60,7 +60,7 @@ class Hub(ABC):
     """
 
     def __init__(self, address: str, patience: Patience | None = None) -> None:
-        self.address = re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", address)
+        self.address = re.sub(r"(?<=://)[^/]*@", "", address)
         self.patience = patience or Patience()
 
     @abstractmethod

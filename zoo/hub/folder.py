@@ -1,18 +1,19 @@
 """A hub that is a folder on this machine."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 from filelock import FileLock, Timeout
 
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.hub._base import Hub, Interrupted, Patience, Stream
-from zoo.hub.index import INDEX, LARGEST_INDEX, Entry, Index
+from zoo.hub.index import INDEX, LARGEST_INDEX, Entry, FileName, Index
 
 CHUNK = 2**18
 LOCK = ".lock"
@@ -25,7 +26,7 @@ class FolderHub(Hub):
 
     def __init__(self, address: str, patience: Patience | None = None) -> None:
         super().__init__(address, patience)
-        self.folder = Path(address).expanduser()
+        self.folder = Path(os.path.expanduser(address))
 
     @contextmanager
     def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
@@ -47,31 +48,58 @@ class FolderHub(Hub):
         """Return the file itself."""
         return self.folder / path
 
+    def check_free(self, name: str) -> None:
+        """See that a model can be published under a name."""
+        super().check_free(name)
+        self._see_what_is_in_the_way(name)
+        with self._told():
+            folder = self.folder.absolute()
+            nearest = next(place for place in (folder, *folder.parents) if place.exists())
+            os.rmdir(tempfile.mkdtemp(dir=nearest, prefix=".publishing-"))
+            if (folder / LOCK).exists():
+                with self._lock():
+                    pass
+
     def add(self, name: str, entry: Entry, build: Callable[[Path], object]) -> None:
         """Build the model beside its place, then put it there and rewrite the index, both by renaming, under a lock."""
         where = str(self.folder)
-        try:
+        with self._told():
             self.folder.mkdir(parents=True, exist_ok=True)
             self.current_index().with_model(name, entry, where)
             staging = Path(tempfile.mkdtemp(dir=self.folder, prefix=".publishing-"))
-        except OSError as error:
-            raise UserError(f"{where} cannot be written: {error.strerror or error}") from None
         try:
             build(staging)
             staging.chmod(0o755)
-            with FileLock(self.folder / LOCK, timeout=PATIENCE_WITH_PUBLISHERS):
+            with self._told(), self._lock():
                 index = self.current_index().with_model(name, entry, where)
                 if not (self.folder / INDEX).exists():
                     self._write(Index())  # before there is anything else, so that nobody sees a folder that is no hub
+                self._see_what_is_in_the_way(name)
                 place = self.folder / name
                 if place.exists():
                     shutil.rmtree(place)  # left by a publisher that died: no index ever named it
                 staging.rename(place)
                 self._write(index)
-        except Timeout:
-            raise UserError(f"{where} is locked by another publisher: try again in a minute") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _see_what_is_in_the_way(self, name: str) -> None:
+        place = self.folder / name
+        if place.exists() and not (place.is_dir() and {path.name for path in place.iterdir()} <= {*get_args(FileName)}):
+            raise UserError(f"{place} is there already and is no published model: move it, or choose another --tag")
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.folder / LOCK, timeout=PATIENCE_WITH_PUBLISHERS, mode=0o666)  # a team has one hub
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell in one line why the folder cannot be written."""
+        try:
+            yield
+        except Timeout:
+            raise UserError(f"{self.folder} is locked by another publisher: try again in a minute") from None
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror or error}") from None
 
     def _write(self, index: Index) -> None:
         with atomic(self.folder / INDEX) as temporary:

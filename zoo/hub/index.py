@@ -19,22 +19,23 @@ FileName = Literal["card.json", "model.safetensors", "model.onnx", "README.md"]
 REQUIRED: tuple[FileName, ...] = ("card.json", "model.safetensors")
 
 
-Words = Annotated[str, StringConstraints(pattern=r"^\P{Cc}*$", max_length=200)]
-"""Text for the screen: control characters would be commands to the terminal."""
+Words = Annotated[str, StringConstraints(pattern=r"^[^\p{Cc}\p{Cf}]*$", max_length=200)]
+"""Text for the screen: control characters would be commands to the terminal, format characters reorder it."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Robust(_Record):
     """The lowest accuracy that was measured at one radius, and by which attack."""
 
     norm: Literal["Linf", "L2"]
-    eps: float
+    eps: float = Field(ge=0, le=1e6)
     attack: Words
     accuracy: float = Field(ge=0, le=1)
-    n: int
+    n: Count
 
     @classmethod
     def of(cls, e: Evaluation) -> "Robust":
@@ -58,14 +59,14 @@ class Summary(_Record):
     method: Words
     data: Words
     image_shape: tuple[int, int, int]
-    params: int
-    dense_params: int
-    macs: int
-    clean: float | None
-    n: int
+    params: Count
+    dense_params: Count
+    macs: Count
+    clean: float | None = Field(ge=0, le=1)
+    n: Count
     robust: tuple[Robust, ...]
     threat: Threat | None
-    latency_ms: float | None
+    latency_ms: float | None = Field(ge=0, le=1e9)
     gradient_masking: bool
     licence: Words | None
 
@@ -74,8 +75,9 @@ class Summary(_Record):
         """Summarise a card."""
         lowest: dict[tuple[str, float], Evaluation] = {}
         for e in card.evaluations:
-            if e.norm is not None and e.accuracy <= lowest.setdefault((e.norm, e.eps), e).accuracy:
-                lowest[e.norm, e.eps] = e
+            if e.norm is not None:
+                key = (e.norm, e.eps)
+                lowest[key] = min(e, lowest.get(key, e), key=_credit)
         same = (
             "arch",
             "method",
@@ -100,7 +102,12 @@ class Summary(_Record):
         """Return the accuracy under a threat (None: the model's own), or None if it was not measured."""
         threat = threat or self.threat
         near = (r for r in self.robust if threat and r.norm == threat.norm and abs(r.eps - threat.eps) <= 1e-6)
-        return next(near, None)
+        return min(near, key=_credit, default=None)
+
+
+def _credit(found: Evaluation | Robust) -> tuple[float, bool]:
+    """Order accuracies at one radius: the lowest counts, of equal ones that by AutoAttack, which is no mere bound."""
+    return found.accuracy, found.attack != "autoattack"
 
 
 class FileEntry(_Record):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import TypeAdapter, ValidationError
+
 from zoo import provenance
 from zoo.card import Card, StoredFile, Timing
 from zoo.errors import UserError
@@ -17,7 +19,7 @@ from zoo.export.metadata import Metadata
 from zoo.export.session import provider_name, resolve_device
 from zoo.files import sha256
 from zoo.hub.download import digest
-from zoo.hub.index import Entry, FileEntry, FileName, Summary
+from zoo.hub.index import Entry, FileEntry, FileName, Summary, Words
 from zoo.hub.measure import EvaluationSplit, clean_accuracy, measured, tolerance
 from zoo.hub.names import check_name, default_tag
 from zoo.hub.readme import readme
@@ -26,6 +28,8 @@ from zoo.hub.search import open_hub
 from zoo.run import CARD, Run
 
 README = "README.md"
+LICENCE = "Apache-2.0"
+"""Of the weights, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Publication:
 
     tag: str | None = None
     """Name after the architecture (default: method, compression, `at` for adversarial training, data)."""
-    licence: str = "Apache-2.0"
-    """Licence of the weights, as an SPDX identifier."""
+    licence: str | None = None
+    """Licence of the weights, as an SPDX identifier (default: that of the card, or Apache-2.0)."""
     dtype: Dtype = "float16"
     """Of the stored matrices and kernels."""
     onnx: bool = True
@@ -46,6 +50,15 @@ class Publication:
     """Where the data set's files are; default: where the training found them."""
     download: bool = False
     """Fetch the data set's files if they are missing."""
+
+    def __post_init__(self) -> None:
+        if self.licence is not None:
+            try:
+                TypeAdapter(Words).validate_python(self.licence)
+            except ValidationError:
+                raise UserError(
+                    "--licence takes an SPDX identifier, such as Apache-2.0, of 200 characters at most on one line"
+                ) from None
 
     def name(self, card: Card) -> str:
         """Return the name of the model that a card describes.
@@ -99,7 +112,7 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
         card = card.model_copy(
             update={
                 "name": name,
-                "licence": options.licence,
+                "licence": options.licence or card.licence or LICENCE,
                 "threat": card.threat_model,
                 "latency": latency,
                 "parity": {str(batch): value for batch, value in exported.parity.items()},

@@ -26,9 +26,10 @@ class RemoteHub(Hub):
         try:
             self.files, self.root = fsspec.core.url_to_fs(address.rstrip("/"))
         except ImportError as error:
-            raise UserError(f"{address} needs a package that is not installed: {error}") from None
+            raise UserError(f"{self.address} needs a package that is not installed: {error}") from None
         except Exception as error:
-            raise UserError(f"{address} is no address of a hub: {_words(error)}") from None
+            words = _words(error).replace(address.rstrip("/"), self.address)
+            raise UserError(f"{self.address} is no address of a hub: {words}") from None
 
     @contextmanager
     def open(self, path: str, offset: int = 0) -> Iterator[Stream]:

@@ -1,5 +1,6 @@
 """Open a run wherever a command takes one: a folder, or the name of a published model."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -7,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import UserError
-from zoo.files import atomic
+from zoo.files import atomic, cache_folder
+from zoo.hub.index import INDEX
 from zoo.hub.names import is_path
 from zoo.run import CARD, Run
 
@@ -42,19 +44,32 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
         hub: addresses of hubs, see `zoo.hub.search.hubs`.
 
     Raises:
-        UserError: it is neither, or the copy is of another model than that of the hub that was asked for.
+        UserError: it is neither, or the folder of a hub or of the cache; or the copy is of another model than that of
+            the hubs that were asked for.
     """
     from zoo.hub.search import find
 
     if is_path(str(target)):
+        _see_that_it_is_not_published(Path(target).resolve())
         return Run(Path(target))
     own = RUNS / str(target)
     if not (own / CARD).is_file():
         return Run(copy_model(find(str(target), hub), own))
     run = Run(own)
-    if hub is not None and find(str(target), hub).entry.files["model.safetensors"].sha256 != run.card.weights.sha256:
-        raise UserError(f"{own} is there already, and is another model than that of {hub}: remove it")
+    if asked := hub or os.environ.get("ZOO_HUB"):
+        found = find(str(target), hub)
+        if found.entry.files["model.safetensors"].sha256 != run.card.weights.sha256:
+            raise UserError(f"{own} is there already, and is another model than that of {asked}: remove it")
     return run
+
+
+def _see_that_it_is_not_published(folder: Path) -> None:
+    """Results beside a published model would change what its hub, or the cache, says that it is."""
+    if (folder.parent / INDEX).is_file() or folder.is_relative_to(cache_folder().resolve()):
+        raise UserError(
+            f"{folder} is a published model, and what is published stays as it is: give its name, or a copy that "
+            "`zoo download NAME --to DIR` makes"
+        )
 
 
 def copy_model(model: "Found", target: Path) -> Path:
@@ -66,13 +81,12 @@ def copy_model(model: "Found", target: Path) -> Path:
     from zoo.hub.cache import missing
 
     source, entry = model.folder(), model.entry
-    if target.exists():
-        card = target / CARD
-        if not (card.is_file() and card.read_bytes() == (source / CARD).read_bytes()):
-            raise UserError(f"{target} is there already, and is another model: remove it or choose another folder")
     try:
         if not target.exists():
             _copy_new(source, list(entry.files), target)
+        card = target / CARD
+        if not (card.is_file() and card.read_bytes() == (source / CARD).read_bytes()):
+            raise UserError(f"{target} is there already, and is another model: remove it or choose another folder")
         for file in missing(target, entry):
             with atomic(target / file) as temporary:
                 shutil.copyfile(source / file, temporary)
@@ -89,6 +103,10 @@ def _copy_new(source: Path, files: Sequence[str], target: Path) -> None:
         for file in files:
             shutil.copyfile(source / file, staging / file)
         staging.chmod(0o755)
-        staging.rename(target)
+        try:
+            staging.rename(target)
+        except OSError:
+            if not (target / CARD).is_file():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

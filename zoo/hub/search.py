@@ -4,9 +4,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from zoo.errors import UserError
 from zoo.hub._base import Hub
 from zoo.hub.cache import fetch
 from zoo.hub.download import read_index
@@ -32,8 +32,15 @@ def open_hub(address: str) -> Hub:
     if scheme is None:
         return FolderHub(address)
     if scheme[1].lower() == "file":
-        return FolderHub(url2pathname(urlsplit(address).path))
+        return FolderHub(_local_path(address))
     return KINDS.get(scheme[1].lower(), RemoteHub)(address)
+
+
+def _local_path(address: str) -> str:
+    path = re.sub(r"^file://(localhost(?=/))?", "", address, flags=re.IGNORECASE)
+    if not path.startswith("/"):
+        raise UserError(f"{address} names no folder of this machine: write file:///FOLDER, or the folder alone")
+    return url2pathname(path)
 
 
 def hubs(addresses: str | None = None) -> list[Hub]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from zoo.attacks import format_eps
 from zoo.card import Threat
+from zoo.errors import printable
 from zoo.hub.index import Robust
 from zoo.hub.search import Found
 
@@ -43,8 +44,11 @@ def models_table(models: dict[str, Found], threat: Threat | None = None) -> Tabl
             "-" if s.latency_ms is None else f"{s.latency_ms:.2f}",
         )
     masked = any(found.entry.summary.gradient_masking for found in models.values())
-    notes = ["< an upper bound: AutoAttack was not run"] * bounded + ["! gradient masking: not to be believed"] * masked
-    table.caption = "\n".join(notes) or None
+    notes = {
+        "< an upper bound, by a weaker attack than AutoAttack": bounded,
+        "! gradient masking: not to be believed": masked,
+    }
+    table.caption = "\n".join(note for note, needed in notes.items() if needed) or None
     return table
 
 
@@ -69,5 +73,6 @@ def checks_table(title: str, checks: "Sequence[Check]") -> Table:
     for column in ("figure", "card", "found", ""):
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(*map(escape, (check.figure, check.stated, check.found)), SIGNS[check.agrees])
+        words = (escape(printable(text)) for text in (check.figure, check.stated, check.found))
+        table.add_row(*words, SIGNS[check.agrees])
     return table

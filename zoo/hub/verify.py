@@ -51,6 +51,13 @@ def verify(
         download: fetch them if they are missing.
     """
     try:
+        yield from _checks(model, n, data_dir, download)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of values without sense
+        yield Check("card", "measured by zoo", f"cannot be measured again: {type(error).__name__}: {error}", False)
+
+
+def _checks(model: Found, n: int | Literal["all"], data_dir: Path | None, download: bool) -> Iterator[Check]:
+    try:
         folder = model.folder()
     except UserError as error:
         yield Check("files", "as in the index", str(error), False)

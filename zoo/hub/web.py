@@ -42,8 +42,11 @@ class WebHub(Hub):
         with requests.Session() as session:
             try:
                 response = self._follow(session, self.url(path), headers)
+            except requests.exceptions.InvalidProxyURL as error:
+                raise UserError(f"the proxy of this machine cannot be used for {self.address}: {error}") from None
             except requests.exceptions.InvalidURL as error:
-                raise UserError(f"{self.address} is no address: {error}") from None
+                words = str(error).replace(self._folder, self.address.rstrip("/"))
+                raise UserError(f"{self.address} is no address: {words}") from None
             except requests.RequestException as error:
                 raise Interrupted(_reason(error)) from None
             except ValueError as error:  # of urlsplit
@@ -57,6 +60,7 @@ class WebHub(Hub):
     def _follow(self, session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
         """Follow redirects, as long as they keep the scheme; what authenticates is sent to the first host only."""
         scheme, host = urlsplit(url).scheme, urlsplit(url).netloc
+        own = host.rpartition("@")[2]
         for _ in range(REDIRECTS + 1):
             response = session.get(
                 url, headers=headers, stream=True, allow_redirects=False, timeout=self.patience.timeout
@@ -67,7 +71,9 @@ class WebHub(Hub):
             url = urljoin(url, response.headers["Location"])
             if urlsplit(url).scheme != scheme:
                 raise UserError(f"{self.address} redirects from {scheme} to {url}: another scheme is not followed")
-            if urlsplit(url).netloc != host:
+            if urlsplit(url).netloc == own:
+                url = urlsplit(url)._replace(netloc=host).geturl()  # with the password, which is for this host
+            elif urlsplit(url).netloc != host:
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
         raise UserError(f"{self.address} redirects more than {REDIRECTS} times")
 
