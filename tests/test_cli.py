@@ -89,6 +89,12 @@ def test_the_process_exits_with_one_line_and_no_traceback(tmp_path: Path) -> Non
     assert done.stderr.startswith("zoo: unknown architecture 'resnet19'")
 
 
+def test_a_message_is_text_and_no_command_to_the_terminal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "zoo", "evaluate", "no\x1b]0;title\x07run\u202e"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == "zoo: no run at no?]0;title?run?: there is no such folder\n"
+
+
 def test_a_path_that_cannot_be_written_is_told_with_what_to_look_at(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     (tmp_path / "file").write_text("")

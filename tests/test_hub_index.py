@@ -9,12 +9,15 @@ import pytest
 from hub_server import SUMMARY, make_hub
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from make_hub import autoattack, fgsm, make_card, pgd
 from pydantic import ValidationError
 
 from zoo.card import Card, Evaluation, Threat
 from zoo.errors import UserError
+from zoo.hub.download import read_index
 from zoo.hub.index import Entry, Index, Robust, Summary
 from zoo.hub.names import check_name, default_tag, is_name, matching
+from zoo.hub.search import open_hub
 from zoo.hub.selection import Selection, parse_count
 
 SHA = "0" * 64
@@ -158,6 +161,59 @@ def test_a_summary_has_the_lowest_accuracy_of_each_radius(tmp_path: Path) -> Non
     assert Summary.of(trained).robust_at() == found.robust[0]
     with pytest.raises(ValidationError):
         card.weights.model_validate({"file": "../model.safetensors", "sha256": SHA, "bytes": 1})
+
+
+def test_of_equal_accuracies_that_by_autoattack_counts_and_the_list_does_not_call_it_a_bound() -> None:
+    threat = Threat(norm="Linf", eps=8 / 255)
+    for evaluations in ([autoattack(threat, 0.35), pgd(threat, 0.35)], [pgd(threat, 0.35), autoattack(threat, 0.35)]):
+        found = Summary.of(make_card("resnet18.tie", threat, evaluations)).robust_at(threat)
+        assert found is not None
+        assert (found.attack, found.accuracy) == ("autoattack", 0.35)
+    rounded = fgsm(Threat(norm="Linf", eps=0.0313725), 0.55)
+    for evaluations in ([rounded, autoattack(threat, 0.35)], [autoattack(threat, 0.35), rounded]):
+        found = Summary.of(make_card("resnet18.rounded", threat, evaluations)).robust_at(threat)
+        assert found is not None
+        assert (found.attack, found.accuracy) == ("autoattack", 0.35)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"params": 10**400}, {"params": -5}, {"clean": 99.0}, {"clean": float("nan")}, {"latency_ms": float("inf")},
+        {"threat": {"norm": "Linf", "eps": 1e308}}, {"data": "cifar\u202e01"}, {"data": "\x1b[31m"},
+    ],
+)  # fmt: skip
+def test_an_index_with_figures_that_make_no_sense_is_refused(figures: dict) -> None:
+    entry = {"files": FILES, "summary": SUMMARY.model_dump() | figures}
+    with pytest.raises(UserError, match=next(iter(figures))):
+        Index.parse(json.dumps({"schema_version": 1, "models": {"a.b": entry}}).encode(), "index")
+
+
+@pytest.mark.parametrize(
+    ("address", "folder"),
+    [("file:///a/b", "/a/b"), ("FILE:///a%20b", "/a b"), ("file://localhost/a", "/a"), ("file:///a#b?c", "/a#b?c")],
+)
+def test_a_file_address_is_a_folder_of_this_machine(address: str, folder: str) -> None:
+    assert open_hub(address).local("x") == Path(folder) / "x"
+
+
+@pytest.mark.parametrize("address", ["file://team/hub", "file://hub", "file://"])
+def test_a_file_address_of_another_machine_is_not_taken_for_one_of_this(address: str) -> None:
+    with pytest.raises(UserError, match="write file:///FOLDER"):
+        open_hub(address)
+
+
+@pytest.mark.parametrize("user", ["me:secret@", "secret@", "me:se@cret@"])
+@pytest.mark.parametrize("address", ["nonsense://{}host/x", "http://{}ho st:99999/", "memory://{}team/hub"])
+def test_a_password_is_in_no_message(address: str, user: str) -> None:
+    words = ""
+    try:
+        hub = open_hub(address.format(user))
+        words = hub.address
+        read_index(hub)
+    except UserError as error:
+        words += str(error)
+    assert "cret" not in words
 
 
 def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -22,7 +22,7 @@ from zoo.hub.download import digest, read_index
 from zoo.hub.index import Entry
 from zoo.hub.measure import EvaluationSplit, evaluated
 from zoo.hub.publish import Publication, entry_of, publish, without_places
-from zoo.hub.runs import open_run
+from zoo.hub.runs import copy_model, open_run
 from zoo.hub.search import BUNDLED, find, open_hub, published
 from zoo.hub.verify import verify
 from zoo.run import Run
@@ -93,6 +93,80 @@ def test_figures_of_other_weights_are_refused(finished: Run, tmp_path: Path) -> 
 def test_places_that_take_no_models(hub: str, words: str, finished: Run) -> None:
     with pytest.raises(UserError, match=words):
         publish(finished, hub, Publication())
+
+
+def test_a_publication_that_cannot_end_is_refused_before_any_work(finished: Run, tmp_path: Path) -> None:
+    for licence in ("x" * 300, "MIT\nfoo", "\x1b[31m"):
+        with pytest.raises(UserError, match="--licence takes"):
+            Publication(licence=licence)
+    (tmp_path / "file").touch()
+    for hub in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UserError, match="cannot be written"):
+            open_hub(str(hub)).check_free(NAME)
+    new = tmp_path / "new/hub"
+    open_hub(str(new)).check_free(NAME)
+    assert not new.parent.exists()
+
+
+def test_what_lies_where_a_model_would_go_is_not_deleted(finished: Run, hub: Path, tmp_path: Path) -> None:
+    other = tmp_path / "hub"
+    shutil.copytree(hub, other)
+    run = other / "test_resnet.mine"
+    shutil.copytree(finished.folder, run)
+    with pytest.raises(UserError, match="is there already and is no published model"):
+        publish(Run(run), str(other), Publication(tag="mine", latency=False))
+    assert {path.name for path in run.iterdir()} == {path.name for path in finished.folder.iterdir()}
+
+
+def test_a_licence_stays_where_none_is_given(finished: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    run = Run(folder)
+    run.save_card(run.card.model_copy(update={"licence": "CC-BY-NC-4.0"}))
+    plain = Publication(latency=False, onnx=False)
+    assert publish(run, str(tmp_path / "hub"), plain).licence == "CC-BY-NC-4.0"
+    other = Publication(tag="other", licence="MIT", latency=False, onnx=False)
+    assert publish(run, str(tmp_path / "hub"), other).licence == "MIT"
+
+
+def test_results_are_never_written_beside_a_published_model(hub: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    cached = tmp_path / "cache/models" / NAME
+    shutil.copytree(hub / NAME, cached)
+    for folder in (hub / NAME, cached):
+        with pytest.raises(UserError, match="what is published stays"):
+            open_run(folder)
+    monkeypatch.chdir(hub)
+    with pytest.raises(UserError, match="what is published stays"):
+        open_run(NAME)
+
+
+def test_a_copy_of_another_hub_s_model_is_not_taken_for_that_of_the_environment(
+    hub: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = open_run(NAME, str(hub))
+    monkeypatch.setenv("ZOO_HUB", str(hub))
+    assert open_run(NAME).folder == copy.folder
+    other = copy.card.weights.model_copy(update={"sha256": "0" * 64})
+    copy.save_card(copy.card.model_copy(update={"weights": other}))
+    with pytest.raises(UserError, match="another model than that of"):
+        open_run(NAME)
+
+
+def test_copies_at_once_are_one_copy(hub: Path, tmp_path: Path, monkeypatch) -> None:
+    """Another process's copy may appear between the look and the rename."""
+    model, target = find(NAME, str(hub)), tmp_path / "copy"
+    rename = Path.rename
+
+    def late(self: Path, place: Path) -> Path:
+        shutil.copytree(hub / NAME, place)
+        return rename(self, place)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert copy_model(model, target) == target
+    assert {path.name for path in tmp_path.iterdir()} == {"copy"}
+    assert {path.name for path in target.iterdir()} == {path.name for path in (hub / NAME).iterdir()}
 
 
 def test_a_folder_with_other_things_is_no_hub(finished: Run, tmp_path: Path) -> None:
