@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,6 +70,19 @@ def test_resuming_after_an_interruption_gives_the_same_weights(
     zoo(["train", "--resume", str(tmp_path / "killed")])
     assert same(whole.folder, tmp_path / "killed")
     assert losses(whole.folder) == losses(tmp_path / "killed")
+
+
+def test_the_card_of_a_resumed_run_names_the_command_that_began_it(
+    train_tiny, dying_at, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = ["train", "--arch", "test_resnet", "--out", "with a\nbreak"]
+    monkeypatch.setattr(sys, "argv", ["zoo", *begun])
+    with dying_at(13):
+        train_tiny(epochs=2)
+    again = ["train", "--resume", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["zoo", *again])
+    zoo(again)
+    assert shlex.split(Run(tmp_path / "run").card.provenance.command) == ["zoo", *begun[:-1], "with a break"]
 
 
 def test_compiling_makes_one_graph_for_the_search_and_one_for_the_step(

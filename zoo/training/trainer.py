@@ -148,7 +148,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
         raise _interrupted(folder, trainer)
     if not trainer.is_global_zero:
         sys.exit()  # the first process finishes the run
-    return finish_run(folder, module, trainer, shlex.join(["zoo", *sys.argv[1:]]))
+    return finish_run(folder, module, trainer, _started_by(folder))
 
 
 def _is_first_process() -> bool:
@@ -193,14 +193,24 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
-    """Create the folder, take away an older run's files, and write the configuration."""
+    """Create the folder, take away an older run's files, and write the configuration under the command line."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
         (folder / name).unlink(missing_ok=True)
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     plain |= parts.named()
     with atomic(folder / CONFIG) as temporary:
-        temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
+        temporary.write_text(f"# {_command()}\n{yaml.safe_dump(plain, sort_keys=False)}")
+
+
+def _command() -> str:
+    return " ".join(shlex.join(["zoo", *sys.argv[1:]]).splitlines())
+
+
+def _started_by(folder: Path) -> str:
+    """Return the command line that a run was begun with: the one that resumed it says nothing of how it was trained."""
+    first = (folder / CONFIG).read_text().partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# zoo ") else _command()
 
 
 def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
