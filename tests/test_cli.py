@@ -179,6 +179,21 @@ def test_flags_override_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--config {}", "--config={}"])
+def test_flags_override_the_configuration_wherever_they_stand(flag: str, tmp_path: Path) -> None:
+    """Another method takes the place of the configuration's, whose options it does not have."""
+    config, out = tmp_path / "mine.yaml", tmp_path / "run"
+    config.write_text(
+        "arch: test_resnet\nmethod: {name: robust_lowrank, tau: 0.7}\nadversary: {name: mart, beta: 3.0}\n"
+        "epochs: 3\nn: 30\nsteps: 1\n"
+    )
+    before = ["--epochs", "1", "--method", "lowrank", "--adversary", "pgd"]
+    run(["train", *before, *flag.format(config).split(), "--trainer.limit_train_batches=2", "--out", str(out)])
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    names = [saved[part]["name"] for part in ("method", "adversary")]
+    assert (saved["epochs"], names) == (1, ["lowrank", "pgd"])
+
+
+@pytest.mark.parametrize("flag", ["--config {}", "--config={}"])
 def test_a_configuration_names_plugins_as_flags_do(flag: str, tmp_path: Path) -> None:
     config, out = tmp_path / "mine.yaml", tmp_path / "run"
     config.write_text("arch: test_resnet\nmethod: lowrank\nregularize: weight_robust\nepochs: 1\nn: 30\n")

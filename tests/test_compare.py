@@ -51,6 +51,20 @@ def test_each_contender_is_trained_once_with_each_seed(in_process, tmp_path: Pat
         zoo(["compare", "lowrank", *out, *SHARED, "--lr", "0.01"])
 
 
+def test_contenders_are_trained_by_their_methods_whatever_a_shared_configuration_names(
+    in_process, tmp_path: Path
+) -> None:
+    config = tmp_path / "recipe.yaml"
+    config.write_text("arch: test_resnet\nmethod: {name: robust_lowrank, tau: 0.7}\nepochs: 1\nn: 60\n")
+    shared = ["--", "--config", str(config), "--device", "cpu", "--compression", "0.5"]
+    zoo(["compare", "lowrank", "robust_lowrank", "--out", str(tmp_path / "c"), "--seeds", "0", *shared])
+    cards = {path.parent.name: Card.load(path) for path in (tmp_path / "c").glob("*/card.json")}
+    assert {name: card.method for name, card in cards.items()} == {
+        f"{method}-seed0": method for method in ("lowrank", "robust_lowrank")
+    }
+    assert cards["robust_lowrank-seed0"].method_options["tau"] == 0.7
+
+
 @pytest.mark.slow
 def test_latencies_are_measured_in_turns(in_process, tmp_path: Path, capsys) -> None:
     zoo(["compare", "lowrank", "dense", "--out", str(tmp_path / "c"), "--latency", "true", *SHARED[:-2]])

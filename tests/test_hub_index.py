@@ -163,6 +163,16 @@ def test_a_summary_has_the_lowest_accuracy_of_each_radius(tmp_path: Path) -> Non
         card.weights.model_validate({"file": "../model.safetensors", "sha256": SHA, "bytes": 1})
 
 
+def test_a_condition_of_zero_is_a_condition(capsys: pytest.CaptureFixture) -> None:
+    from zoo.cli import run
+
+    for flags in (["--min-robust", "0"], ["--min-robust", "0.0"]):
+        run(["list", *flags])
+        printed = capsys.readouterr().out
+        assert "resnet18.robust_lowrank90_at_c10" in printed
+        assert "mrs_prune  " not in printed  # the list of methods
+
+
 def test_of_equal_accuracies_that_by_autoattack_counts_and_the_list_does_not_call_it_a_bound() -> None:
     threat = Threat(norm="Linf", eps=8 / 255)
     for evaluations in ([autoattack(threat, 0.35), pgd(threat, 0.35)], [pgd(threat, 0.35), autoattack(threat, 0.35)]):

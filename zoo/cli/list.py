@@ -100,9 +100,11 @@ def _print_models(console: Any, options: Any) -> None:
 
 
 def _asks_for_models(options: Any) -> bool:
-    return (
-        options.models or options.data not in (None, ALL) or any(options[name] not in (None, False) for name in FILTERS)
-    )
+    return options.models or options.data not in (None, ALL) or any(_is_given(options[name]) for name in FILTERS)
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value is not False  # zero is a condition like any other
 
 
 def _described(kind: str) -> tuple[str, dict[str, str]]:

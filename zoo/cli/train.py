@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         if not (folder / "config.yaml").is_file():
             raise UserError(f"{folder} is not a run: it has no config.yaml")
         argv = ["--config", str(folder / "config.yaml")]
-    argv = _with_config_paths(by_name(argv))
+    argv = _configs_first(_with_config_paths(by_name(argv)))
     try:
         config, plugged, overwrite = read_recipe(parser, _with_init(argv) if folder is None else argv)
     except UserError as error:
@@ -54,7 +56,7 @@ def read_recipe(parser: Parser, argv: list[str]) -> "tuple[TrainConfig, dict[str
     argv = _with_config_paths(by_name(argv))
     names = plugin_names(argv)
     add_arguments(parser, names)
-    options = parser.parse_args(_with_configs(argv, _with_named_plugins)).as_dict()
+    options = parser.parse_args(_with_configs(argv, partial(_with_named_plugins, names=names))).as_dict()
 
     from zoo.config import TrainConfig
 
@@ -156,6 +158,19 @@ def _with_config_paths(argv: list[str]) -> list[str]:
     return _with_configs(argv, lambda value: str(_config_path(value)))
 
 
+def _configs_first(argv: list[str]) -> list[str]:
+    """Move ``--config`` and what it names to the front, so that flags override it wherever they stand."""
+    first: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            first += [word, *islice(words, 1)]
+        else:
+            (first if word.startswith("--config=") else rest).append(word)
+    return first + rest
+
+
 def _with_configs(argv: list[str], change: Callable[[str], str]) -> list[str]:
     """Change what stands after each ``--config``."""
     result = list(argv)
@@ -167,13 +182,25 @@ def _with_configs(argv: list[str], change: Callable[[str], str]) -> list[str]:
     return result
 
 
-def _with_named_plugins(path: str) -> str:
-    """Return a configuration with ``method: NAME`` written as ``method: {name: NAME}``; its path if it has none."""
+def _with_named_plugins(path: str, names: dict[str, str]) -> str:
+    """Return a configuration with ``method: NAME`` written as ``method: {name: NAME}``; its path if nothing changes.
+
+    A method that another one overrides goes with its options, which the other does not have.
+
+    Args:
+        path: of the configuration.
+        names: of the plugins that the training has in the end, by kind.
+    """
     content = yaml.safe_load(Path(path).read_text())
     if not isinstance(content, dict):
         return path
-    names = {key: content[key] for key in DEFAULTS if isinstance(content.get(key), str)}
-    return yaml.safe_dump(content | {key: {"name": name} for key, name in names.items()}) if names else path
+    changed = {}
+    for kind, name in names.items():
+        group = content.get(kind)
+        own = group.get("name", name) if isinstance(group, dict) else group
+        if isinstance(group, str) or own not in (None, name):
+            changed[kind] = {"name": name}
+    return yaml.safe_dump(content | changed) if changed else path
 
 
 def add_arguments(parser: Parser, names: dict[str, str]) -> None:

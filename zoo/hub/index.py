@@ -77,7 +77,7 @@ class Summary(_Record):
         for e in card.evaluations:
             if e.norm is not None:
                 key = (e.norm, e.eps)
-                lowest[key] = min(e, lowest.get(key, e), key=_credit)
+                lowest[key] = min(e, lowest.get(key, e), key=_lowest_first)
         same = (
             "arch",
             "method",
@@ -102,10 +102,10 @@ class Summary(_Record):
         """Return the accuracy under a threat (None: the model's own), or None if it was not measured."""
         threat = threat or self.threat
         near = (r for r in self.robust if threat and r.norm == threat.norm and abs(r.eps - threat.eps) <= 1e-6)
-        return min(near, key=_credit, default=None)
+        return min(near, key=_lowest_first, default=None)
 
 
-def _credit(found: Evaluation | Robust) -> tuple[float, bool]:
+def _lowest_first(found: Evaluation | Robust) -> tuple[float, bool]:
     """Order accuracies at one radius: the lowest counts, of equal ones that by AutoAttack, which is no mere bound."""
     return found.accuracy, found.attack != "autoattack"
 
