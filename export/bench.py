@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from zoo.data import load_test
+from zoo.data import DATA, load_test, see_that_files_are_read
 from zoo.errors import UserError
 from zoo.evaluation.folded import folded
 from zoo.evaluation.sweeps import Sweep
@@ -117,6 +117,7 @@ def _accuracies(
         data_dir=settings.data_dir or target.data_dir,
         download=settings.download,
         image_shape=metadata.image_shape,
+        class_names=metadata.class_names,
         n=None if settings.n == "all" else settings.n,
         seed=settings.seed,
     )
@@ -151,6 +152,9 @@ def bench(
     Returns:
         One row per dense backbone, further baseline and target, each target after its backbone.
     """
+    names = sorted({target.metadata.data for target in targets})
+    if settings.data_dir is not None and all(DATA.get(name).built_in for name in names):  # others may want the folder
+        see_that_files_are_read(names[0], settings.data_dir)
     device = resolve_device(settings.device)
     settings = replace(settings, device=device)
     measured = []

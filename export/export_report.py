@@ -41,7 +41,8 @@ def lines(done: Exported) -> list[str]:
         + (f", {done.metadata.precision}" if done.metadata.precision != "fp32" else "")
     )
     parity = ", ".join(f"{value:.1e} (batch {batch})" for batch, value in done.parity.items())
-    found.append(f"largest difference of logits from PyTorch, relative: {parity}; limit {LIMIT:.0e}")
+    of = "" if done.metadata.precision == "fp32" else f" of the graph before it became {done.metadata.precision}"
+    found.append(f"largest difference of logits{of} from PyTorch, relative: {parity}; limit {LIMIT:.0e}")
     for change in done.changes:
         found.append(
             f"{change.name}: {change.after.accuracy:.2%} in {done.metadata.precision}, {change.before.accuracy:.2%} "

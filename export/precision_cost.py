@@ -65,6 +65,7 @@ def accuracy_changes(
         data_dir=settings.data_dir,
         download=settings.download,
         image_shape=metadata.image_shape,
+        class_names=metadata.class_names,
         n=settings.n,
         seed=settings.seed,
     )

@@ -23,6 +23,19 @@ class NotAnImage(Exception):
     """Bytes that cannot be decoded."""
 
 
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Return grey pixels of 16 bits at 8, which Pillow's own conversion would cut off at white, and others as they are.
+
+    Raises:
+        ValueError: the pixels are of 32 bits: which value is white is not known.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits, whose white is not known")
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+
+
 def pixels(data: bytes, channels: int) -> np.ndarray:
     """Decode an image: uint8 (height, width, channels).
 
@@ -30,7 +43,7 @@ def pixels(data: bytes, channels: int) -> np.ndarray:
         NotAnImage: the bytes are none, or a damaged one.
     """
     try:
-        image = Image.open(io.BytesIO(data)).convert("L" if channels == 1 else "RGB")
+        image = eight_bits(Image.open(io.BytesIO(data))).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         raise NotAnImage(str(error) or type(error).__name__) from None
     return np.asarray(image).reshape(image.height, image.width, channels)

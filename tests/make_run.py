@@ -14,7 +14,9 @@ from zoo.cost import count_macs, count_params
 from zoo.methods import METHODS
 from zoo.run import CARD, Run, save_weights
 
+DIGITS = tuple("0123456789")
 CLASSES = tuple(f"{digit} ✓" for digit in range(10))
+"""Names that no ASCII file holds."""
 
 
 @torch.no_grad()
@@ -43,11 +45,12 @@ def make_run(
     image_shape: tuple[int, int, int] = (1, 8, 8),
     compression: float | None = 0.5,
     data: str = "digits",
+    class_names: tuple[str, ...] = DIGITS,
 ) -> Run:
     """Write the folder of a run that was never trained."""
     torch.manual_seed(0)
     how = METHODS.get(method)()
-    dense = create_backbone(arch, len(CLASSES), image_shape)
+    dense = create_backbone(arch, len(class_names), image_shape)
     ranks = how.plan(dense, None if compression is None else Budget(compression=compression))
     numbers: dict[str, Any] = {
         "dense_params": count_params(dense),
@@ -65,7 +68,7 @@ def make_run(
         image_shape=image_shape,
         mean=mean,
         std=std,
-        class_names=CLASSES,
+        class_names=class_names,
         ranks=ranks,
         params=count_params(deployed),
         macs=count_macs(deployed, image_shape),

@@ -40,7 +40,9 @@ class Digits(pl.LightningModule):
         return F.cross_entropy(self.net(batch[0]), batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return SGD with momentum, or Adam."""
+        """Return SGD with momentum, Adafactor, or Adam."""
+        if self.optimizer == "adafactor":
+            return torch.optim.Adafactor(self.parameters())
         if self.optimizer == "sgd":
             return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
         return torch.optim.Adam(self.parameters(), lr=1e-3)

@@ -23,7 +23,12 @@ CURVE = (
 )
 GONE = {0: 0.0, 50: 42.3, 80: 76.8}
 """Per cent of VGG16's weights that are gone with this per cent of its ranks, by the rule of the CondLR paper's code."""
-NETWORKS = {"resnet18": "ResNet-18", "vgg16_bn": "VGG16"}
+NETWORKS = {
+    "resnet18": "ResNet-18",
+    "vgg16_bn": "VGG16",
+    "mobilenetv2_100": "MobileNetV2",
+    "vit_tiny_patch16_224": "ViT-Tiny",
+}
 
 Row = tuple[str, float, str]
 """The network and the share that is gone, by which rows are sorted, and the line."""

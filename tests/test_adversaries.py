@@ -176,7 +176,8 @@ def test_adversarial_training_makes_a_run_more_robust(train_tiny):
     assert "val_pgd_accuracy" in robust.card.training
     assert robust.card.training["adversary_options"]["eps"] == 0.12
     assert not (robust.folder / "best.ckpt").exists()
-    images, labels = load_test("digits", data_dir=None, download=False, image_shape=(1, 8, 8), n=120)
+    takes = {"image_shape": (1, 8, 8), "class_names": tuple("0123456789")}
+    images, labels = load_test("digits", data_dir=None, download=False, **takes, n=120)
     share = [
         PGD(steps=20)(run.model(), images / 255, labels, [0.12]).robust.double().mean().item()
         for run in (plain, robust)

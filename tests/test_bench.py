@@ -265,6 +265,7 @@ def test_file_of_other_weights(runs: tuple[Run, Run], tmp_path: Path) -> None:
         (["--attacks", "pgg"], "did you mean pgd"),
         (["--norms", "L3"], "norm"),
         (["--device", "tpu"], "device"),
+        (["--data-dir", "photos"], "digits is built in and has no files"),
     ],
 )
 def test_impossible_options(runs: tuple[Run, Run], argv: list[str], message: str) -> None:

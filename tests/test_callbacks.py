@@ -53,6 +53,8 @@ class UsersModule(pl.LightningModule):
         name, lr, momentum, nesterov = self.options
         if name == "sgd":
             return torch.optim.SGD(self.parameters(), lr=lr, momentum=momentum, nesterov=nesterov)
+        if name == "rmsprop":
+            return torch.optim.RMSprop(self.parameters(), lr=lr, momentum=momentum)
         return torch.optim.Adam(self.parameters(), lr=lr)
 
 
@@ -67,7 +69,7 @@ def fit(module: pl.LightningModule, callbacks: list[pl.Callback], steps: int = 8
 
 
 @given(
-    st.sampled_from(["sgd", "adam"]),
+    st.sampled_from(["sgd", "adam", "rmsprop"]),
     st.floats(1e-3, 2),
     st.sampled_from([(0.0, False), (0.9, False), (0.9, True)]),
     st.sampled_from([0.0, 0.1, 0.5]),

@@ -55,6 +55,13 @@ def test_cuts_meet_the_budget_and_everything_follows(criterion: str, optimizer: 
     assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
+def test_an_optimizer_whose_state_cannot_follow_trains_on() -> None:
+    module, pruning = Plain("adafactor"), ChannelPruning(0.6, cuts=2, begin=0.1, end=0.5)
+    fit(module, [pruning])
+    assert pruning.done
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
 def test_after_the_cut_everything_learns_or_only_normalisation_and_biases() -> None:
     for finetune in ("full", "norms"):
         module = Plain()

@@ -16,9 +16,9 @@ from zoo.attacks.pgd import PGD
 from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
 from zoo.cli import run as zoo
 from zoo.config import TrainConfig
-from zoo.data import load_test
 from zoo.errors import UserError
 from zoo.evaluation import Sweep, evaluate, folded
+from zoo.hub.measure import EvaluationSplit
 from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.linalg import blocks, clamp_each, clamp_spectrum, orthonormality_error, retract_each
 from zoo.methods import METHODS
@@ -186,7 +186,8 @@ def test_a_training_that_diverges_is_told_so(train_on_gpu) -> None:
 
 def test_verdicts_are_those_of_the_cpu(train_on_gpu) -> None:
     run = train_on_gpu("robust_lowrank", epochs=4)
-    images, labels = load_test("digits", data_dir=None, download=False, image_shape=run.card.image_shape, n=200)
+    split = EvaluationSplit.of(run.card).first(200)
+    images, labels = split.images, split.labels
     sweeps = [Sweep(FGSM(norm="Linf"), (0.05, 0.1)), Sweep(PGD(norm="L2", steps=10, random_start=False), (0.5, 1.0))]
     network = folded(run.model(), run.card.image_shape)
     here = evaluate(network, images, labels, sweeps, device="cpu")
@@ -223,7 +224,8 @@ def test_autoattack_is_exact_on_a_linear_classifier(norm: str, gradients: str) -
 @pytest.mark.parametrize("name", PROBES.names())
 def test_every_probe_runs(name: str, train_on_gpu) -> None:
     run = train_on_gpu("robust_lowrank")
-    images, labels = load_test("digits", data_dir=None, download=False, image_shape=run.card.image_shape, n=20)
+    split = EvaluationSplit.of(run.card).first(20)
+    images, labels = split.images, split.labels
     network = folded(run.model(), run.card.image_shape).cuda()
     probe = PROBES.get(name)()
     subject = Subject(network, images, labels, 0.01, 20)

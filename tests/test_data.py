@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_tree import image_tree
+from PIL import Image
 
 from zoo.data import DATA, load_test, open_data
 from zoo.data._augment import Augmentation
@@ -64,6 +65,13 @@ def test_training_and_validation_are_apart_and_always_the_same() -> None:
     torch.manual_seed(5)
     assert torch.equal(val, train_val(labels, 0.1)[1])
     assert len(train_val(labels, 0.0)[1]) == 0
+
+
+def test_the_first_validation_images_are_of_all_classes() -> None:
+    """Those of an image folder are stored class by class."""
+    labels = torch.arange(10).repeat_interleave(200)
+    _, val = train_val(labels, 0.5)
+    assert labels[val[:100]].bincount(minlength=10).min() > 0
 
 
 def test_validation_cannot_take_every_image() -> None:
@@ -130,6 +138,57 @@ def test_an_image_folder(tmp_path: Path) -> None:
     assert test.fetch(torch.tensor([4]))[0, 0, 3, 3] == 101
 
 
+def test_grey_pixels_of_16_bits_keep_their_shades(tmp_path: Path) -> None:
+    image_tree(tmp_path)
+    shades = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257  # black is 0 and white 65,535
+    Image.fromarray(shades).save(tmp_path / "val/cat/0.png")
+    decoded = open_data("imagefolder", data_dir=tmp_path, image_size=16).source(train=False).fetch(torch.tensor([0]))
+    assert torch.equal(decoded[0], torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, 16, 16))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_whose_white_is_not_known_are_refused(tmp_path: Path, kind: type) -> None:
+    image_tree(tmp_path)
+    Image.fromarray(np.ones((16, 16), dtype=kind)).save(tmp_path / "train/cat/a.tif")
+    with pytest.raises(UserError, match=r"a\.tif cannot be read as an image \(pixels of 32 bits"):
+        open_data("imagefolder", data_dir=tmp_path, image_size=16).source(train=True)
+
+
+def test_test_images_of_unknown_classes_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    image_tree(tmp_path)
+    (tmp_path / "val/.ipynb_checkpoints").mkdir()  # is no class
+    assert open_data("imagefolder", data_dir=tmp_path).class_names == ("cat", "dog")
+    (tmp_path / "val/dog").rename(tmp_path / "val/dogs")
+    with pytest.raises(UserError, match="val/dogs is no class of"):
+        open_data("imagefolder", data_dir=tmp_path)
+
+
+def test_a_test_split_without_images_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    image_tree(tmp_path, ("train",))
+    (tmp_path / "test/cat").mkdir(parents=True)
+    with pytest.raises(UserError, match="test holds no images of the classes in"):
+        open_data("imagefolder", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "message"),
+    [
+        (("cat", "dog", "eel"), "has 2 classes here, the model 3"),
+        (("cat", "eel"), "has a class dog here where the model has eel"),
+    ],
+)
+def test_a_model_is_not_measured_on_other_classes(class_names: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    where = {"data_dir": image_tree(tmp_path), "download": False}
+    with pytest.raises(UserError, match=message):
+        load_test("imagefolder", **where, image_shape=(3, 8, 8), class_names=class_names, n=None)
+
+
+@pytest.mark.parametrize(("data", "size"), [("digits", 0), ("digits", 16), ("imagefolder", -5)])
+def test_sizes_that_images_cannot_have_are_refused(data: str, size: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="image-size"):
+        open_data(data, data_dir=image_tree(tmp_path), image_size=size)
+
+
 def test_a_large_image_folder_is_read_batch_by_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = image_tree(tmp_path)
     whole = open_data("imagefolder", data_dir=root, image_size=16).source(train=True)
@@ -179,7 +238,9 @@ def test_an_unknown_data_set_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.slow
 def test_cifar10_for_real(cifar10_dir: Path) -> None:
-    images, labels = load_test("cifar10", data_dir=cifar10_dir, download=False, image_shape=(3, 32, 32), n=None)
+    names = DATA.get("cifar10").class_names
+    where = {"data_dir": cifar10_dir, "download": False}
+    images, labels = load_test("cifar10", **where, image_shape=(3, 32, 32), class_names=names, n=None)
     assert images.shape == (10000, 3, 32, 32)
     assert labels.bincount().tolist() == [1000] * 10
     data = open_data("cifar10", data_dir=cifar10_dir)

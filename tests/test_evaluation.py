@@ -332,6 +332,16 @@ def test_the_command_adds_its_figures_to_the_card_and_draws_the_curve(tmp_path, 
     assert "Lipschitz bound" in screen
 
 
+def test_a_later_figure_does_not_clear_an_earlier_one_that_contradicts_it(tmp_path):
+    run = make_run(tmp_path / "run")
+    evaluate_command(run, "--attacks", "pgd", "--norms", "L2")
+    assert "not_monotone" not in Run(run.folder).card.sanity.failures
+    low = Evaluation(attack="fgsm", norm="Linf", eps=1 / 255, accuracy=0.0, n=20)
+    Run(run.folder).save_card(run.card.with_evaluations([low, low.model_copy(update={"eps": 2 / 255, "accuracy": 1})]))
+    evaluate_command(run, "--attacks", "pgd", "--norms", "L2")
+    assert "not_monotone" in Run(run.folder).card.sanity.failures
+
+
 def test_equal_seeds_give_equal_figures(tmp_path):
     run = make_run(tmp_path / "run")
     cards = []
@@ -353,6 +363,7 @@ def test_equal_seeds_give_equal_figures(tmp_path):
         (["--batch-size", "0"], "at least 1"),
         (["--device", "tpu"], "device"),
         (["--attack", "pgd"], "did you mean --attacks"),
+        (["--data-dir", "photos"], "digits is built in and has no files"),
     ],
 )
 def test_mistakes_are_told_and_leave_the_card_alone(tmp_path, options, words):

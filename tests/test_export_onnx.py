@@ -36,7 +36,7 @@ from zoo.surgery import factorize, fold
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_run(tmp_path_factory.mktemp("runs") / "run", compression=0.7)
+    return make_run(tmp_path_factory.mktemp("runs") / "run", compression=0.7, class_names=CLASSES)
 
 
 @pytest.fixture(scope="module")

@@ -277,12 +277,16 @@ def test_what_an_index_says_is_text_on_the_screen_and_no_command_to_it(tmp_path:
         Summary.model_validate(SUMMARY.model_dump() | {"data": "\x1b[31mdigits"})
 
 
+EVALUATION = {"attack": "pgd", "norm": "L2", "eps": 0.5, "accuracy": 1.0, "n": 1}
+
+
 @pytest.mark.parametrize(
     ("figures", "where"),
     [
         ({"dense_params": 0}, "dense_params"),
         ({"mean": [0.1, 0.2, 0.3]}, "channels"),
         ({"threat": {"norm": "Linf", "eps": "Infinity"}}, "threat.eps"),
+        ({"evaluations": [EVALUATION | {"options": {"a": [float("inf")]}}]}, "evaluations.0.options"),
     ],
 )
 def test_a_card_whose_figures_make_no_sense_is_refused(figures: dict, where: str, tmp_path: Path) -> None:
@@ -305,6 +309,6 @@ def test_cards_of_earlier_schemas_are_read_and_of_later_ones_refused(tmp_path: P
     path = tmp_path / "card.json"
     path.write_text(json.dumps(old))
     assert Card.load(path).model_copy(update={"schema_version": card.schema_version}) == card
-    path.write_text(json.dumps(content | {"schema_version": 3, "unheard_of": 1}))
-    with pytest.raises(UserError, match="has schema 3, this zoo knows 2: pip install --upgrade robust-zoo"):
+    path.write_text(json.dumps(content | {"schema_version": 4, "unheard_of": 1}))
+    with pytest.raises(UserError, match="has schema 4, this zoo knows 3: pip install --upgrade robust-zoo"):
         Card.load(path)

@@ -11,8 +11,8 @@ from torch import nn
 
 import zoo
 from zoo.cli import run as cli
-from zoo.data import load_test
 from zoo.errors import UserError
+from zoo.hub.measure import EvaluationSplit
 from zoo.hub.search import BUNDLED, find
 from zoo.layers import Factorized, factorized_layers
 from zoo.linalg import condition_number
@@ -25,8 +25,8 @@ def test_a_model_by_name_has_the_accuracy_of_its_card() -> None:
     model = zoo.create_model(NAME)
     card = Run(find(NAME).folder()).card
     n = card.clean.n
-    images, labels = load_test("digits", data_dir=None, download=False, image_shape=card.image_shape, n=n)
-    right = (model(images.float() / 255).argmax(1) == labels).float().mean().item()
+    split = EvaluationSplit.of(card).first(n)
+    right = (model(split.images.float() / 255).argmax(1) == split.labels).float().mean().item()
     assert right == pytest.approx(card.clean.accuracy, abs=2 / n)
     assert not any(isinstance(module, Factorized) for module in model.modules())
     assert not model.training

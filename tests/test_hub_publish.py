@@ -276,7 +276,7 @@ def test_verify_finds_what_was_changed(hub: Path, tmp_path: Path, capsys: pytest
     index = json.loads((tmp_path / "hub/index.json").read_text())
     index["models"][NAME]["summary"]["clean"] = 0.99
     (tmp_path / "hub/index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=f"1 figure differs from its card: {NAME}: index"):
+    with pytest.raises(UserError, match=f"1 check failed: {NAME}: index"):
         cli(["verify", NAME, "--hub", str(tmp_path / "hub"), "--n", "20"])
     (tmp_path / "hub" / NAME / "model.onnx").write_bytes(b"<html>")
     with pytest.raises(UserError, match=f"{NAME}: files"):

@@ -124,6 +124,20 @@ def test_a_cut_slices_the_state_and_keeps_the_parameters(kind: str) -> None:
     assert all(p.grad is not None and p.grad.shape == p.shape for p in layer.parameters())
 
 
+def test_an_optimizer_whose_state_cannot_follow_starts_anew_with_the_parameter() -> None:
+    layer, _ = layer_and_optimizer("sgd")
+    optimizer = torch.optim.Adafactor(layer.parameters())
+    step(layer, optimizer)
+    diagonalize_(layer, [optimizer])
+    change_basis_(layer, slicing(layer.S, torch.tensor([0, 2])), [optimizer])
+    before = layer.weight.detach().clone()
+    step(layer, optimizer)
+    assert not torch.equal(layer.weight, before)
+    assert optimizer.state[layer.U]["row_var"].shape == (len(layer.U), 1)
+    assert optimizer.state[layer.U]["col_var"].shape == (1, 2)
+    assert optimizer.state[layer.U]["step"] == 1
+
+
 def test_fast_products_that_the_user_allows_do_not_blur_a_change() -> None:
     layer, before = FactorizedLinear(nn.Linear(300, 200), 64), torch.get_float32_matmul_precision()
     weight = layer.weight.detach().clone()

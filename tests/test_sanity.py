@@ -47,7 +47,8 @@ def digits() -> Problem:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(train.fetch(torch.arange(1437)).float() / 255), train.labels).backward()
         optimizer.step()
-    images, labels = load_test("digits", data_dir=None, download=False, image_shape=(1, 8, 8), n=200)
+    takes = {"image_shape": (1, 8, 8), "class_names": tuple("0123456789")}
+    images, labels = load_test("digits", data_dir=None, download=False, **takes, n=200)
     return model.eval(), images, labels
 
 
@@ -107,6 +108,44 @@ def test_more_steps_of_one_attack_may_break_more(digits):
 )
 def test_figures_that_contradict_each_other_are_flagged(evaluations, sign, digits):
     assert sanity(*digits, evaluations).failures == (sign,)
+
+
+def test_figures_of_other_images_are_not_compared(digits):
+    few, many = curve("fgsm", (0.01, 0.5))[0], curve("pgd", (0.01, 0.55))[0]
+    assert sanity(*digits, [few, many]).failures == ("not_monotone",)
+    for other in ({"n": 100}, {"seed": 1}):
+        assert sanity(*digits, [few.model_copy(update=other), many]).failures == ()
+
+
+def test_one_step_that_is_too_long_may_break_less(digits):
+    assert sanity(*digits, curve("fgsm", (8 / 255, 0.3), (0.5, 0.4))).failures == ()
+    assert sanity(*digits, curve("fgsm", (2 / 255, 0.3), (8 / 255, 0.4))).failures == ("not_monotone",)
+
+
+def test_images_stored_class_by_class_are_looked_at_from_all_classes(digits):
+    model, images, labels = digits
+    order = labels.argsort(stable=True)
+    seen = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return model(x)
+
+    sanity(Watched().eval(), images[order], labels[order], [])
+    assert any(torch.equal(seen[0][0], x) for x in images[labels == 0].float() / 255)
+    assert any(torch.equal(seen[0][-1], x) for x in images[labels == 9].float() / 255)
+
+
+def test_where_most_images_are_of_one_class_guessing_gets_most_of_them():
+    labels = torch.tensor([0] * 70 + [1] * 30)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        model[1].weight.mul_(1e-3)
+        model[1].bias.copy_(torch.tensor([1.0, 0.0]))
+    found = sanity(model, torch.randint(0, 256, (100, 1, 2, 2), dtype=torch.uint8), labels, [])
+    assert found.accuracy_at_large_eps == pytest.approx(0.7)
+    assert found.failures == ()
 
 
 def test_figures_that_chance_explains_are_not(digits):

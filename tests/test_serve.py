@@ -28,7 +28,7 @@ from zoo.run import Run
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     folder = tmp_path_factory.mktemp("serve")
-    run = make_run(folder / "run")
+    run = make_run(folder / "run", class_names=CLASSES)
     path = export_model(run.model(), Metadata.of(run.card), folder / "model.onnx").path
     script = Path(__file__).parents[1] / "export/serve.py"
     process = subprocess.Popen(
@@ -71,6 +71,21 @@ def test_an_image_of_another_shape_is_cut_as_before_evaluation(server: tuple[str
     logits = ort.InferenceSession(path).run(None, {"images": np.asarray(part, np.float32)[None, None] / 255})[0][0]
     expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     np.testing.assert_allclose(list(post(url, file.getvalue())[1]["probabilities"].values()), expected, atol=1e-5)
+
+
+def test_grey_pixels_of_16_bits_keep_their_shades(server: tuple[str, Path]) -> None:
+    url, _ = server
+    shades = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    answers = []
+    for image in (Image.fromarray(shades), Image.fromarray(shades.astype(np.uint16) * 257)):
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        answers.append(post(url, file.getvalue()))
+    assert answers[0] == answers[1]
+    file = io.BytesIO()
+    Image.fromarray(shades.astype(np.float32)).save(file, "TIFF")
+    status, answer = post(url, file.getvalue())
+    assert (status, "32 bits" in answer["error"]) == (400, True)
 
 
 def test_a_graph_that_preprocesses_gets_images_as_they_are_decoded(server: tuple[str, Path], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ METADATA = Metadata("0", "a", "dense", "digits", SHAPE, CLASSES, (0.5,) * 3, (0.
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose images are not square, packed in every way into its own folder; tracing it once is enough."""
-    run = make_run(tmp_path_factory.mktemp("serving") / "my run", image_shape=SHAPE)
+    run = make_run(tmp_path_factory.mktemp("serving") / "my run", image_shape=SHAPE, class_names=CLASSES)
     zoo(["export", str(run.folder), "--target", "generic"])
     for how in (Packaging("onnx", True), Packaging("triton"), Packaging("kserve", True)):
         pack(run, how.default_output(run.folder), how)

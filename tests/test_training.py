@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -228,18 +229,50 @@ def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(
         {"limit_train_batches": None, "log_every_n_steps": None},
         {"check_val_every_n_epoch": None, "val_check_interval": 25},  # counted over epochs
         {"limit_train_batches": 0.5, "val_check_interval": 5},
+        {"limit_val_batches": 0},
+        {"overfit_batches": 1},
     ],
 )
 def test_what_lightning_takes_is_not_refused(options) -> None:
-    see_that_lightning_takes({"accelerator": "cpu"} | options, batches=10)
+    see_that_lightning_takes({"accelerator": "cpu"} | options, batches=10, val_batches=2)
     pl.Trainer(accelerator="cpu", logger=False, **options)
 
 
 def test_an_interval_above_the_batches_left_is_refused() -> None:
     with pytest.raises(UserError, match="an epoch has 5 batches only"):
         see_that_lightning_takes(
-            {"accelerator": "cpu", "limit_train_batches": 0.5, "val_check_interval": 6}, batches=10
+            {"accelerator": "cpu", "limit_train_batches": 0.5, "val_check_interval": 6}, batches=10, val_batches=2
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit_train_batches": 0.05}, "limit_train_batches is 0.05: of 10 batches that leaves none"),
+        ({"limit_train_batches": 0}, "limit_train_batches is 0: of 10"),
+        ({"overfit_batches": 0.05}, "limit_train_batches is 0.05: of 10"),
+        ({"limit_val_batches": 0.05}, "limit_val_batches is 0.05: of 2"),
+    ],
+)
+def test_limits_that_leave_nothing_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        see_that_lightning_takes({"accelerator": "cpu"} | options, batches=10, val_batches=2)
+
+
+def test_a_logger_that_cannot_log_in_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    # In a process of its own: wandb reads its settings once.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = ["train", "--arch", "test_resnet", "--logger", "wandb", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo", *command],
+        env=kept | {"NETRC": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert re.search("^zoo: --logger wandb: .*WANDB_MODE=offline", done.stderr, flags=re.MULTILINE)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from zoo.errors import UserError
 from zoo.files import atomic
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
 
 
@@ -27,6 +27,7 @@ class Evaluation(_Record):
         eps: the perturbation's radius in pixel units of [0, 1].
         accuracy: share of images classified rightly, in 0..1.
         n: how many test images.
+        seed: of their draw.
         options: the attack's other settings, such as steps and restarts.
         parts: of an ensemble of attacks, the accuracy left after each one.
         skipped: parts that the model cannot be attacked with, and why.
@@ -37,9 +38,16 @@ class Evaluation(_Record):
     eps: FiniteFloat = Field(ge=0, le=1e6)
     accuracy: float = Field(ge=0, le=1)
     n: int = Field(ge=1)
+    seed: int = 0
     options: dict[str, Any] = {}
     parts: dict[str, float] = {}
     skipped: dict[str, str] = {}
+
+    @field_validator("options")
+    @classmethod
+    def _can_be_written(cls, options: dict[str, Any]) -> dict[str, Any]:
+        json.dumps(options, allow_nan=False)  # a ValueError where a number is infinite
+        return options
 
 
 class Finding(_Record):

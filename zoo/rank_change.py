@@ -1,6 +1,7 @@
 """Give a factorized layer a new basis or a new rank while it trains, and whatever follows its factors with it."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import get_args
 
 import torch
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 from zoo.layers import Factorized
 from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis, slicing
 from zoo.linalg.stiefel import complement, full_precision
+from zoo.optimizer_state import follow_
 
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
 """Optimizer state that holds squares or magnitudes of gradients (Adam and its kin, RMSprop, Adagrad, Adadelta);
@@ -34,17 +36,14 @@ def change_basis_(
     with full_precision(layer.S.device):  # or U and V are not orthonormal afterwards
         for role in get_args(Role):
             parameter = getattr(layer, role)
-            for optimizer in optimizers:
-                state = optimizer.state.get(parameter, {})
-                follows = {key: x for key, x in state.items() if isinstance(x, Tensor) and x.shape == parameter.shape}
-                state |= {key: _moved(key, x, role, change) for key, x in follows.items()}
+            follow_(optimizers, parameter, partial(_moved, role, change))
             for same in layers:
                 factor = getattr(same, role)
                 factor.data = change.factor(role, factor.data).contiguous()
                 factor.grad = None
 
 
-def _moved(key: str, value: Tensor, role: Role, change: BasisChange) -> Tensor:
+def _moved(role: Role, change: BasisChange, key: str, value: Tensor) -> Tensor:
     follow = change.second_moment if key in SECOND_MOMENTS else change.gradient
     return follow(role, value).contiguous()
 

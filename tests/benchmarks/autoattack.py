@@ -15,8 +15,8 @@ import torch
 
 from zoo.attacks import fp32, parse_eps
 from zoo.attacks.autoattack import AutoAttack
-from zoo.data import load_test
 from zoo.evaluation import Sweep, evaluate, folded
+from zoo.hub.measure import EvaluationSplit
 from zoo.provenance import hardware
 from zoo.run import Run
 
@@ -50,7 +50,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = run.model().to(device)
     shape = run.card.image_shape
-    images, labels = load_test(run.card.data, data_dir=options.data_dir, download=False, image_shape=shape, n=options.n)
+    split = EvaluationSplit.of(run.card, options.data_dir).first(options.n)
+    images, labels = split.images, split.labels
     print(f"{run.name}, {options.norm} {options.eps}, n {len(images)}, {hardware(device)}, torch {torch.__version__}")
     sweep = Sweep(AutoAttack(norm=options.norm), (eps,))
     figures: dict[str, tuple[float, float]] = {}

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.data import load_test, open_data
+from zoo.data import open_data
 from zoo.data._base import Source
+from zoo.hub.measure import EvaluationSplit
 from zoo.run import Run
 from zoo.surgery import Convolution, factorize, fold, in_form, weight_layers
 from zoo.training.module import to_unit
@@ -74,9 +75,9 @@ def main() -> None:
     options = parser.parse_args()
     run = Run(options.run)
     card, dense = run.card, run.model()
-    where = {"data_dir": options.data_dir, "download": False}
-    images, labels = load_test(card.data, **where, image_shape=card.image_shape, n=options.n)
-    source = open_data(card.data, **where).source(train=True)
+    split = EvaluationSplit.of(card, options.data_dir).first(options.n)
+    images, labels = split.images, split.labels
+    source = open_data(card.data, data_dir=options.data_dir).source(train=True)
     print(f"{card.arch}, {card.data}, n {len(labels)}, dense accuracy {accuracy(dense, images, labels):.1%}")
     for kept in options.kept:
         for form in get_args(Convolution):

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from zoo.adversaries import ADVERSARIES
 from zoo.attacks.pgd import PGD
 from zoo.config import TrainConfig
-from zoo.data import load_test
+from zoo.hub.measure import EvaluationSplit
 from zoo.importance import CRITERIA
 from zoo.methods import METHODS, Method
 from zoo.provenance import hardware
@@ -65,11 +65,9 @@ def measured(run: Run, options: argparse.Namespace) -> list[float]:
     path = run.folder / "table.json"
     if not path.is_file():
         card, model = run.card, run.model()
-        images, labels = load_test(
-            card.data, data_dir=options.data_dir, download=False, image_shape=card.image_shape, n=options.n
-        )
+        split = EvaluationSplit.of(card, options.data_dir).first(options.n)
         eps = TrainConfig().threat.eps
-        passed = PGD(steps=20)(model, images.float() / 255, labels, [0.0, eps]).robust
+        passed = PGD(steps=20)(model, split.images.float() / 255, split.labels, [0.0, eps]).robust
         path.write_text(json.dumps(passed.float().mean(1).tolist()))
     return list(json.loads(path.read_text()))
 

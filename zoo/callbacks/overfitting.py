@@ -51,8 +51,8 @@ class OverfittingGuard(Callback):
         """Probe, and go back if this epoch broke what the earlier ones had reached."""
         accuracy = trainer.strategy.broadcast(self.probe(pl_module))  # or one process goes back and the others do not
         pl_module.log("probe_pgd_accuracy", accuracy)
-        chance = 1 / (int(self.labels.max()) + 1)
-        if self.best > chance and accuracy < self.share * self.best and self.checkpoint.is_file():
+        guessing = self.labels.bincount().max().item() / len(self.labels)
+        if self.best > guessing and accuracy < self.share * self.best and self.checkpoint.is_file():
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self._load(trainer, pl_module, saved)
             for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):

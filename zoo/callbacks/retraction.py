@@ -57,7 +57,8 @@ class OrthonormalRetraction(StepHook):
         xs, cores = [x.detach() for x, _ in factors], [core.detach() for _, core in factors]
         gradients = [x.grad for x, _ in factors if x.grad is not None]
         momenta = [[states[x][name] for name in MOMENTA if states[x].get(name) is not None] for x, _ in factors]
-        if all(momenta) and "momentum" in group and not group["nesterov"] and not clipped:
+        plain_sgd = group.get("nesterov") is False and not group.get("dampening")
+        if all(momenta) and plain_sgd and not clipped:
             # SGD adds them before it steps: projecting the sum does for both, unless the trainer clips in between.
             first = [of_factor[0] for of_factor in momenta]
             directions = self.run(_flow_beside, xs, cores, gradients, first, float(group["momentum"]))

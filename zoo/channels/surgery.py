@@ -1,6 +1,7 @@
 """Take channels away from a network, in place, and rebuild a network that has lost some."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.optim import Optimizer
 
 from zoo.channels.graph import ChannelGraph, tensors_of
 from zoo.errors import UserError, unknown_name
+from zoo.optimizer_state import follow_
 from zoo.surgery import Layer, LayerReport
 
 Widths = dict[str, int]
@@ -35,7 +37,7 @@ def prune_(
         network: to prune.
         graph: its channels as they are.
         keep: indices of the channels that stay, for each group that is cut; their order does not matter.
-        optimizers: their state of each parameter's shape is sliced along.
+        optimizers: their state is sliced along, see `zoo.optimizer_state.follow_`.
         averages: copies of the network that hold averages, to be pruned likewise.
 
     Raises:
@@ -50,16 +52,17 @@ def prune_(
     tensors = [tensors_of(same) for same in networks]
     for (name, dim), index in graph.positions(keep).items():
         parameter = tensors[0][name]
-        for optimizer in optimizers:
-            state = optimizer.state.get(parameter, {})
-            follows = {key: x for key, x in state.items() if isinstance(x, Tensor) and x.shape == parameter.shape}
-            state |= {key: _taken(x, dim, index) for key, x in follows.items()}
+        follow_(optimizers, parameter, partial(_slice_of_state, dim, index))
         for of_network in tensors:
             of_network[name].data = _taken(of_network[name].data, dim, index)
             of_network[name].grad = None
     for same in networks:
         read_sizes_(same)
     return graph.after(keep)
+
+
+def _slice_of_state(dim: int, index: Tensor, _: str, x: Tensor) -> Tensor:
+    return _taken(x, dim, index)
 
 
 def _taken(x: Tensor, dim: int, index: Tensor) -> Tensor:

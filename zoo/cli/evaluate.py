@@ -38,7 +38,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     _add_arguments(parser)
     options = parser.parse_args(argv)
 
-    from zoo.data import load_test
+    from zoo.data import load_test, see_that_files_are_read
     from zoo.evaluation import Outcomes, evaluate, folded, identity, probe, sanity
     from zoo.hub.runs import open_run
     from zoo.probes import Subject
@@ -46,6 +46,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
         raise UserError("--batch-size and --n must be at least 1")
     run, device = open_run(options.run, options.hub), _device(options.device)
+    see_that_files_are_read(run.card.data, options.data_dir)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
     probes = _probes(options.probes, options.seed)
     model = run.model()
@@ -54,6 +55,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         data_dir=options.data_dir or run.data_dir,
         download=options.download,
         image_shape=run.card.image_shape,
+        class_names=run.card.class_names,
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
@@ -69,11 +71,13 @@ def main(parser: Parser, argv: list[str]) -> None:
         device=device,
         outcomes=outcomes,
     )
+    found = [e.model_copy(update={"seed": options.seed}) for e in found]
     card, obstacle = _with_structure(run.card, run, model)
-    card = card.model_copy(update={"sanity": sanity(exported, images, labels, found)})
+    card = card.with_evaluations(found)  # all its figures must agree, not only those of this command
+    card = card.model_copy(update={"sanity": sanity(exported, images, labels, card.evaluations)})
     subject = Subject(exported, images, labels, _probe_eps(sweeps), options.batch_size)
     findings = probe(subject, probes, outcomes)
-    run.save_card(card.with_evaluations(found).with_findings(findings))
+    run.save_card(card.with_findings(findings))
     _show(run, card.model_copy(update={"evaluations": tuple(found)}), findings, obstacle)
 
 

@@ -27,6 +27,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from rich.console import Console
 
+    from zoo.data import see_that_files_are_read
     from zoo.export.export_report import lines, report
     from zoo.export.exporter import export_model
     from zoo.export.metadata import Metadata
@@ -36,6 +37,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.hub.runs import open_run
 
     run = open_run(target, hub)
+    see_that_files_are_read(run.card.data, settings.data_dir)
     output = output or how.default_output(run.folder)
     check_output(output, how)
     settings = replace(settings, data_dir=settings.data_dir or run.data_dir)

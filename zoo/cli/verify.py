@@ -32,7 +32,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     models = list(published(options.hub).values()) if options.all else [find(options.name, options.hub)]
     console = Console(highlight=False)
-    differing: list[str] = []
+    failed: list[str] = []
     left: list[str] = []
     for model in models:
         found: list[Check] = []
@@ -41,14 +41,10 @@ def main(parser: Parser, argv: list[str]) -> None:
                 found.append(check)
                 live.update(checks_table(model.name, found), refresh=console.is_terminal)
         console.print()
-        differing += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
+        failed += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
         left += [f"{model.name}: {check.figure}" for check in found if check.agrees is None]
-    if differing:
-        differ = (
-            "1 figure differs from its card"
-            if len(differing) == 1
-            else f"{len(differing)} figures differ from the cards"
-        )
-        raise UserError(f"{differ}: {'; '.join(differing)}")
+    if failed:
+        checks = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
+        raise UserError(f"{checks} failed: {'; '.join(failed)}")
     agree = "1 model agrees with its card" if len(models) == 1 else f"{len(models)} models agree with their cards"
     print(printable(agree + (f"; not measured: {'; '.join(left)}" if left else "")))

@@ -1,11 +1,13 @@
 """Image data sets: one file of this package is one data set; images are uint8 until they are on the device."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from zoo.data._base import DataSet
 from zoo.data._split import stratified
+from zoo.errors import UserError
 from zoo.plugins import Plugins
 
 DATA: Plugins[DataSet] = Plugins("data set", "zoo.data", DataSet)
@@ -23,9 +25,28 @@ def open_data(
         image_size: side in pixels, for data sets whose images have no size of their own.
 
     Raises:
-        UserError: unknown name, or missing or damaged files.
+        UserError: unknown name, missing or damaged files, or a size that the images cannot have.
     """
-    return DATA.get(data)(data_dir, download, image_size)
+    if image_size is not None and image_size < 1:
+        raise UserError(f"image-size must be at least 1 pixel, got {image_size}")
+    found = DATA.get(data)(data_dir, download, image_size)
+    _, height, width = found.image_shape
+    if image_size not in (None, height):
+        raise UserError(f"--image-size {image_size}: the images of {data} have {height} x {width} pixels; leave it out")
+    return found
+
+
+def see_that_files_are_read(data: str, data_dir: Path | None) -> None:
+    """Refuse a folder that was given for a data set without files: the user expects others than those it has.
+
+    Raises:
+        UserError: it was.
+    """
+    if data_dir is not None and DATA.get(data).built_in:
+        raise UserError(
+            f"--data-dir {data_dir}: {data} is built in and has no files; leave it out (a training on other data says "
+            "so with --data, such as --data cifar10 or --data imagefolder)"
+        )
 
 
 def load_test(
@@ -34,23 +55,40 @@ def load_test(
     data_dir: Path | None,
     download: bool,
     image_shape: tuple[int, int, int],
+    class_names: Sequence[str],
     n: int | None,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return test images and labels.
+    """Return the test images and labels that a model is measured on.
 
     Args:
         data, data_dir, download: see `open_data`.
         image_shape: (C, H, W) that the model takes.
+        class_names: that the model knows, in the order of its logits.
         n: number of images, drawn with the same share of every class; None or too many for all of them.
         seed: of that draw.
 
     Returns:
         Images (n, C, H, W), uint8, and labels (n,), int64.
+
+    Raises:
+        UserError: see `open_data`; or the data set has other classes.
     """
-    source = open_data(data, data_dir=data_dir, download=download, image_size=image_shape[1]).source(train=False)
+    found = open_data(data, data_dir=data_dir, download=download, image_size=image_shape[1])
+    _see_that_classes_agree(data, found.class_names, class_names)
+    source = found.source(train=False)
     indices = stratified(source.labels, n, seed)
     return source.fetch(indices), source.labels[indices]
 
 
-__all__ = ["DATA", "DataSet", "load_test", "open_data", "stratified"]
+def _see_that_classes_agree(data: str, found: Sequence[str], known: Sequence[str]) -> None:
+    if len(found) != len(known):
+        difference = f"{data} has {len(found)} classes here, the model {len(known)}"
+    elif differing := [(here, there) for here, there in zip(found, known, strict=True) if here != there]:
+        difference = f"{data} has a class {differing[0][0]} here where the model has {differing[0][1]}"
+    else:
+        return
+    raise UserError(f"{difference}: give the data that it was trained on with --data-dir")
+
+
+__all__ = ["DATA", "DataSet", "load_test", "open_data", "see_that_files_are_read", "stratified"]

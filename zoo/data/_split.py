@@ -27,6 +27,10 @@ def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
 def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:
     """Split indices into training and validation, always the same way for a data set, whatever the run's seed.
 
+    Returns:
+        The training indices, in increasing order, and the validation indices, in a random one: the first few are of all
+        classes, as a data set's own first images need not be.
+
     Raises:
         UserError: no image would be left for training.
     """
@@ -36,4 +40,4 @@ def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:
     val = stratified(labels, n, seed=0) if n else torch.empty(0, dtype=torch.int64)
     keep = torch.ones(len(labels), dtype=torch.bool)
     keep[val] = False
-    return keep.nonzero().flatten(), val
+    return keep.nonzero().flatten(), val[torch.randperm(n, generator=torch.Generator().manual_seed(0))]

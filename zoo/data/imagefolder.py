@@ -22,13 +22,26 @@ def _decode(path: Path, size: int) -> Tensor:
     """Return an image's central square at ``size`` pixels a side: (3, size, size), uint8."""
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = _eight_bits(file).convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from None
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return grey pixels of 16 bits at 8, which Pillow's own conversion would cut off at white, and others as they are.
+
+    Raises:
+        OSError: the pixels are of 32 bits: which value is white is not known.
+    """
+    if image.mode in ("I", "F"):
+        raise OSError("pixels of 32 bits, whose white is not known: convert them to 8 or 16 bits")
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,18 @@ class FileSource:
         return self
 
 
+def _folders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders in one, hidden ones (of editors and notebooks) left out."""
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+
+def _images(folder: Path) -> list[Path]:
+    known = set(Image.registered_extensions())
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in known)
+
+
 class ImageFolder(DataSet):
     """Any tree of image files: DIR/train/CLASS/* and DIR/test/CLASS/* (or val); --image-size gives their side."""
 
@@ -66,11 +91,12 @@ class ImageFolder(DataSet):
             raise UserError("imagefolder needs --data-dir DIR with DIR/train/CLASS/* and DIR/test/CLASS/*")
         if not root.is_dir():
             raise UserError(f"imagefolder: there is no folder {root}; correct --data-dir")
-        self.size = image_size or 224
+        self.size = 224 if image_size is None else image_size
         self.image_shape = (3, self.size, self.size)
         self.augmentation = Augmentation(shift=self.size // 8, flip=True)
         self.folder = {True: root / "train", False: self._test_folder(root)}
         self.class_names = self._classes(self.folder[True])
+        self._see_that_tests_belong_to_classes(self.folder[False])
 
     @staticmethod
     def _test_folder(root: Path) -> Path:
@@ -81,25 +107,31 @@ class ImageFolder(DataSet):
 
     @staticmethod
     def _classes(folder: Path) -> tuple[str, ...]:
-        names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir())) if folder.is_dir() else ()
+        names = _folders(folder)
         if len(names) < 2:
             raise UserError(f"{folder} must hold one folder per class, at least two; it has {len(names)}")
         return names
 
+    def _see_that_tests_belong_to_classes(self, folder: Path) -> None:
+        """Tell before the training what would make its figures wrong, or impossible, after it."""
+        if unknown := sorted(set(_folders(folder)) - set(self.class_names)):
+            raise UserError(
+                f"{folder / unknown[0]} is no class of {self.folder[True]}: take it away, or give it training images"
+            )
+        if not any(_images(folder / name) for name in self.class_names):
+            raise UserError(f"{folder} holds no images of the classes in {self.folder[True]}")
+
     def source(self, train: bool) -> Source:
         """Return the split as one tensor if it is small, decoded batch by batch otherwise."""
         folder = self.folder[train]
-        known = set(Image.registered_extensions())
         paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(self.class_names):
-            found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in known)
+            found = _images(folder / name)
             if train and not found:
                 raise UserError(f"class folder {folder / name} holds no images")
             paths += found
             labels += [label] * len(found)
-        if not paths:
-            raise UserError(f"{folder} holds no images of the classes in {self.folder[True]}")
         source = FileSource(tuple(paths), torch.tensor(labels), self.size, ThreadPoolExecutor())
         if len(paths) * 3 * self.size**2 > IN_MEMORY:
             return source

@@ -13,6 +13,7 @@ from zoo.attacks import Victim, fp32
 from zoo.attacks._losses import cross_entropy
 from zoo.attacks.pgd import PGD
 from zoo.card import Evaluation, Sanity
+from zoo.data import stratified
 
 PROBES = 100
 """Images that the probes look at."""
@@ -22,6 +23,8 @@ WHOLE_BALL = 0.5
 """Linf radius at which nothing recognizable is left: every image can be turned grey."""
 SURVIVORS = 0.05
 """Largest believable accuracy there beyond guessing."""
+ONE_STEP = 16 / 255
+"""Linf radius above which a single step is too long to be the stronger one: it lands beyond what it was after."""
 NOISE = 0.002
 """Accuracy that chance may move: two images of a thousand, as AutoAttack's own checks allow."""
 STRENGTH = ("fgsm", "pgd", "apgd", "autoattack")
@@ -33,19 +36,20 @@ def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequen
 
     Args:
         model: in eval mode, where it was evaluated.
-        images: uint8 (N, C, H, W); the first `PROBES` are used.
+        images: uint8 (N, C, H, W), of which `PROBES` are looked at, the same share of every class.
         labels: (N,).
-        evaluations: of this model on these images.
+        evaluations: of this model.
     """
     device = next(model.parameters(), torch.empty(0)).device
-    x, y = images[:PROBES].to(device).float().div(255), labels[:PROBES].to(device)
+    few = stratified(labels.cpu(), PROBES, seed=0).to(images.device)
+    x, y = images[few].to(device).float().div(255), labels[few].to(device)
     victim = Victim(model)
     with fp32(device):
         first = victim.logits(x)
         random = not torch.equal(first, victim.logits(x))
         gradient = victim.ascent(x, cross_entropy, y)[2]
         silent = (gradient == 0).flatten(1).all(1).double().mean().item()
-        guessing = 1 / first.shape[1]
+    guessing = y.bincount().max().item() / len(y)
     whole = PGD(steps=20, random_start=False)(model, x, y, [WHOLE_BALL]).robust.double().mean().item()
     failures = {
         "random_outputs": random,
@@ -64,14 +68,15 @@ def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequen
 
 
 def _monotone(evaluations: Sequence[Evaluation]) -> bool:
-    """No larger radius, and no stronger attack at the same radius, may leave clearly more accuracy."""
+    """No larger radius, and no stronger attack at the same radius, may leave clearly more of the same images."""
     attacked = [e for e in evaluations if e.attack in STRENGTH]
     return all(
         strong.accuracy <= weak.accuracy + NOISE + 2 / weak.n
         for weak in attacked
         for strong in attacked
-        if weak.norm == strong.norm and weak.eps <= strong.eps
+        if weak.norm == strong.norm and (weak.n, weak.seed) == (strong.n, strong.seed) and weak.eps <= strong.eps
         if _strength(weak) <= _strength(strong)
+        if strong.attack != "fgsm" or weak.eps == strong.eps or strong.eps <= ONE_STEP
     )
 
 
@@ -92,5 +97,8 @@ def _black_box_stronger(evaluations: Sequence[Evaluation]) -> bool:
 
 
 def _differs_at_zero(evaluations: Sequence[Evaluation]) -> bool:
-    clean = [e.accuracy for e in evaluations if e.attack == "clean"]
-    return any(e.accuracy != clean[0] for e in evaluations if e.norm and e.eps == 0) if clean else False
+    """Whether an attack that may move nothing leaves another accuracy than the images themselves have."""
+    clean = {(e.n, e.seed): e.accuracy for e in evaluations if e.attack == "clean"}
+    return any(
+        e.accuracy != clean.get((e.n, e.seed), e.accuracy) for e in evaluations if e.norm is not None and e.eps == 0
+    )

@@ -44,8 +44,15 @@ class EvaluationSplit:
     @classmethod
     def of(cls, card: Card, data_dir: Path | None = None, download: bool = False) -> "EvaluationSplit":
         """Load it; see `zoo.data.load_test`."""
-        shape = card.image_shape
-        return cls(*load_test(card.data, data_dir=data_dir, download=download, image_shape=shape, n=None))
+        images, labels = load_test(
+            card.data,
+            data_dir=data_dir,
+            download=download,
+            image_shape=card.image_shape,
+            class_names=card.class_names,
+            n=None,
+        )
+        return cls(images, labels)
 
     def first(self, n: int) -> "EvaluationSplit":
         """Return the n images that ``zoo train`` and ``zoo evaluate`` choose."""

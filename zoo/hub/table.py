@@ -16,7 +16,7 @@ from zoo.hub.search import Found
 if TYPE_CHECKING:
     from zoo.hub.verify import Check
 
-SIGNS = {True: "[green]ok[/]", False: "[bold red]differs[/]", None: "[dim]-[/]"}
+SIGNS = {True: "[green]ok[/]", False: "[bold red]failed[/]", None: "[dim]-[/]"}
 
 
 def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:

@@ -7,7 +7,7 @@ from torch import nn
 from zoo.backbone import create_backbone
 from zoo.budget import Budget
 from zoo.config import TrainConfig
-from zoo.data import DATA, DataSet, open_data
+from zoo.data import DataSet, open_data, see_that_files_are_read
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.methods import Method
@@ -23,11 +23,7 @@ def open_config_data(config: TrainConfig) -> DataSet:
         UserError: see `open_data`; or files are named for a data set that has none, which is training on another than
             was meant.
     """
-    if config.data_dir is not None and DATA.get(config.data).built_in:
-        raise UserError(
-            f"--data-dir {config.data_dir}: {config.data} is built in and has no files; say what those are "
-            "with --data, such as --data cifar10 or --data imagefolder"
-        )
+    see_that_files_are_read(config.data, config.data_dir)
     return open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
 
 

@@ -70,6 +70,7 @@ def leave_run(
         data_dir=config.data_dir,
         download=False,
         image_shape=data.image_shape,
+        class_names=data.class_names,
         n=config.n,
     )
     sweeps = QUICK

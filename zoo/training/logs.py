@@ -27,12 +27,25 @@ def extra_logger(name: str, folder: Path) -> Logger | None:
     """Return the logger asked for besides CSV, or None.
 
     Raises:
-        UserError: its package is not installed.
+        UserError: its package is not installed, or it cannot log in.
     """
     if name == "tensorboard":
         if find_spec("tensorboard") is None:
             raise UserError("--logger tensorboard needs its package: pip install 'robust-zoo[tensorboard]'")
         return TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
     if name == "wandb":
-        return WandbLogger(project="zoo", name=folder.name, save_dir=folder)
+        return _wandb_logger(folder)
     return None
+
+
+def _wandb_logger(folder: Path) -> WandbLogger:
+    """Begin a run of Weights & Biases, before anything is written for ours."""
+    import wandb
+
+    logger = WandbLogger(project="zoo", name=folder.name, save_dir=folder)
+    try:
+        _ = logger.experiment
+    except wandb.errors.Error as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"--logger wandb: {reason} (or keep its files here, with WANDB_MODE=offline)") from None
+    return logger

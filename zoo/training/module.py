@@ -20,7 +20,7 @@ from zoo.config import TrainConfig
 from zoo.data import DataSet
 from zoo.data._base import Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
-from zoo.data._split import train_val
+from zoo.data._split import stratified, train_val
 from zoo.errors import UserError
 from zoo.layers import applied_once
 from zoo.surgery import Ranks
@@ -98,6 +98,12 @@ class Classifier(pl.LightningModule):
     def val_batch_size(self) -> int:
         """Images per validation batch: nothing is kept for a backward pass."""
         return 2 * self.config.batch_size
+
+    @property
+    def batches_per_epoch(self) -> tuple[int, int]:
+        """Batches of a training epoch and of a validation, in one process."""
+        training = max(1, len(self.train_indices) // self.config.batch_size)
+        return training, -(-len(self.val_indices) // self.val_batch_size)
 
     @property
     def _shard(self) -> tuple[int, int]:
@@ -209,7 +215,7 @@ class Classifier(pl.LightningModule):
 
     def probe(self) -> tuple[Tensor, Tensor]:
         """Return a few training images, in [0, 1], and their labels: the same ones whenever asked."""
-        few = self.train_indices[:PROBES]
+        few = self.train_indices[stratified(self.source.labels[self.train_indices].cpu(), PROBES, seed=0)]
         labels = self.source.labels[few.to(self.source.labels.device)]
         return to_unit(self.source.fetch(few.to(labels.device))), labels
 

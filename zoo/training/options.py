@@ -58,28 +58,39 @@ def _see_that_steps_can_be_captured(config: TrainConfig, on_cuda: bool, precisio
         raise UserError("--cuda-graph true has no gradient scaling, which 16-mixed needs: give --precision bf16-mixed")
 
 
-def see_that_lightning_takes(options: dict[str, Any], batches: int) -> None:
+def see_that_lightning_takes(options: dict[str, Any], batches: int, val_batches: int) -> None:
     """Build a Trainer for nothing: what it refuses is told before anything is written.
 
     Args:
         options: of the Trainer.
-        batches: how many there are in an epoch.
+        batches: how many there are in an epoch, at least 1.
+        val_batches: how many there are in a validation.
 
     Raises:
-        UserError: an option is unknown to Lightning, or has a value that it refuses.
+        UserError: an option is unknown to Lightning, has a value that it refuses, or leaves nothing to train on.
     """
     for name in DIVISORS:
         if _given(options, name, 1) < 1:
             raise UserError(f"trainer.{name} must be at least 1")
-    limit, interval = _given(options, "limit_train_batches", 1.0), _given(options, "val_check_interval", 1.0)
-    batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-    counts_epochs = options.get("check_val_every_n_epoch", 1) is not None  # or the interval may span several
-    if counts_epochs and isinstance(interval, int | float) and interval > max(batches, 1):
-        raise UserError(f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches only")
     try:
-        pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
+        trainer = pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
     except Exception as error:  # MisconfigurationException, ValueError or TypeError, by option
         raise UserError(f"Lightning's Trainer refuses its options: {str(error).splitlines()[0]}") from None
+    batches = _taken(trainer, "limit_train_batches", batches)
+    _taken(trainer, "limit_val_batches", val_batches)
+    interval = _given(options, "val_check_interval", 1.0)
+    counts_epochs = options.get("check_val_every_n_epoch", 1) is not None  # or the interval may span several
+    if counts_epochs and isinstance(interval, int | float) and interval > batches:
+        raise UserError(f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches only")
+
+
+def _taken(trainer: pl.Trainer, name: str, there: int) -> int:
+    """Return how many batches a limit leaves; only those of the validation may be left out, by a limit of 0."""
+    limit = getattr(trainer, name)
+    left = min(limit, there) if isinstance(limit, int) else int(limit * there)
+    if there and not left and (limit or name == "limit_train_batches"):
+        raise UserError(f"trainer.{name} is {limit}: of {there} batches that leaves none")
+    return left
 
 
 def _given(options: dict[str, Any], name: str, default: Any) -> Any:

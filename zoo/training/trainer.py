@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from zoo.adversaries import Adversary
@@ -122,16 +121,16 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config)
-    see_that_lightning_takes(trainer_options, len(module.train_indices) // config.batch_size)
+    see_that_lightning_takes(trainer_options, *module.batches_per_epoch)
     _see_that_the_end_is_validated(module, trainer_options)
-    is_new = False
+    logger, is_new = extra_logger(config.logger, folder), False
     if not resume and _is_first_process():
         is_new = not folder.exists() or not any(folder.iterdir())
         prepare(folder, config, parts)
     trainer = pl.Trainer(
         **trainer_options,
         callbacks=_callbacks(folder, module),
-        logger=_loggers(config, folder, saved.get("global_step", 0)),
+        logger=[csv_logger(folder, saved.get("global_step", 0)), *([logger] if logger else [])],
         default_root_dir=folder,
     )
     if trainer.strategy.root_device.type == "cpu":
@@ -240,11 +239,6 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         )
         callbacks.append(best)
     return callbacks
-
-
-def _loggers(config: TrainConfig, folder: Path, step: int) -> list[Logger]:
-    extra = extra_logger(config.logger, folder)
-    return [csv_logger(folder, step), *([extra] if extra else [])]
 
 
 def quieten() -> None:
