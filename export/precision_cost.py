@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.attacks import format_eps
-from zoo.data import load_test, open_data, stratified
+from zoo.data import load_test, open_known, stratified
 from zoo.errors import UserError
 from zoo.evaluation.folded import folded
 from zoo.evaluation.sweeps import Sweep, choose_sweeps
@@ -40,8 +40,12 @@ class AccuracyChange:
 
 def calibration_images(metadata: Metadata, settings: ExportSettings) -> NDArray[np.float32]:
     """Return training images of a model's data set, the same share of every class: (n, C, H, W) in [0, 1]."""
-    data = open_data(
-        metadata.data, data_dir=settings.data_dir, download=settings.download, image_size=metadata.image_shape[1]
+    data = open_known(
+        metadata.data,
+        data_dir=settings.data_dir,
+        download=settings.download,
+        image_shape=metadata.image_shape,
+        class_names=metadata.class_names,
     )
     source = data.source(train=True)
     images = source.fetch(stratified(source.labels, settings.calibration, settings.seed))

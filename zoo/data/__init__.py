@@ -49,6 +49,29 @@ def see_that_files_are_read(data: str, data_dir: Path | None) -> None:
         )
 
 
+def open_known(
+    data: str,
+    *,
+    data_dir: Path | None,
+    download: bool,
+    image_shape: tuple[int, int, int],
+    class_names: Sequence[str],
+) -> DataSet:
+    """Return the data set that a model was trained on.
+
+    Args:
+        data, data_dir, download: see `open_data`.
+        image_shape: (C, H, W) that the model takes.
+        class_names: that the model knows, in the order of its logits.
+
+    Raises:
+        UserError: see `open_data`; or the data set has other classes.
+    """
+    found = open_data(data, data_dir=data_dir, download=download, image_size=image_shape[1])
+    _see_that_classes_agree(data, found.class_names, class_names)
+    return found
+
+
 def load_test(
     data: str,
     *,
@@ -62,9 +85,7 @@ def load_test(
     """Return the test images and labels that a model is measured on.
 
     Args:
-        data, data_dir, download: see `open_data`.
-        image_shape: (C, H, W) that the model takes.
-        class_names: that the model knows, in the order of its logits.
+        data, data_dir, download, image_shape, class_names: see `open_known`.
         n: number of images, drawn with the same share of every class; None or too many for all of them.
         seed: of that draw.
 
@@ -72,10 +93,9 @@ def load_test(
         Images (n, C, H, W), uint8, and labels (n,), int64.
 
     Raises:
-        UserError: see `open_data`; or the data set has other classes.
+        UserError: see `open_known`.
     """
-    found = open_data(data, data_dir=data_dir, download=download, image_size=image_shape[1])
-    _see_that_classes_agree(data, found.class_names, class_names)
+    found = open_known(data, data_dir=data_dir, download=download, image_shape=image_shape, class_names=class_names)
     source = found.source(train=False)
     indices = stratified(source.labels, n, seed)
     return source.fetch(indices), source.labels[indices]
@@ -91,4 +111,4 @@ def _see_that_classes_agree(data: str, found: Sequence[str], known: Sequence[str
     raise UserError(f"{difference}: give the data that it was trained on with --data-dir")
 
 
-__all__ = ["DATA", "DataSet", "load_test", "open_data", "see_that_files_are_read", "stratified"]
+__all__ = ["DATA", "DataSet", "load_test", "open_data", "open_known", "see_that_files_are_read", "stratified"]
