@@ -209,6 +209,7 @@ def test_the_command_saves_and_resumes_the_adversary(tmp_path):
         (["--steps", "0"], "at least one"),
         (["--label-smoothing", "1"], "label-smoothing"),
         (["--adversary", "fgsm_rs", "--adversary.alpha", "9"], "alpha"),
+        *((["--adversary", name, "--adversary.beta", "-1"], "beta -1") for name in ("trades", "mart", "score")),
     ],
 )
 def test_mistakes_are_told(options, words, tmp_path):
@@ -227,7 +228,7 @@ def test_the_search_looks_at_the_network_in_eval_mode(net, batch, monkeypatch):
 
 def test_an_epoch_that_collapses_is_taken_back(train_tiny, monkeypatch, capsys):
     """The probe is made to see a collapse in the second epoch of three."""
-    seen = iter([0.6, 0.1, 0.7])
+    seen = iter([(0.6, 0.6), (0.1, 0.8), (0.7, 0.7)])
     monkeypatch.setattr(OverfittingGuard, "probe", lambda *_: next(seen))
     at_start: list[dict[str, Tensor]] = []
     remember = Classifier.on_train_epoch_start
@@ -250,8 +251,28 @@ def test_a_run_without_validation_images_is_measured_at_its_radius_too(train_tin
     assert [e.attack for e in run.card.evaluations if e.eps == 0.15] == ["pgd"]
 
 
+@pytest.mark.parametrize(
+    ("pgd", "one_step", "collapsed"),
+    [
+        (0.0, 0.9, True),  # one step finds nothing, PGD everything
+        (0.2, 0.7, True),
+        (0.5, 0.9, False),  # PGD finds less than twice as much as before
+        (0.2, 0.3, False),  # weak under both, as after a cut
+        (0.2, 0.38, False),
+    ],
+)
+def test_a_collapse_is_what_misleads_the_single_step(pgd, one_step, collapsed, tmp_path):
+    guard = OverfittingGuard(torch.zeros(10, 1, 2, 2), torch.arange(10), 0.1, tmp_path / "none")
+    assert not guard._has_collapsed(pgd, one_step)  # of nothing
+    guard.best = 0.8
+    assert guard._has_collapsed(pgd, one_step) == collapsed
+
+
 def test_the_guard_measures_pgd_accuracy(train_tiny):
     run = train_tiny("dense", adversary="fgsm_rs", epochs=1, eps="0.1")
+    options = run.card.training["adversary_options"]
+    assert "steps" not in options
+    assert options["eps"] == 0.1
     rows = (run.folder / "metrics.csv").read_text()
     assert "probe_pgd_accuracy" in rows
     assert "rolled_back" not in rows

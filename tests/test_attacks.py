@@ -375,6 +375,7 @@ def test_eps_in_grey_levels_is_refused_with_what_was_meant(norm):
         (torch.randn(2, *SHAPE), torch.tensor([0, 1]), "normalises"),
         (torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.tensor([0, 1]), "float32"),
         (torch.rand(2, *SHAPE), torch.tensor([0]), "images"),
+        (torch.rand(2, *SHAPE), torch.tensor([0.0, 1.0]), "class indices"),
         (torch.full((2, *SHAPE), torch.nan), torch.tensor([0, 1]), "nan"),
     ],
 )
@@ -383,12 +384,33 @@ def test_images_and_labels_that_cannot_be_attacked_are_refused(images, labels, w
         FGSM()(linear_model(), images, labels, [0.1])
 
 
+@pytest.mark.parametrize(
+    ("eps", "options", "words"),
+    [
+        (0.1, {}, r"such as \[8 / 255\]"),
+        (["8/255"], {}, r"such as \[8 / 255\]"),
+        ([0.1], {"batch_size": 0}, "batch_size must be at least 1"),
+        ([0.1], {"gradients": "fp16"}, "gradients fp32 or bf16"),
+    ],
+)
+def test_calls_that_make_no_sense_are_told_so(eps, options, words):
+    with pytest.raises(UserError, match=words):
+        FGSM()(linear_model(), torch.rand(2, *SHAPE), torch.tensor([0, 1]), eps, **options)
+
+
+def test_labels_may_be_of_any_integer_type():
+    model, images, labels = linear_model(), torch.rand(8, *SHAPE), torch.arange(8) % 2
+    found = [APGD(steps=3)(model, images, labels.to(dtype), [0.1]).robust for dtype in (torch.int64, torch.int32)]
+    assert torch.equal(*found)
+
+
 def test_a_model_that_returns_nan_or_is_in_training_mode_is_refused():
     broken = linear_model()
-    broken[1].bias.data.fill_(torch.nan)
     images, labels = torch.rand(2, *SHAPE), torch.zeros(2, dtype=torch.long)
-    with pytest.raises(UserError, match="NaN for 2 of 2"):
-        FGSM()(broken, images, labels, [0.1])
+    for value in (torch.nan, torch.inf, -torch.inf):
+        broken[1].bias.data.fill_(value)
+        with pytest.raises(UserError, match="NaN or infinite for 2 of 2"):
+            FGSM()(broken, images, labels, [0.1])
     with pytest.raises(UserError, match="eval"):
         FGSM()(linear_model().train(), images, labels, [0.1])
 

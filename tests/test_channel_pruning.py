@@ -153,10 +153,24 @@ def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(train_tiny, dying_
 
 @pytest.mark.slow
 def test_an_epoch_that_is_taken_back_takes_its_cut_along(train_tiny, monkeypatch) -> None:
-    found = iter([0.9, 0.1, 0.9])
+    found = iter([(0.9, 0.9), (0.1, 0.9), (0.9, 0.9)])
     monkeypatch.setattr(OverfittingGuard, "probe", lambda *_: next(found))
     run = train_tiny(MagnitudePrune(begin=0.5), epochs=3, compression=0.6, adversary="fgsm_rs", ema=0.9)
     assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62
+
+
+def test_a_network_that_a_cut_has_weakened_is_left_to_recover(train_tiny, monkeypatch) -> None:
+    found = iter([(0.9, 0.9), (0.1, 0.15), (0.3, 0.4)])
+    monkeypatch.setattr(OverfittingGuard, "probe", lambda *_: next(found))
+    run = train_tiny(MagnitudePrune(begin=0.5), epochs=3, compression=0.9, adversary="fgsm_rs", val_fraction=0.0)
+    assert 0.9 <= 1 - run.card.params / run.card.dense_params <= 0.92
+    assert "rolled_back" not in (run.folder / "metrics.csv").read_text()
+
+
+def test_a_network_that_was_not_cut_as_asked_is_no_result(train_tiny, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="before its last cut"):
+        train_tiny(MagnitudePrune(begin=0.9), epochs=3, compression=0.5, trainer={"max_time": {"milliseconds": 1}})
+    assert not (tmp_path / "run/card.json").exists()
 
 
 @pytest.mark.slow

@@ -193,6 +193,17 @@ def test_flags_override_the_configuration_wherever_they_stand(flag: str, tmp_pat
     assert (saved["epochs"], names) == (1, ["lowrank", "pgd"])
 
 
+@pytest.mark.parametrize(("eps", "told"), [("8", "8/255"), ("-0.1", "a radius is 0 or more")])
+def test_a_radius_in_a_configuration_is_a_number_too(eps: str, told: str, tmp_path: Path) -> None:
+    config, out = tmp_path / "mine.yaml", tmp_path / "run"
+    config.write_text(f"arch: test_resnet\nadversary: fgsm_rs\neps: {eps}\n")
+    with pytest.raises(UserError, match=told):
+        run(["train", "--config", str(config), "--out", str(out)])
+    config.write_text("arch: test_resnet\nadversary: fgsm_rs\neps: 0.03\nepochs: 1\nn: 30\n")
+    run(["train", "--config", str(config), "--trainer.limit_train_batches", "2", "--out", str(out)])
+    assert yaml.safe_load((out / "config.yaml").read_text())["eps"] == "0.03"
+
+
 @pytest.mark.parametrize("flag", ["--config {}", "--config={}"])
 def test_a_configuration_names_plugins_as_flags_do(flag: str, tmp_path: Path) -> None:
     config, out = tmp_path / "mine.yaml", tmp_path / "run"

@@ -152,10 +152,19 @@ def test_a_damaged_file_of_outcomes_is_named(tmp_path):
     path = tmp_path / "outcomes.npz"
     Outcomes(path, "me").put("clean", torch.ones(500, dtype=torch.bool))
     truncated = path.read_bytes()[:-40]
+    whole = path.read_bytes()
     for content in (b"PK no zip", truncated, b""):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"outcomes\.npz cannot be read"):
             Outcomes(path, "me")
+    refused = 0
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :])
+        try:
+            Outcomes(path, "me")
+        except UserError:
+            refused += 1
+    assert refused > len(whole) / 2
 
 
 def test_the_running_accuracy_is_shown_on_a_terminal_only(problem, capsys, monkeypatch):
@@ -168,8 +177,19 @@ def test_the_running_accuracy_is_shown_on_a_terminal_only(problem, capsys, monke
     assert capsys.readouterr().err == ""
 
 
+def test_each_part_of_a_model_stays_in_the_mode_that_it_was_in(problem):
+    model = nn.Sequential(problem[0], nn.Dropout(0.5).train())
+    model.training = False
+    evaluate(model, *problem[1:], [])
+    assert [module.training for module in model] == [False, True]
+
+
 def test_no_images_and_a_model_in_training_mode_are_refused(problem):
     model, images, labels = problem
+    with pytest.raises(UserError, match="needs uint8 images"):
+        evaluate(model, images.float() / 255, labels)
+    with pytest.raises(UserError, match="needs uint8 images"):
+        evaluate(model, images, labels[:-1])
     with pytest.raises(UserError, match="no images"):
         evaluate(model, images[:0], labels[:0])
     with pytest.raises(UserError, match="eval"):

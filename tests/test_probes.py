@@ -170,6 +170,11 @@ def test_cases_of_a_probe_tell_its_figures_apart_and_share_their_keys(name, subj
     assert all(isinstance(v, str) or math.isfinite(v) for case in cases for v in case.values())
 
 
+def test_images_that_may_not_move_are_measured_once(subject):
+    still = Subject(subject.model, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), 0.0)
+    assert [case["eps"] for case in Joint().cases(still)] == [0.0] * 4
+
+
 def test_the_command_writes_findings_beside_evaluations(tmp_path, capsys):
     run = make_run(tmp_path / "run")
     argv = ["evaluate", str(run.folder), "--n", "20", "--eps", "0.1", "--attacks", "fgsm", "--probes", "joint"]

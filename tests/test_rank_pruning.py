@@ -264,7 +264,7 @@ def test_a_run_killed_after_a_cut_resumes_to_the_same_weights(
 
 @pytest.mark.parametrize("method", [ADAPTIVE, RankAdaptive()])
 def test_an_epoch_that_is_taken_back_takes_its_cuts_along(train_tiny, monkeypatch, method) -> None:
-    found = iter([0.9, 0.1, 0.9])
+    found = iter([(0.9, 0.9), (0.1, 0.9), (0.9, 0.9)])
     monkeypatch.setattr(OverfittingGuard, "probe", lambda *_: next(found))
     run = train_tiny(method, epochs=3, compression=0.6, adversary="fgsm_rs", ema=0.9)
     assert 0.6 <= 1 - run.card.params / run.card.dense_params <= 0.62

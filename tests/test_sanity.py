@@ -99,6 +99,33 @@ def test_more_steps_of_one_attack_may_break_more(digits):
 
 
 @pytest.mark.parametrize(
+    ("attack", "one", "other"),
+    [
+        ("pgd", {"steps": 20, "random_start": True}, {"steps": 20, "random_start": False}),
+        ("pgd", {"steps": 20, "restarts": 1}, {"steps": 10, "restarts": 5}),
+        ("apgd", {"loss": "ce"}, {"loss": "dlr"}),
+        ("apgd", {"seed": 0}, {"seed": 1}),
+    ],
+)
+def test_settings_of_which_none_is_the_stronger_are_not_compared(attack, one, other, digits):
+    figures = [
+        Evaluation(attack=attack, norm="Linf", eps=0.1, accuracy=a, n=1000, options=options)
+        for a, options in ((0.5, one), (0.55, other))
+    ]
+    assert sanity(*digits, figures).failures == ()
+    stronger = figures[0].model_copy(update={"options": one | {"restarts": 5}, "accuracy": 0.55})
+    assert sanity(*digits, [figures[0].model_copy(update={"options": one | {"restarts": 1}}), stronger]).failures == (
+        "not_monotone",
+    )
+
+
+@pytest.mark.parametrize(("square", "failures"), [(0.6, ("black_box_stronger",)), (0.699, ()), (0.8, ())])
+def test_square_alone_is_compared_with_gradient_attacks_beside_it(square, failures, digits):
+    others = [*curve("fgsm", (0.1, 0.7)), *curve("pgd", (0.1, 0.7)), *curve("apgd_t", (0.1, 0.7), (0.2, 0.0))]
+    assert sanity(*digits, [*others, *curve("square", (0.1, square))]).failures == failures
+
+
+@pytest.mark.parametrize(
     ("evaluations", "sign"),
     [
         (curve("pgd", (0.01, 0.5), (0.02, 0.6)), "not_monotone"),

@@ -275,6 +275,11 @@ def test_a_logger_that_cannot_log_in_is_told_and_leaves_nothing(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_training_ends_when_its_time_is_over(train_tiny) -> None:
+    run = train_tiny("lowrank", epochs=50, trainer={"max_time": {"milliseconds": 1}})
+    assert run.card.training["steps"] == 1
+
+
 def test_a_finished_run_has_nothing_to_resume(train_tiny) -> None:
     with pytest.raises(UserError, match="finished"):
         zoo(["train", "--resume", str(train_tiny().folder)])

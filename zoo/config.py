@@ -57,7 +57,7 @@ class TrainConfig:
     """Share of the training images kept for validation; the split is the same for every run."""
     n: int = 1000
     """Test images of the quick evaluation at the end, drawn evenly over the classes."""
-    eps: str = "8/255"
+    eps: str | float = "8/255"
     """Radius of adversarial training (Linf, pixels of [0, 1]); unused without --adversary."""
     steps: int = 10
     """Gradient steps in each search for an adversarial image."""
@@ -85,6 +85,7 @@ class TrainConfig:
     """Further options of Lightning's Trainer."""
 
     def __post_init__(self) -> None:
+        self.eps = str(self.eps)  # YAML reads 0.03 as a number
         for name in ("epochs", "batch_size", "lr", "n"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
@@ -113,7 +114,7 @@ class TrainConfig:
     @property
     def threat(self) -> Threat:
         """What adversarial training defends against."""
-        return Threat(parse_eps(self.eps), self.steps, self.label_smoothing)
+        return Threat(parse_eps(str(self.eps)), self.steps, self.label_smoothing)
 
     def folder(self, method: str) -> Path:
         """Return the run's folder."""

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo.modes import evaluating
+
 
 class Positions(NamedTuple):
     """Where one image's forward pass applies a layer's weight: places of its input and its output (a vector has 1)."""
@@ -50,11 +52,10 @@ def positions(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[nn.Li
         )
 
     handles = [layer.register_forward_hook(count) for layer in layers]
-    training = model.training
     try:
-        model.eval()(torch.zeros(1, *image_shape, device=next(model.parameters(), torch.empty(0)).device))
+        with evaluating(model):
+            model(torch.zeros(1, *image_shape, device=next(model.parameters(), torch.empty(0)).device))
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     return found

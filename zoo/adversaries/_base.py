@@ -45,6 +45,8 @@ class Adversary(ABC):
 
     can_collapse: ClassVar[bool] = False
     """Whether training may learn to mislead the search itself, so that PGD must watch over it."""
+    takes_steps: ClassVar[bool] = True
+    """Whether the search makes the threat's steps."""
 
     @abstractmethod
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
@@ -67,3 +69,13 @@ class Adversary(ABC):
             model, images, labels, threat: see `search`.
             adversarial: what the search found.
         """
+
+
+def check_weight(beta: float) -> None:
+    """Refuse a weight of the second term of a loss that is negative, infinite or no number.
+
+    Raises:
+        UserError: it is.
+    """
+    if not 0 <= beta < float("inf"):
+        raise UserError(f"beta {beta} is impossible: the weight of the second term must be 0 or more")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.attacks._threat import project
 from zoo.layers import applied_once
+from zoo.modes import evaluating
 
 
 @contextmanager
@@ -18,17 +19,15 @@ def _searched(model: nn.Module) -> Iterator[None]:
     Parameters take no gradients meanwhile: a compiled backward pass computes all that a model asks for, needed or not.
     One search may stand inside another.
     """
-    training, trained = model.training, [p for p in model.parameters() if p.requires_grad]
-    model.eval()
+    trained = [p for p in model.parameters() if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)
     try:
-        with applied_once(model):
+        with evaluating(model), applied_once(model):
             yield
     finally:
         for p in trained:
             p.requires_grad_(True)
-        model.train(training)
 
 
 def craft(

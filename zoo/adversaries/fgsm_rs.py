@@ -19,6 +19,7 @@ class FGSMRS(Adversary):
     """Train on images one large gradient step from a random start: much cheaper than PGD; takes no --steps."""
 
     can_collapse: ClassVar[bool] = True
+    takes_steps: ClassVar[bool] = False
 
     alpha: float = 1.25
     """Step size in units of eps (the paper's; training collapses where it is much larger)."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._base import Adversary, Threat, check_weight
 from zoo.adversaries._craft import misleading
 
 TINY = 1e-6
@@ -23,6 +23,9 @@ class Mart(Adversary):
 
     beta: float = 5.0
     """Weight of the divergence (the paper's lambda)."""
+
+    def __post_init__(self) -> None:
+        check_weight(self.beta)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the cross-entropy from a random start."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._base import Adversary, Threat, check_weight
 from zoo.adversaries._craft import unsettling
 
 
@@ -22,6 +22,9 @@ class Score(Adversary):
 
     beta: float = 4.0
     """Weight of the distance between the answers on the image and on the adversarial image."""
+
+    def __post_init__(self) -> None:
+        check_weight(self.beta)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the distance between the answers on the image and beside it."""

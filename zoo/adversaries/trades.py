@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._base import Adversary, Threat, check_weight
 from zoo.adversaries._craft import unsettling
 
 
@@ -19,6 +19,9 @@ class Trades(Adversary):
 
     beta: float = 6.0
     """Weight of the divergence: larger is more robust and less accurate (the paper's 1/lambda)."""
+
+    def __post_init__(self) -> None:
+        check_weight(self.beta)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the distance between the answers on the image and beside it."""

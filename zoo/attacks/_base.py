@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -101,10 +102,12 @@ class Attack(ABC):
                 that has too few classes for this attack.
         """
         _check(model, images, labels)
-        for e in eps:
+        if batch_size < 1 or gradients not in get_args(Gradients):
+            raise UserError(f"batch_size must be at least 1, gradients fp32 or bf16: got {batch_size} and {gradients}")
+        for e in _radii(eps):
             check_eps(e, self.norm, images[0].numel())
         with fp32(images.device):
-            images, labels = images.detach().clone(), labels.clone()
+            images, labels = images.detach().clone(), labels.long().clone()
             victim = Victim(model, batch_size, tick, gradients)
             vulnerable = victim.right(images, labels)
             if obstacle := self.obstacle(victim.logits(images[:1]).shape[1]):
@@ -133,8 +136,16 @@ def _check(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
         raise UserError(f"an attack needs images (B, C, H, W) and labels (B,), B >= 1: got {shapes}")
+    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise UserError(f"an attack needs class indices as labels: got {labels.dtype}")
     if images.dtype != torch.float32:
         raise UserError(f"an attack needs float32 images in [0, 1]: got {images.dtype}")
     low, high = float(images.min()), float(images.max())
     if not 0 <= low <= high <= 1:
         raise UserError(f"images in {low:g}..{high:g}: attacks need [0, 1], the model normalises")
+
+
+def _radii(eps: Sequence[float]) -> Sequence[float]:
+    if not isinstance(eps, Sequence) or not all(isinstance(e, int | float) for e in eps):
+        raise UserError(f"eps is a list of radii in pixels of [0, 1], such as [8 / 255]: got {eps!r}")
+    return eps

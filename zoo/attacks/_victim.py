@@ -86,12 +86,12 @@ class Victim:
         """Return the logits (B, K), B >= 1.
 
         Raises:
-            UserError: a logit is NaN.
+            UserError: a logit is NaN or infinite (one that is -inf excludes its class, and may be).
         """
         logits = torch.cat([self._seen(part) for part in images.split(self.at_once(images))])
-        nan = int(logits.isnan().any(1).sum())
-        if nan:
-            raise UserError(f"the model's logits are NaN for {nan} of {len(images)} images")
+        broken = int((~logits.amax(1).isfinite()).sum())
+        if broken:
+            raise UserError(f"the model's logits are NaN or infinite for {broken} of {len(images)} images")
         return logits
 
     def estimate(self, images: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Victim:
         """Say by a forward pass which images are classified rightly: (B, C, H, W) and (B,) to bool (B,), B >= 1.
 
         Raises:
-            UserError: a logit is NaN, or a label is no class of the model.
+            UserError: see `logits`; or a label is no class of the model.
         """
         logits = self.logits(images)
         low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.backbone.small_images import SMALL, adapt, small_options
 from zoo.errors import UserError, unknown_name
+from zoo.modes import evaluating
 
 
 class Normalize(nn.Module):
@@ -95,9 +96,8 @@ def _first_line(error: Exception) -> str:
 @torch.no_grad()
 def _try_out(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Run one image through: some models are built for any size, and fail only when they meet it."""
-    training = model.training
-    logits = model.eval()(torch.zeros(1, *image_shape))
-    model.train(training)
+    with evaluating(model):
+        logits = model(torch.zeros(1, *image_shape))
     if logits.shape != (1, num_classes):
         raise ValueError(f"logits of shape {tuple(logits.shape)} instead of (1, {num_classes})")
 

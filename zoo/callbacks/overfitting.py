@@ -16,10 +16,15 @@ from zoo.attacks.pgd import PGD
 from zoo.callbacks._peers import peers
 from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.channels import fit_shapes_
+from zoo.modes import evaluating
 
 
 class OverfittingGuard(Callback):
     """Measure PGD accuracy on the same images after each epoch; where it collapses, take the epoch back.
+
+    It has collapsed where PGD breaks much more than before, and much more than the single step of the training, which
+    the network has learned to mislead. One that has just lost ranks or channels is weak under both, and is left to
+    recover.
 
     The weights, their average if there is one, the optimizer's state and the buffers go back to the last
     checkpoint, which is the epoch before; training goes on from there with the later, smaller learning rates.
@@ -29,30 +34,39 @@ class OverfittingGuard(Callback):
         labels: (B,).
         eps: Linf radius.
         checkpoint: the file that holds the epoch before.
-        share: of the best accuracy so far, below which an epoch counts as collapsed.
+        share: of the best PGD accuracy so far, and of the accuracy under one step, below which an epoch has collapsed.
+        step: of the single one, in units of eps.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, eps: float, checkpoint: Path, share: float = 0.5) -> None:
+    def __init__(
+        self, images: Tensor, labels: Tensor, eps: float, checkpoint: Path, share: float = 0.5, step: float = 1.25
+    ) -> None:
         self.images, self.labels, self.eps = images, labels, eps
-        self.checkpoint, self.share = checkpoint, share
+        self.checkpoint, self.share, self.step = checkpoint, share, step
         self.best = 0.0
 
-    def probe(self, pl_module: pl.LightningModule) -> float:
-        """Return the accuracy under PGD with ten steps."""
-        model = pl_module.get_submodule("model")
-        training = model.training
-        found = PGD(steps=10)(
-            model.eval(), self.images.to(pl_module.device), self.labels.to(pl_module.device), [self.eps]
-        )
-        model.train(training)
-        return found.robust.double().mean().item()
+    def probe(self, pl_module: pl.LightningModule) -> tuple[float, float]:
+        """Return the accuracies under PGD with ten steps, and under one large step from a random start."""
+        images, labels = self.images.to(pl_module.device), self.labels.to(pl_module.device)
+        with evaluating(pl_module.get_submodule("model")) as model:
+            found = [
+                attack(model, images, labels, [self.eps]).robust.double().mean().item()
+                for attack in (PGD(steps=10), PGD(steps=1, relative_step=self.step))
+            ]
+        return found[0], found[1]
+
+    def _has_collapsed(self, accuracy: float, one_step: float) -> bool:
+        guessing = self.labels.bincount().max().item() / len(self.labels)
+        misled = one_step >= self.share * self.best > accuracy and accuracy < self.share * one_step
+        return self.best > guessing and misled
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe, and go back if this epoch broke what the earlier ones had reached."""
-        accuracy = trainer.strategy.broadcast(self.probe(pl_module))  # or one process goes back and the others do not
+        # Broadcast, or one process goes back and the others do not.
+        accuracy, one_step = trainer.strategy.broadcast(self.probe(pl_module))
         pl_module.log("probe_pgd_accuracy", accuracy)
-        guessing = self.labels.bincount().max().item() / len(self.labels)
-        if self.best > guessing and accuracy < self.share * self.best and self.checkpoint.is_file():
+        pl_module.log("probe_one_step_accuracy", one_step)
+        if self._has_collapsed(accuracy, one_step) and self.checkpoint.is_file():
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self._load(trainer, pl_module, saved)
             for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):

@@ -45,6 +45,9 @@ class Judge:
     ) -> None:
         if not len(images):
             raise UserError("there are no images to evaluate on")
+        if images.dtype != torch.uint8 or labels.shape != images.shape[:1]:
+            got = f"{images.dtype} {tuple(images.shape)} and labels {tuple(labels.shape)}"
+            raise UserError(f"an evaluation needs uint8 images (N, C, H, W) and labels (N,): got {got}")
         if model.training:
             raise UserError("the model is in training mode: call model.eval() before an evaluation")
         self.model, self.images, self.labels = model, images, labels

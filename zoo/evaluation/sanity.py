@@ -29,6 +29,10 @@ NOISE = 0.002
 """Accuracy that chance may move: two images of a thousand, as AutoAttack's own checks allow."""
 STRENGTH = ("fgsm", "pgd", "apgd", "autoattack")
 """Attacks from weak to strong, on the same norm and radius."""
+EFFORT = ("steps", "restarts")
+"""Settings of which more cannot break less."""
+WHITE_BOX = ("pgd", "apgd", "apgd_t", "fab_t")
+"""Attacks by many gradients, which see what Square has to guess."""
 
 
 def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequence[Evaluation]) -> Sanity:
@@ -74,26 +78,39 @@ def _monotone(evaluations: Sequence[Evaluation]) -> bool:
         strong.accuracy <= weak.accuracy + NOISE + 2 / weak.n
         for weak in attacked
         for strong in attacked
-        if weak.norm == strong.norm and (weak.n, weak.seed) == (strong.n, strong.seed) and weak.eps <= strong.eps
-        if _strength(weak) <= _strength(strong)
+        if _same_images(weak, strong) and weak.eps <= strong.eps and _is_no_weaker(strong, weak)
         if strong.attack != "fgsm" or weak.eps == strong.eps or strong.eps <= ONE_STEP
     )
 
 
-def _strength(e: Evaluation) -> tuple[int, int]:
-    """Return the place of an attack among `STRENGTH`, and among those of one name its steps."""
-    return STRENGTH.index(e.attack), e.options.get("steps", 0)
+def _same_images(one: Evaluation, other: Evaluation) -> bool:
+    return (one.norm, one.n, one.seed) == (other.norm, other.n, other.seed)
+
+
+def _is_no_weaker(strong: Evaluation, weak: Evaluation) -> bool:
+    """Whether an attack is a later one among `STRENGTH`, or the same with no less effort and else equal settings."""
+    if strong.attack != weak.attack:
+        raises_dlr = strong.options.get("loss") == "dlr"  # which may find less than the cross-entropy
+        return STRENGTH.index(strong.attack) > STRENGTH.index(weak.attack) and not raises_dlr
+    efforts = ([e.options.get(name, 1) for name in EFFORT] for e in (strong, weak))
+    others = [{key: x for key, x in e.options.items() if key not in EFFORT} for e in (strong, weak)]
+    return others[0] == others[1] and all(more >= less for more, less in zip(*efforts, strict=True))
 
 
 def _black_box_stronger(evaluations: Sequence[Evaluation]) -> bool:
-    """Square may break no more than single images that the gradient attacks before it left standing."""
-    for e in evaluations:
-        names = list(e.parts)
-        if "square" in names[1:]:
-            before = e.parts[names[names.index("square") - 1]]
-            if before - e.parts["square"] > NOISE + 1 / e.n:
-                return True
-    return False
+    """Square may break no more than single images that the gradient attacks left standing, before it or beside it."""
+    return any(left - e.accuracy > NOISE + 1 / e.n for e in evaluations for left in _left_by_gradients(e, evaluations))
+
+
+def _left_by_gradients(e: Evaluation, evaluations: Sequence[Evaluation]) -> list[float]:
+    """Return the accuracies that gradient attacks left of what Square was asked about, or nothing if it was not."""
+    names = list(e.parts)
+    if "square" in names[1:]:
+        return [e.parts[names[names.index("square") - 1]]]
+    if e.attack != "square":
+        return []
+    beside = (w for w in evaluations if w.attack in WHITE_BOX and w.eps == e.eps and _same_images(w, e))
+    return [min((w.accuracy for w in beside), default=e.accuracy)]
 
 
 def _differs_at_zero(evaluations: Sequence[Evaluation]) -> bool:

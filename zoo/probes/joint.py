@@ -26,7 +26,7 @@ class Joint(Probe):
 
     def cases(self, subject: Subject) -> list[Case]:
         """Images that stay and images that move, each at all radii."""
-        return [{"eps": eps, "radius": radius} for eps in (0.0, subject.eps) for radius in self.radii]
+        return [{"eps": eps, "radius": radius} for eps in dict.fromkeys((0.0, subject.eps)) for radius in self.radii]
 
     def passed(self, subject: Subject, case: Case) -> Tensor:
         """Classify the moved images with the moved weights: bool (N,)."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.modes import evaluating
 from zoo.regularizers._base import Regularizer
 from zoo.regularizers._movement import Movements
 
@@ -72,11 +73,6 @@ def margin_bound(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -
     Raises:
         UserError: the model has an operation without a rule.
     """
-    training = model.training
-    model.eval()
-    try:
-        with torch.autocast(images.device.type, enabled=False), Movements(eps) as movements:
-            logits = model(images)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.autocast(images.device.type, enabled=False), Movements(eps) as movements:
+        logits = model(images)
     return movements.worst_margin(logits, labels), movements.norms

@@ -18,6 +18,7 @@ from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.card import Card, LayerRow, Provenance
 from zoo.cost import count_macs, count_params
 from zoo.data import load_test
+from zoo.errors import UserError
 from zoo.evaluation import QUICK, Sweep, quick_evaluation
 from zoo.methods import METHODS, Method
 from zoo.provenance import commit, hardware, versions
@@ -34,7 +35,15 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, command: s
         module: trained.
         trainer: that trained it.
         command: the command line, for the card.
+
+    Raises:
+        UserError: the training ended before ranks or widths were final: the network is not as small as was asked for.
     """
+    if not all(schedule.done for schedule in peers(trainer, RankSchedule)):
+        raise UserError(
+            f"the training ended in step {trainer.global_step}, before its last cut of ranks or channels: "
+            "let it go on for longer, or cut earlier"
+        )
     if (folder / BEST).is_file():
         module.load_checkpoint(folder / BEST)
     device = trainer.strategy.root_device
@@ -136,11 +145,18 @@ def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
         "awp": module.config.awp,
         "ema": module.config.ema,
         "adversary": ADVERSARIES.name_of(module.adversary),
-        "adversary_options": dataclasses.asdict(module.adversary) | dataclasses.asdict(module.config.threat),
+        "adversary_options": _adversary_options(module),
         "regularize": module.parts.named()["regularize"],
         **metrics,
         "cuts": [cut for schedule in peers(trainer, RankSchedule) for cut in _named_as_ranks(schedule.history)],
     }
+
+
+def _adversary_options(module: Classifier) -> dict[str, Any]:
+    threat = dataclasses.asdict(module.config.threat)
+    if not module.adversary.takes_steps:
+        del threat["steps"]
+    return dataclasses.asdict(module.adversary) | threat
 
 
 def _named_as_ranks(cuts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from zoo.callbacks._sensitivity import Sensitivity
 from zoo.criticality import robust_criticality
 from zoo.data._split import stratified
 from zoo.errors import UserError
+from zoo.modes import evaluating
 from zoo.probes import Subject
 from zoo.training.module import Classifier
 
@@ -37,12 +38,12 @@ class HeldOutSensitivity(Sensitivity):
     def measure(self, pl_module: pl.LightningModule, parts: dict[str, list[nn.Parameter]]) -> dict[str, float]:
         """Measure how much the adversarial loss grows when a part moves in its worst direction, in eval mode."""
         assert isinstance(pl_module, Classifier)
-        source, model, training = pl_module.source, pl_module.model, pl_module.model.training
+        source = pl_module.source
         rows = pl_module.val_indices.to(source.labels.device)
         rows = rows[stratified(source.labels[rows].cpu(), self.images, seed=0).to(rows.device)]
         eps = pl_module.config.threat.eps
-        subject = Subject(model.eval(), source.fetch(rows), source.labels[rows], eps)
-        found = robust_criticality(subject, steps=self.climb, modules=parts)
-        model.train(training)
+        with evaluating(pl_module.model) as model:
+            subject = Subject(model, source.fetch(rows), source.labels[rows], eps)
+            found = robust_criticality(subject, steps=self.climb, modules=parts)
         pl_module.print("robust sensitivity: " + ", ".join(f"{part} {s:.3g}" for part, s in found.items()))
         return found

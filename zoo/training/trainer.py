@@ -220,7 +220,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         enable_version_counter=False,
     )
     history = LayerHistory(folder / LAYERS, "model.backbone.")
-    callbacks = [ConditioningMonitor(), history, Timer(verbose=False), last]
+    callbacks = [ConditioningMonitor(), history, Timer(module.config.trainer.get("max_time"), verbose=False), last]
     if module.config.trainer.get("enable_progress_bar", True):  # Lightning refuses a bar beside a false
         callbacks.append(ProgressBar())
     if module.config.ema:
