@@ -1,6 +1,7 @@
 """Adversarial training: what every adversary must do, and each loss against its formula."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -268,10 +269,25 @@ def test_a_collapse_is_what_misleads_the_single_step(pgd, one_step, collapsed, t
     assert guard._has_collapsed(pgd, one_step) == collapsed
 
 
+def test_a_run_that_was_moved_before_it_is_resumed_keeps_its_best_epoch(train_tiny, dying_at, tmp_path, monkeypatch):
+    """Validation is made to find the first epoch the best."""
+    found = iter([0.9, 0.1, 0.1, 0.1])
+    monkeypatch.setattr(
+        "zoo.training.module.PGD",
+        lambda **_: lambda model, images, labels, eps: SimpleNamespace(robust=torch.full((1, 1), next(found))),
+    )
+    with dying_at(25):
+        train_tiny("dense", name="killed", adversary="pgd", steps=1, epochs=3, eps="0.05")
+    (tmp_path / "killed").rename(tmp_path / "moved")
+    zoo(["train", "--resume", str(tmp_path / "moved")])
+    assert Run(tmp_path / "moved").card.training["val_pgd_accuracy"] == pytest.approx(0.9)
+
+
 def test_the_guard_measures_pgd_accuracy(train_tiny):
     run = train_tiny("dense", adversary="fgsm_rs", epochs=1, eps="0.1")
     options = run.card.training["adversary_options"]
     assert "steps" not in options
+    assert options["alpha"] == 1.25
     assert options["eps"] == 0.1
     rows = (run.folder / "metrics.csv").read_text()
     assert "probe_pgd_accuracy" in rows

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -43,10 +42,10 @@ class Adversary(ABC):
     Its fields are its hyper-parameters (``--adversary.FIELD``).
     """
 
-    can_collapse: ClassVar[bool] = False
-    """Whether training may learn to mislead the search itself, so that PGD must watch over it."""
-    takes_steps: ClassVar[bool] = True
-    """Whether the search makes the threat's steps."""
+    @property
+    def single_step(self) -> float | None:
+        """Size of the search's only step in units of eps, which training may learn to mislead; None: it takes many."""
+        return None
 
     @abstractmethod
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:

@@ -4,7 +4,6 @@ Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, I
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -18,15 +17,17 @@ from zoo.methods import cross_entropy
 class FGSMRS(Adversary):
     """Train on images one large gradient step from a random start: much cheaper than PGD; takes no --steps."""
 
-    can_collapse: ClassVar[bool] = True
-    takes_steps: ClassVar[bool] = False
-
     alpha: float = 1.25
     """Step size in units of eps (the paper's; training collapses where it is much larger)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 2:
             raise UserError(f"alpha {self.alpha} is impossible: the step must be in (0, 2] eps")
+
+    @property
+    def single_step(self) -> float:
+        """The only step of the search."""
+        return self.alpha
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Take one large step up the cross-entropy from a random start."""

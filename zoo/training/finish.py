@@ -154,7 +154,7 @@ def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
 
 def _adversary_options(module: Classifier) -> dict[str, Any]:
     threat = dataclasses.asdict(module.config.threat)
-    if not module.adversary.takes_steps:
+    if module.adversary.single_step is not None:
         del threat["steps"]
     return dataclasses.asdict(module.adversary) | threat
 

@@ -225,8 +225,9 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         callbacks.append(ProgressBar())
     if module.config.ema:
         callbacks.append(ExponentialAverage(module.config.ema))
-    if module.adversary.can_collapse:
-        callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT))
+    step = module.adversary.single_step
+    if step is not None:
+        callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT, step=step))
     if module.is_robust_training and len(module.val_indices):
         best = BestCheckpoint(
             dirpath=folder,
