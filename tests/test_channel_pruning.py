@@ -189,7 +189,7 @@ def test_a_step_that_overflows_is_not_gathered() -> None:
     for scale in (1.0, float("inf")):
         module.zero_grad()
         (scale * module(torch.rand(2, 1, 8, 8)).square().sum()).backward()
-        pruning.on_before_optimizer_step(SimpleNamespace(global_step=0), module, None)
+        pruning.on_before_optimizer_step(SimpleNamespace(global_step=0, lightning_module=module), module, None)
         found.append(dict(pruning.gathered))
     assert all(torch.equal(found[1][group], value) and value.sum() > 0 for group, value in found[0].items())
 

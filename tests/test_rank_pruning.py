@@ -280,7 +280,7 @@ def test_a_step_that_overflows_is_not_gathered(saliency: str) -> None:
     for scale in (1.0, float("inf"), 1.0):
         module.zero_grad()
         (scale * module.net(torch.ones(2, 1, 8, 8)).square().sum()).backward()
-        pruning.on_before_optimizer_step(None, module, None)
+        pruning.on_before_optimizer_step(None, module, module.configure_optimizers())
         found.append({name: pruning.saliency.scores(layer, pruning.gathered[name]) for name, layer in layers.items()})
     assert all(sums["steps"] == 2 for sums in pruning.gathered.values())
     for name in layers:

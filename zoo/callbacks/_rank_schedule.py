@@ -1,10 +1,14 @@
 """What callbacks that change ranks or widths during training have in common."""
 
+import math
+import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew
 from zoo.errors import UserError
@@ -27,6 +31,15 @@ class RankSchedule(Callback):
     def done(self) -> bool:
         """Whether the ranks or widths are final."""
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if the training ended too early: the network is not as small as was asked for."""
+        if not self.done:
+            warnings.warn(
+                f"the training ended before the last cut of {type(self).__name__}: let it go on for longer, or cut "
+                "earlier",
+                stacklevel=2,
+            )
+
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
         """Take the state of an earlier checkpoint, whose weights and ranks the module has taken already."""
         self.load_state_dict(state)
@@ -43,6 +56,24 @@ def training_steps(trainer: pl.Trainer) -> int:
     if total == float("inf"):
         raise UserError("ranks and widths fall over the whole training, which has no end: set max_epochs or max_steps")
     return int(total)
+
+
+def steps_taken(trainer: pl.Trainer) -> int:
+    """Return how many of its `training_steps` the training has behind it.
+
+    Under manual optimization a batch takes as many steps as the module likes, of as many optimizers: what counts is
+    then the share of the epochs, or of ``max_steps``, whichever ends the training first.
+    """
+    if trainer.lightning_module.automatic_optimization:
+        return trainer.global_step
+    batches = trainer.num_training_batches * (trainer.max_epochs or 0)
+    ends = (trainer.global_step, trainer.max_steps), (trainer.fit_loop.total_batch_idx, batches)
+    return max(int(training_steps(trainer) * taken // end) for taken, end in ends if 0 < end < math.inf)
+
+
+def trains(optimizer: Optimizer, parameter: Tensor) -> bool:
+    """Whether a parameter is one of an optimizer's."""
+    return any(p is parameter for group in optimizer.param_groups for p in group["params"])
 
 
 def check_goal(compression: float | None, tolerance: float | None) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew, submodule_averages
-from zoo.callbacks._rank_schedule import RankSchedule, training_steps
+from zoo.callbacks._rank_schedule import RankSchedule, steps_taken, training_steps
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.channels import ChannelGraph, prune_, trace_channels, widths
 from zoo.channels.budget import choose_widths
@@ -118,7 +118,7 @@ class ChannelPruning(RankSchedule):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Cut, if it is time: right after an optimizer's step and before the next backward."""
-        due = sum(step <= trainer.global_step for step in self._steps)
+        due = sum(step <= steps_taken(trainer) for step in self._steps)
         if due > self.made:
             self._cut(trainer, pl_module, due)
 
@@ -131,7 +131,7 @@ class ChannelPruning(RankSchedule):
             if self.finetune == "norms":
                 drop_gradients(p for p in network.parameters() if p.ndim > 1)
             return
-        near = trainer.global_step >= self._steps[self.made] - self.window
+        near = steps_taken(trainer) >= self._steps[self.made] - self.window
         if near and self.criterion.needs_gradients:
             assert self.graph is not None
             for group, value in self.criterion.observe(network, self.graph).items():

@@ -1,5 +1,6 @@
 """Dynamical low-rank training: bases that turn towards the gradient, ranks that follow a truncation."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,7 +10,7 @@ from torch.optim import Optimizer
 from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
 from zoo.budget import BLOCKS, fast_ranks
 from zoo.callbacks._followers import averages_of, renew
-from zoo.callbacks._rank_schedule import RankSchedule, check_goal, training_steps
+from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
 from zoo.errors import UserError
 from zoo.layers import Factorized, factorized_layers
 from zoo.rank_change import augment_, diagonalize_, truncate_
@@ -41,7 +42,7 @@ class DynamicalLowRank(RankSchedule):
         history: the step and the ranks after each truncation that changed one.
 
     Raises:
-        UserError: a value is out of range.
+        UserError: a value is out of range, or several optimizers train factors.
     """
 
     changes_often = True
@@ -66,6 +67,7 @@ class DynamicalLowRank(RankSchedule):
         self.history: list[dict[str, Any]] = []
         self.layers: dict[str, Factorized] = {}
         self._steps = 0
+        self._optimizer: Optimizer | None = None
 
     @property
     def done(self) -> bool:
@@ -78,6 +80,7 @@ class DynamicalLowRank(RankSchedule):
         self.layers = dict(factorized_layers(pl_module))
         if self.start is None:
             self.start = sum(x.deployed_size(self.layers[x.name].rank) for x in layers_of(self.layers))
+        self._optimizer = _trainer_of(self.layers.values(), trainer.optimizers)
         self._take_up(trainer)
 
     def _take_up(self, trainer: pl.Trainer) -> None:
@@ -89,7 +92,7 @@ class DynamicalLowRank(RankSchedule):
 
     def _is_late(self, trainer: pl.Trainer) -> bool:
         """Return whether bases and ranks must be final now: short trainings have no step between ``fixed`` and 1."""
-        return trainer.global_step >= min(self.fixed * self._steps, self._steps - 1)
+        return steps_taken(trainer) >= min(self.fixed * self._steps, self._steps - 1)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -107,7 +110,7 @@ class DynamicalLowRank(RankSchedule):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Keep the gradients of U and V and move nothing, in the first step of a cycle."""
-        if self.settled:
+        if self.settled or optimizer is not self._optimizer:
             return
         if not self.taken:
             found = {name: (layer.U.grad, layer.V.grad) for name, layer in self.layers.items()}
@@ -120,7 +123,7 @@ class DynamicalLowRank(RankSchedule):
         for name, layer in self.layers.items():
             diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
         late = self._is_late(trainer)
-        progress = 1.0 if late else trainer.global_step / (self.end * self._steps)
+        progress = 1.0 if late else steps_taken(trainer) / (self.end * self._steps)
         ranks = trainer.strategy.broadcast(self._choose(pl_module, progress))
         for name, layer in self.layers.items():
             truncate_(layer, ranks[name], trainer.optimizers, averages_of(trainer, name))
@@ -164,3 +167,15 @@ class DynamicalLowRank(RankSchedule):
         """Take an earlier state, and freeze what was frozen then."""
         super().go_back(trainer, state)
         self._take_up(trainer)
+
+
+def _trainer_of(layers: Iterable[Factorized], optimizers: Iterable[Optimizer]) -> Optimizer | None:
+    """Return the optimizer whose steps make up a cycle: the one that trains the factors; None where nothing does."""
+    factors = [factor for layer in layers for factor in (layer.U, layer.S, layer.V)]
+    found = [optimizer for optimizer in optimizers if any(trains(optimizer, factor) for factor in factors)]
+    if len(found) > 1:
+        raise UserError(
+            f"{len(found)} optimizers train factors, but a cycle of dynamical low-rank training counts the steps of "
+            "one: give the factors of all layers to a single optimizer"
+        )
+    return found[0] if found else None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew
+from zoo.callbacks._rank_schedule import steps_taken, training_steps
 from zoo.callbacks.channel_pruning import ChannelPruning, drop_gradients
 from zoo.channels import ChannelGraph
 from zoo.channels.budget import choose_widths
@@ -67,7 +68,7 @@ class MaskSearch(ChannelPruning):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lay out the search and the cut, and take up a search that was interrupted."""
         super().on_fit_start(trainer, pl_module)
-        self._first = round(int(trainer.estimated_stepping_batches) * self.warmup)
+        self._first = round(training_steps(trainer) * self.warmup)
         self._take_up(pl_module)
 
     def _take_up(self, pl_module: pl.LightningModule) -> None:
@@ -89,7 +90,7 @@ class MaskSearch(ChannelPruning):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin the search, or end it with the cut, if it is time."""
-        if self.masks is None and not self.done and trainer.global_step >= self._first:
+        if self.masks is None and not self.done and steps_taken(trainer) >= self._first:
             assert self.graph is not None
             norms = CRITERIA.get("l2")().scores(self.network(pl_module), self.graph, {})
             self._install(pl_module, {group: self._start(x) for group, x in norms.items()})

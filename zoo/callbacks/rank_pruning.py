@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, share_scores
 from zoo.callbacks._followers import averages_of, renew, restore_constraints
-from zoo.callbacks._rank_schedule import RankSchedule, check_goal, training_steps
+from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.criticality import tilts
 from zoo.errors import UserError, unknown_name
@@ -79,7 +79,7 @@ class RankPruning(RankSchedule):
         self.start: int | None = None
         self.gathered: dict[str, Statistics] = {}
         self.history: list[dict[str, Any]] = []
-        self.made = 0
+        self.made = self.since = 0
         self._steps: list[int] = []
 
     @property
@@ -118,12 +118,14 @@ class RankPruning(RankSchedule):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin to gather, or cut, if it is time: right after an optimizer's step and before the next backward."""
-        due = sum(step <= trainer.global_step for step in self._steps)
-        if due > self.made:
+        due = sum(step <= steps_taken(trainer) for step in self._steps)
+        # Under manual optimization there may have been no step in the window yet.
+        if due > self.made and not (self.gathered and trainer.global_step <= self.since):
             self._cut(trainer, pl_module, due)
         if self.done or self.gathered or not self.saliency.needs_gradients:
             return
-        if trainer.global_step >= self._steps[self.made] - self.window:
+        if steps_taken(trainer) >= self._steps[self.made] - self.window:
+            self.since = trainer.global_step
             for name, layer in self._prunable(pl_module).items():
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
                 self.gathered[name] = {"steps": torch.zeros((), device=layer.S.device)}
@@ -135,7 +137,7 @@ class RankPruning(RankSchedule):
         layers = dict(factorized_layers(pl_module)) if self.gathered else {}
         for name, sums in self.gathered.items():
             layer = layers[name]
-            if all(p.grad is not None for p in (layer.U, layer.S, layer.V)):
+            if trains(optimizer, layer.S) and all(p.grad is not None for p in (layer.U, layer.S, layer.V)):
                 found = {"steps": torch.ones_like(sums["steps"])} | self.saliency.observe(layer)
                 valid = torch.stack([value.isfinite().all() for value in found.values()]).all()
                 for key, value in found.items():  # a gradient scaler skips the steps in which fp16 overflows
@@ -211,7 +213,7 @@ class RankPruning(RankSchedule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to make the same cuts."""
-        return {name: getattr(self, name) for name in ("start", "made", "measured", "gathered", "history")}
+        return {name: getattr(self, name) for name in ("start", "made", "measured", "gathered", "since", "history")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
