@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from zoo.layers import Factorized
 from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis, slicing
 from zoo.linalg.stiefel import complement, full_precision
+from zoo.memory_format import empty_as
 from zoo.optimizer_state import follow_
 
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
@@ -39,13 +40,17 @@ def change_basis_(
             follow_(optimizers, parameter, partial(_moved, role, change))
             for same in layers:
                 factor = getattr(same, role)
-                factor.data = change.factor(role, factor.data).contiguous()
+                factor.data = _as_before(factor.data, change.factor(role, factor.data))
                 factor.grad = None
 
 
 def _moved(role: Role, change: BasisChange, key: str, value: Tensor) -> Tensor:
     follow = change.second_moment if key in SECOND_MOMENTS else change.gradient
-    return follow(role, value).contiguous()
+    return _as_before(value, follow(role, value))
+
+
+def _as_before(old: Tensor, new: Tensor) -> Tensor:
+    return empty_as(old, new.shape).copy_(new)
 
 
 def diagonalize_(layer: Factorized, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()) -> None:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from zoo.channels.graph import ChannelGraph, tensors_of
 from zoo.errors import UserError, unknown_name
+from zoo.memory_format import empty_as
 from zoo.optimizer_state import follow_
 from zoo.surgery import Layer, LayerReport
 
@@ -66,9 +67,8 @@ def _slice_of_state(dim: int, index: Tensor, _: str, x: Tensor) -> Tensor:
 
 
 def _taken(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     taken = x.index_select(dim, index.to(x.device))
-    return taken.contiguous(memory_format=torch.channels_last) if last else taken.contiguous()
+    return empty_as(x, taken.shape).copy_(taken)
 
 
 def read_sizes_(network: nn.Module) -> None:
@@ -127,7 +127,7 @@ def fit_shapes_(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Give a module's tensors the shapes, ranks and widths, of a state dict that is loaded into it next."""
     for name, tensor in tensors_of(module).items():
         if name in state and tensor.shape != state[name].shape:
-            tensor.data = tensor.data.new_empty(state[name].shape)
+            tensor.data = empty_as(tensor.data, state[name].shape)
             tensor.grad = None
     read_sizes_(module)
 
