@@ -29,9 +29,11 @@ from zoo.data import open_data
 from zoo.errors import UserError
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.run import Run
+from zoo.surgery import factorize
 from zoo.training.build import dense_backbone
 from zoo.training.module import single_values_refused
 from zoo.training.options import lightning_options, see_that_lightning_takes
+from zoo.training.precision import precision_of
 from zoo.training.schedule import learning_rate_factor
 
 
@@ -113,8 +115,9 @@ def test_the_precision_follows_what_the_gpu_does_in_hardware(
     """GPUs before Ampere emulate bf16, slower than fp32."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
-    assert lightning_options(TrainConfig())["precision"] == precision
-    assert lightning_options(TrainConfig(precision="16-mixed"))["precision"] == "16-mixed"
+    network = nn.Conv2d(3, 3, 3)
+    assert lightning_options(TrainConfig(), network, (3, 8, 8))["precision"] == precision
+    assert lightning_options(TrainConfig(precision="16-mixed"), network, (3, 8, 8))["precision"] == "16-mixed"
 
 
 def test_compiling_without_a_compiler_is_refused(train_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +140,25 @@ def test_an_end_that_is_not_validated_is_refused(train_tiny, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
     train_tiny(**sparse)  # keeps its last weights
     train_tiny(name="unvalidated", adversary="fgsm_rs", val_fraction=0.0, **sparse)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "side", "wrong"),
+    [(3, 2, 1, 1, True), (7, 4, 3, 3, True), (4, 4, 0, 4, True), (3, 2, 1, 2, False), (1, 2, 0, 1, False)],
+)
+def test_bf16_is_not_taken_where_a_cpu_gets_a_layer_wrong(
+    monkeypatch: pytest.MonkeyPatch, kernel: int, stride: int, padding: int, side: int, wrong: bool
+) -> None:
+    """As oneDNN does: what it leaves uninitialised is whatever was there, so the gradients are not looked at here."""
+    monkeypatch.setattr("zoo.training.precision._has_bf16_instructions", lambda: True)
+    network, shape = nn.Sequential(nn.Conv2d(8, 8, kernel, stride, padding)), (8, side, side)
+    assert precision_of("auto", network, shape, on_cuda=False) == ("32-true" if wrong else "bf16-mixed")
+    assert precision_of("auto", factorize(network, {"0": 4}), shape, on_cuda=False) == (
+        "32-true" if wrong else "bf16-mixed"
+    )
+    if wrong:
+        with pytest.raises(UserError, match=r"layer 0 wrong.*--precision 32-true"):
+            precision_of("bf16-mixed", network, shape, on_cuda=False)
 
 
 @pytest.mark.slow

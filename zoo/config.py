@@ -72,7 +72,8 @@ class TrainConfig:
     cuda_graph: bool = False
     """Capture the training step once as a CUDA graph and replay it (one GPU): small images wait for the host else."""
     precision: Precision = "auto"
-    """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX or AVX512-BF16)."""
+    """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX or AVX512-BF16)
+    and gets the network right (CPUs do not where a stride exceeds the map); 32-true elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     seed: int = 0

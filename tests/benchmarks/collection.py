@@ -51,7 +51,11 @@ def few_steps(config: TrainConfig, parts: Parts, callbacks: list[pl.Callback], s
     """Train a model that is thrown away for a few steps."""
     data = open_config_data(config)
     model = with_normalization(starting_model(config, parts.method, data), data.mean, data.std)
-    options = lightning_options(config) | {"max_epochs": -1, "max_steps": steps, "limit_val_batches": 0}
+    options = lightning_options(config, model, data.image_shape) | {
+        "max_epochs": -1,
+        "max_steps": steps,
+        "limit_val_batches": 0,
+    }
     silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quieten()
     pl.Trainer(**options | silent, callbacks=callbacks).fit(

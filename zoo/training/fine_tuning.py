@@ -80,7 +80,8 @@ def fine_tune(
         epochs: passes over the training images.
         lr: learning rate.
     """
-    device, options = part.device, lightning_options(classifier.config)
+    device, config = part.device, classifier.config
+    options = lightning_options(config, classifier.model, classifier.data.image_shape)
     required = {p: p.requires_grad for p in classifier.parameters()}
     for p in required:
         p.requires_grad_(p is part)

@@ -6,29 +6,44 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 
 from zoo.config import TrainConfig
 from zoo.errors import UserError
+from zoo.training.precision import precision_of
 
 DIVISORS = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps")
 """Options by which Lightning divides in the middle of training."""
 
 
-def lightning_options(config: TrainConfig) -> dict[str, Any]:
-    """Return where and how precisely to train, and how Lightning is to behave.
+def trains_on_cuda(config: TrainConfig) -> bool:
+    """Whether a GPU trains.
 
     Raises:
-        UserError: a device or compiler was asked for that is not there.
+        UserError: one was asked for, and there is none.
     """
     cuda = torch.cuda.is_available()
     if config.device == "cuda" and not cuda:
         raise UserError("device cuda was asked for, but torch sees no CUDA device here: use --device cpu or auto")
-    on_cuda = cuda and config.device != "cpu"
+    return cuda and config.device != "cpu"
+
+
+def lightning_options(config: TrainConfig, model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return where and how precisely to train, and how Lightning is to behave.
+
+    Args:
+        config: the recipe.
+        model: to be trained, on the CPU.
+        image_shape: (channels, height, width) of its images.
+
+    Raises:
+        UserError: a device, a compiler or a precision was asked for that is not there.
+    """
+    on_cuda = trains_on_cuda(config)
     compiler = os.environ.get("CXX", "g++")
     if config.compile and not shutil.which(compiler):
         raise UserError(f"--compile true needs a C++ compiler, and there is no {compiler} here: install one or set CXX")
-    fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else _has_bf16_instructions()
-    precision = config.precision if config.precision != "auto" else "bf16-mixed" if fast_bf16 else "32-true"
+    precision = precision_of(config.precision, model, image_shape, on_cuda)
     if config.cuda_graph:
         _see_that_steps_can_be_captured(config, on_cuda, precision)
     return {
@@ -43,11 +58,6 @@ def lightning_options(config: TrainConfig) -> dict[str, Any]:
         # Reading the condition numbers waits for a GPU, whose steps are short.
         "log_every_n_steps": 50 if on_cuda else 10,
     } | config.trainer
-
-
-def _has_bf16_instructions() -> bool:
-    """Whether this CPU multiplies in bf16: tiles (AMX), or dot products of vectors (AVX512-BF16), over twice fp32."""
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def _see_that_steps_can_be_captured(config: TrainConfig, on_cuda: bool, precision: str) -> None:

@@ -9,7 +9,7 @@ from zoo.run import Run
 from zoo.training.build import open_config_data
 from zoo.training.finish import leave_run
 from zoo.training.module import Classifier
-from zoo.training.options import lightning_options
+from zoo.training.options import trains_on_cuda
 from zoo.training.parts import Parts
 from zoo.training.trainer import prepare, quieten, refuse_occupied
 
@@ -39,7 +39,7 @@ def refine(
     quieten()
     refuse_occupied(folder, overwrite)
     data = open_config_data(config)
-    device = torch.device("cuda" if lightning_options(config)["accelerator"] == "gpu" else "cpu")
+    device = torch.device("cuda" if trains_on_cuda(config) else "cpu")
     module = Classifier(run.trained_model(), parts, data, data.source(train=True).to(device), config)
     outcome = parts.finisher.refine(module.to(device).eval())
     applied = [*run.card.applied, parts.applied(finish=outcome)[-1]]

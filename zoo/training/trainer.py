@@ -120,7 +120,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     model = with_normalization(model, data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
-    trainer_options = lightning_options(config)
+    trainer_options = lightning_options(config, model, data.image_shape)
     see_that_lightning_takes(trainer_options, *module.batches_per_epoch)
     _see_that_the_end_is_validated(module, trainer_options)
     logger, is_new = extra_logger(config.logger, folder), False
