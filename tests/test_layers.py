@@ -7,6 +7,7 @@ from torch import nn
 
 from zoo.layers import FactorizedConv2d, FactorizedLinear, applied_once
 from zoo.linalg import orthonormality_error
+from zoo.surgery import factorize, fold
 
 CONVS = [
     {"kernel_size": 3, "padding": 1},
@@ -88,6 +89,32 @@ def test_a_folded_pair_still_says_what_the_layer_said_that_it_replaced() -> None
     assert all(getattr(dense, name) == getattr(layer, name) == getattr(pair, name) for name in sizes)
     linear = FactorizedLinear(nn.Linear(9, 7), 2).fold()
     assert (linear.in_features, linear.out_features) == (9, 7)
+
+
+def required(module: nn.Module) -> dict[str, bool]:
+    return {name: p.requires_grad for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("rank", [2, 8])
+@pytest.mark.parametrize("convolution", ["matrix", "tucker"])
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_what_is_frozen_stays_so_factorized_and_folded(frozen: str, convolution: str, rank: int) -> None:
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(16, 12))
+    trained = ("bias",) if frozen == "weight" else ("U", "S", "V", "weight")
+    for layer in (model[0], model[2]):
+        layer.get_parameter(frozen).requires_grad_(False)
+    factorize(model, {"0": rank, "2": rank}, "weights", convolution)
+    with torch.no_grad():
+        folded = fold(model)
+    for found in (required(model), required(folded)):
+        assert all(requires == (name.rpartition(".")[2] in trained) for name, requires in found.items())
+
+
+def test_a_folded_layer_is_frozen_if_all_that_it_is_computed_from_is() -> None:
+    layer = FactorizedLinear(nn.Linear(30, 20), 3)
+    layer.U.requires_grad_(False)
+    layer.V.requires_grad_(False)
+    assert required(layer.fold()) == {"0.weight": False, "1.weight": True, "1.bias": True}
 
 
 def test_grouped_convolutions_and_impossible_ranks_are_refused() -> None:

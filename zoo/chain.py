@@ -48,10 +48,15 @@ class FactorChain(nn.Sequential):
 
 
 def filled(layer: L, weight: Tensor, bias: Tensor | None) -> L:
-    """Return ``layer`` with the given weight (any shape of as many elements) and bias, on their device."""
+    """Return ``layer`` with the given weight (any shape of as many elements) and bias, on their device.
+
+    Each takes gradients if what it is given does.
+    """
     layer = layer.to(weight.device, weight.dtype)
     with torch.no_grad():
         layer.weight.copy_(weight.reshape(layer.weight.shape))
+        layer.weight.requires_grad_(weight.requires_grad)
         if bias is not None and layer.bias is not None:
             layer.bias.copy_(bias)
+            layer.bias.requires_grad_(bias.requires_grad)
     return layer

@@ -41,7 +41,8 @@ class Factorized(nn.Module, ABC):
     """A weight W = U S V^T in R^(n x m): U (n, r) and V (m, r), S (r, r), all trainable; a bias of n or none.
 
     Subclasses say how n and m come from a layer and how the factors are applied. ``weight`` multiplies
-    the factors out, so that code which reads a layer's weight still works.
+    the factors out, so that code which reads a layer's weight still works. Of a layer that is frozen, weight or bias,
+    the factors or the bias are too.
     """
 
     out_features: int
@@ -56,10 +57,10 @@ class Factorized(nn.Module, ABC):
             raise ValueError(f"rank {rank} of a {n} x {m} weight: must be in 1..{min(n, m)}")
         self.weight_shape = weight.shape
         u, s, v = self.factor_shapes(weight.shape, rank)
-        self.U = nn.Parameter(weight.new_empty(u))
-        self.S = nn.Parameter(weight.new_empty(s))
-        self.V = nn.Parameter(weight.new_empty(v))
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.U = nn.Parameter(weight.new_empty(u), weight.requires_grad)
+        self.S = nn.Parameter(weight.new_empty(s), weight.requires_grad)
+        self.V = nn.Parameter(weight.new_empty(v), weight.requires_grad)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
         self._applied: tuple[Tensor, ...] | None = None
 
     @staticmethod
@@ -124,7 +125,10 @@ class Factorized(nn.Module, ABC):
 
     @abstractmethod
     def fold(self) -> nn.Module:
-        """Return the deployed form: two plain layers, or one if the factors do not pay."""
+        """Return the deployed form: two plain layers, or one if the factors do not pay.
+
+        Each is frozen if everything that it is computed from is.
+        """
 
     @torch.no_grad()
     def initialize(self, weight: Tensor, init: Init) -> None:
@@ -195,6 +199,7 @@ class FactorizedLinear(Factorized):
     def _weights(self) -> tuple[Tensor, ...]:
         return (self.V.T, self.U @ self.S) if self.pays else (self.weight,)
 
+    @torch.enable_grad()
     def fold(self) -> nn.Module:
         """Return the deployed form: two linear layers with S merged into the second, or one dense layer."""
         if not self.pays:
@@ -246,6 +251,7 @@ class FactorizedConv2d(Factorized):
             return (self.weight,)
         return self.V.T.reshape(self.rank, *self.weight_shape[1:]), (self.U @ self.S)[:, :, None, None]
 
+    @torch.enable_grad()
     def fold(self) -> nn.Module:
         """Return the deployed form: a convolution for each kernel that a forward pass applies."""
         kernels, layers = self._weights(), []
