@@ -13,6 +13,7 @@ from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
 from zoo.errors import UserError
 from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error, tangent
+from zoo.tucker import TuckerConv2d
 
 
 class Watch(pl.Callback):
@@ -31,7 +32,8 @@ class Watch(pl.Callback):
         self.orthonormality.append(
             max(float(orthonormality_error(x.detach())) for layer in layers for x in (layer.U, layer.V))
         )
-        self.condition.append(max(float(torch.linalg.cond(layer.S.detach().double())) for layer in layers))
+        cores = [layer.core_matrix.detach().double() for layer in layers]
+        self.condition.append(max(float(torch.linalg.cond(core)) for core in cores))
 
 
 class UsersModule(pl.LightningModule):
@@ -181,6 +183,41 @@ def test_a_small_step_follows_the_gradient_flow_of_the_rank_r_manifold() -> None
     callback.restore(optimizer)
     expected = gradient @ v @ v.T + u @ u.T @ gradient - u @ u.T @ gradient @ v @ v.T
     torch.testing.assert_close((weight - layer.weight).detach() / 1e-6, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("convolution", [FactorizedConv2d, TuckerConv2d])
+def test_a_frozen_layer_is_left_bit_for_bit_and_the_others_are_constrained(convolution: type) -> None:
+    module, watch = UsersModule(), Watch()
+    module.net[2] = frozen = convolution(nn.Conv2d(8, 8, 3, stride=2), 5)
+    with torch.no_grad():
+        for p in frozen.parameters():
+            p.add_(torch.randn_like(p), alpha=0.1)
+    frozen.requires_grad_(False)
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    watch.measure(frozen)
+    assert max(watch.orthonormality) > 1e-3
+    assert max(watch.condition) > 1.1
+    clamp = SpectrumClamp(0.1)
+    fit(module, [OrthonormalRetraction(), clamp])
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+    trained = Watch()
+    trained.measure(nn.ModuleList(layer for _, layer in factorized_layers(module) if layer is not frozen))
+    assert max(trained.orthonormality) <= 1e-5
+    assert max(trained.condition) <= 1.1
+    assert clamp.worst <= 1.1 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("convolution", [FactorizedConv2d, TuckerConv2d])
+def test_an_s_that_trains_between_frozen_bases_is_clamped(convolution: type) -> None:
+    module = UsersModule()
+    module.net[2] = layer = convolution(nn.Conv2d(8, 8, 3, stride=2), 5)
+    layer.U.requires_grad_(False)
+    layer.V.requires_grad_(False)
+    before = layer.U.clone(), layer.V.clone()
+    fit(module, [SpectrumClamp(0.1)])
+    assert layer.condition_number() <= 1.1 * (1 + 1e-5)
+    assert torch.equal(layer.U, before[0])
+    assert torch.equal(layer.V, before[1])
 
 
 def test_an_orthonormal_start_is_left_bit_for_bit() -> None:

@@ -113,6 +113,11 @@ class Factorized(nn.Module, ABC):
         """Whether U, S and V all take gradients."""
         return all(p.requires_grad for p in (self.U, self.S, self.V))
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether none of U, S and V takes gradients."""
+        return not any(p.requires_grad for p in (self.U, self.S, self.V))
+
     def applied(self) -> tuple[Tensor, ...]:
         """Return the weights that a forward pass applies: of one layer, or of two; see `applied_once`."""
         if self._applied is None or torch.compiler.is_compiling():

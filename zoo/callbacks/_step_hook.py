@@ -30,7 +30,7 @@ class StepHook(Callback):
 
     @abstractmethod
     def restore(self, optimizer: Optimizer | None) -> None:
-        """Move ``self.layers`` back onto the constraint; ``optimizer`` is None before the first step."""
+        """Move those of ``self.layers`` that train back onto the constraint; without an optimizer no step was made."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""

@@ -35,6 +35,9 @@ class OrthonormalRetraction(StepHook):
     flow of the rank-r manifold, and gradients and momenta are projected to the tangent space at the present
     point.
 
+    A layer that is frozen as a whole is left as it is; of one that is frozen in part all factors follow, at the same
+    weight, since R goes from one to the other.
+
     Works in any LightningModule that holds `zoo.layers.Factorized` layers, under gradient accumulation,
     gradient clipping and mixed precision, with one optimizer or several.
     """
@@ -71,8 +74,8 @@ class OrthonormalRetraction(StepHook):
             torch._foreach_copy_(gradients, directions)
 
     def restore(self, optimizer: Optimizer | None) -> None:
-        """Retract every factor; before training only where one is not orthonormal yet."""
-        for layers in batches(self.layers):
+        """Retract the layers that train; before training only where a factor is not orthonormal yet."""
+        for layers in batches(layer for layer in self.layers if not layer.is_frozen):
             factors = [x.data for layer in layers for x in (layer.U, layer.V)]
             with full_precision(factors[0].device):
                 if optimizer is None and all(orthonormality_error(x) <= ORTHONORMAL for x in factors):

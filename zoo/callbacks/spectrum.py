@@ -16,7 +16,7 @@ class SpectrumClamp(StepHook):
     With orthonormal U and V (see `OrthonormalRetraction`, which must come first) this bounds the condition
     number of the layer's weight, since kappa(U S V^T) = kappa(S); of a Tucker-2 convolution, as a matrix
     n x (c kh kw), since that is kappa of the core's first unfolding. The largest condition number after any
-    step of an epoch is logged as ``worst_condition``.
+    step of an epoch is logged as ``worst_condition``. A layer whose S is frozen is left as it is, and does not count.
 
     Args:
         tau: >= 0; 0 makes all singular values of a layer equal.
@@ -31,7 +31,7 @@ class SpectrumClamp(StepHook):
 
     @property
     def condition_number(self) -> float:
-        """The largest over all layers after the last step."""
+        """The largest over all layers whose S trains after the last step."""
         return self._latest.item()
 
     @property
@@ -40,9 +40,9 @@ class SpectrumClamp(StepHook):
         return self._worst.item()
 
     def restore(self, optimizer: Optimizer | None) -> None:
-        """Clamp the spectrum of every S; before training, only where the bound does not hold yet."""
+        """Clamp the spectrum of every S that trains; before training, only where the bound does not hold yet."""
         largest = []
-        for layers in batches(self.layers):
+        for layers in batches(layer for layer in self.layers if layer.S.requires_grad):
             cores = [layer.core_matrix.data for layer in layers]
             with full_precision(cores[0].device):
                 if optimizer is None and self._bounded(cores):
