@@ -338,6 +338,41 @@ def test_a_budget_that_no_layer_can_meet_is_refused_before_the_first_step() -> N
         fit(module, [RankPruning(0.6)])
 
 
+class Distilled(Digits):
+    """A student beside a frozen teacher, which has factorized layers too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = Digits().net.requires_grad_(False)
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return (self.net(batch[0]) - self.teacher(batch[0])).square().mean()
+
+
+@pytest.mark.parametrize("kind", [RankPruning, DynamicalLowRank])
+def test_a_teacher_beside_the_network_neither_counts_nor_changes(kind: type) -> None:
+    module, average = Distilled(), ExponentialAverage(0.9)
+    before = {name: value.clone() for name, value in module.teacher.state_dict().items()}
+    dense = deployed_size(module.net).dense
+    schedule = kind(0.6, network="net")
+    fit(module, [schedule, average])
+    left = sum(p.numel() for p in fold(module.net).parameters())
+    assert 0.6 <= 1 - left / dense <= 0.62
+    assert all(torch.equal(value, before[name]) for name, value in module.teacher.state_dict().items())
+    assert not any(p.requires_grad for p in module.teacher.parameters())
+    ranks = {name: layer.rank for name, layer in factorized_layers(module) if name.startswith("net.")}
+    assert schedule.history[-1]["ranks"] == ranks
+
+
+def test_a_network_that_is_one_factorized_layer_goes_by_its_name_in_the_module() -> None:
+    module = Digits()
+    pruning = RankPruning(0.5, saliency="spectrum", network="net.6")
+    fit(module, [pruning])
+    assert pruning.history[-1]["ranks"] == {"net.6": module.net[6].rank}
+    assert module.net[6].rank < 40
+    assert [module.net[2].rank, module.net[4].rank] == [24, 32]
+
+
 def test_a_training_without_gradients_before_the_cut_or_without_an_end_is_refused() -> None:
     with pytest.raises(UserError, match="two steps"):
         fit(Digits(), [RankPruning(0.6)], max_epochs=None, max_steps=1)

@@ -268,9 +268,9 @@ class FactorizedConv2d(Factorized):
         return FactorChain(*layers) if len(layers) > 1 else layers[0]
 
 
-def factorized_layers(model: nn.Module) -> Iterator[tuple[str, Factorized]]:
-    """Yield the name and module of each factorized layer, in the model's order."""
-    for name, module in model.named_modules():
+def factorized_layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, Factorized]]:
+    """Yield the name and module of each factorized layer, in the model's order; names begin with the model's own."""
+    for name, module in model.named_modules(prefix=prefix):
         if isinstance(module, Factorized):
             yield name, module
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew
@@ -17,6 +17,9 @@ from zoo.errors import UserError
 class RankSchedule(Callback):
     """A callback that changes the ranks or the widths of layers while they train.
 
+    Args:
+        network: name of the submodule that it works on, ``""``: the whole module.
+
     Attributes:
         history: the step and the ranks (or widths) after each change.
     """
@@ -25,6 +28,13 @@ class RankSchedule(Callback):
     """Whether shapes change every few steps, so that compiling them anew each time can never pay."""
 
     history: list[dict[str, Any]]
+
+    def __init__(self, network: str = "") -> None:
+        self.name = network
+
+    def network(self, module: nn.Module) -> nn.Module:
+        """Return the network whose ranks or widths change."""
+        return module.get_submodule(self.name)
 
     @property
     @abstractmethod

@@ -68,6 +68,7 @@ class ChannelPruning(RankSchedule):
         network: str = "",
         image_shape: tuple[int, int, int] | None = None,
     ) -> None:
+        super().__init__(network)
         if not 0 < compression < 1:
             raise UserError(f"compression {compression} is impossible: give a share between 0 and 1")
         if not 0 <= begin < 1 or cuts < 1 or window < 1 or (cuts > 1 and not begin < end < 1):
@@ -78,7 +79,7 @@ class ChannelPruning(RankSchedule):
         self.sensitivity, self.spare = sensitivity, spare
         self.criterion = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
         self.begin, self.end, self.cuts, self.window = begin, end if cuts > 1 else begin, cuts, window
-        self.name, self.image_shape = network, image_shape
+        self.image_shape = image_shape
         self.graph: ChannelGraph | None = None
         self.dense: dict[str, int] = {}
         self.total = 0
@@ -92,10 +93,6 @@ class ChannelPruning(RankSchedule):
     def done(self) -> bool:
         """Whether the widths are final."""
         return self.made == self.cuts
-
-    def network(self, module: nn.Module) -> nn.Module:
-        """Return the network that is pruned."""
-        return module.get_submodule(self.name)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Trace the network, lay out the cuts over the training's steps, and check that the target can be met."""

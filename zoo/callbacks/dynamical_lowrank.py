@@ -37,6 +37,7 @@ class DynamicalLowRank(RankSchedule):
         local_steps: steps on S in each cycle (10 in the paper's CIFAR-10 runs).
         end: share of the training's steps after which a budget is met.
         fixed: share of the training's steps after which bases and ranks stay, at the latest before the last step.
+        network: name of the submodule to train so, whose parameters count, ``""``: the whole module.
 
     Attributes:
         history: the step and the ranks after each truncation that changed one.
@@ -54,7 +55,9 @@ class DynamicalLowRank(RankSchedule):
         local_steps: int = 10,
         end: float = 0.6,
         fixed: float = 0.9,
+        network: str = "",
     ) -> None:
+        super().__init__(network)
         check_goal(compression, tolerance)
         if local_steps < 1 or not 0 < end <= fixed <= 1:
             raise UserError("dynamical low-rank training needs a step on S at least, and 0 < end <= fixed <= 1")
@@ -77,7 +80,7 @@ class DynamicalLowRank(RankSchedule):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the layers, and freeze what is frozen in this step of the cycle."""
         self._steps = training_steps(trainer)
-        self.layers = dict(factorized_layers(pl_module))
+        self.layers = dict(factorized_layers(self.network(pl_module), self.name))
         if self.start is None:
             self.start = sum(x.deployed_size(self.layers[x.name].rank) for x in layers_of(self.layers))
         self._optimizer = _trainer_of(self.layers.values(), trainer.optimizers)
@@ -141,7 +144,7 @@ class DynamicalLowRank(RankSchedule):
             return {x.name: min(needed[x.name], max(fast_ranks(x, BLOCKS[0]), default=x.full_rank)) for x in shapes}
         assert self.compression is not None
         assert self.start is not None
-        dense = deployed_size(pl_module).dense
+        dense = deployed_size(self.network(pl_module)).dense
         target = sum(x.n * x.m for x in shapes) - self.compression * dense
         return cut_on_schedule(shapes, ranks, scores, self.start, target, progress, dense)
 

@@ -44,6 +44,7 @@ class RankPruning(RankSchedule):
         sensitivity: how much depends on each layer's S; sensitive layers lose less, and the saliency only says which of
             a layer's components go. None: the saliency decides over all layers.
         spare: difference between the shares of their weights that the least and the most sensitive layer lose.
+        network: name of the submodule to prune, whose parameters count, ``""``: the whole module.
 
     Attributes:
         history: of each cut, the step and the ranks after it; of the first, the sensitivities too.
@@ -63,7 +64,9 @@ class RankPruning(RankSchedule):
         window: int = 16,
         sensitivity: Sensitivity | None = None,
         spare: float = 0.4,
+        network: str = "",
     ) -> None:
+        super().__init__(network)
         check_goal(compression, tolerance)
         if sensitivity is not None and (tolerance is not None or not 0 < spare <= 1):
             raise UserError("sensitivities share out a compression: give no tolerance, and 0 < spare <= 1")
@@ -111,8 +114,10 @@ class RankPruning(RankSchedule):
         for name, sums in self.gathered.items():
             self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
 
-    def _prunable(self, model: nn.Module) -> dict[str, Factorized]:
-        return {name: layer for name, layer in factorized_layers(model) if layer.pays and layer.trains}
+    def _prunable(self, module: nn.Module) -> dict[str, Factorized]:
+        """Return the layers of the network that may be cut, by their names in the module."""
+        layers = factorized_layers(self.network(module), self.name)
+        return {name: layer for name, layer in layers if layer.pays and layer.trains}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -181,7 +186,7 @@ class RankPruning(RankSchedule):
         spared = tilts(self.measured, self.spare)
         return {x.name: share_scores(x, layers[x.name].rank, spared[x.name]) for x in layers_of(layers)}
 
-    def _choose(self, model: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
+    def _choose(self, module: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
         """Return the ranks after so many cuts."""
         shapes = layers_of(layers)
         ranks = {name: layer.rank for name, layer in layers.items()}
@@ -189,7 +194,7 @@ class RankPruning(RankSchedule):
             return {x.name: cut_to_tolerance(x, ranks[x.name], scores[x.name], self.tolerance) for x in shapes}
         assert self.compression is not None
         assert self.start is not None
-        size = deployed_size(model)
+        size = deployed_size(self.network(module))
         others = size.factors + size.rest - sum(x.deployed_size(ranks[x.name]) for x in shapes)
         target = (1 - self.compression) * size.dense - others
         if not layers and target < 0:
@@ -201,7 +206,7 @@ class RankPruning(RankSchedule):
         return cut_on_schedule(shapes, ranks, scores, self.start, target, cuts / self.cuts, size.dense)
 
     def _report(self, pl_module: pl.LightningModule, before: Ranks, after: Ranks) -> None:
-        size = deployed_size(pl_module)
+        size = deployed_size(self.network(pl_module))
         kept = size.factors + size.rest
         changed = ", ".join(f"{name} {before[name]}→{after[name]}" for name in before if after[name] < before[name])
         pl_module.print(f"ranks cut to {kept:,} parameters ({1 - kept / size.dense:.1%} fewer): {changed or 'none'}")
