@@ -180,6 +180,28 @@ def test_a_shared_layer_stays_shared() -> None:
     assert model(torch.ones(1, 8)).shape == (1, 8)
 
 
+@pytest.mark.parametrize("tied", ["weight", "bias"])
+def test_layers_that_share_a_parameter_stay_dense_and_tied(tied: str) -> None:
+    model = nn.Sequential(nn.Linear(40, 32), *(nn.Linear(32, 32) for _ in range(4)), nn.Linear(32, 10))
+    setattr(model[3], tied, getattr(model[1], tied))
+    assert {x.name: x.obstacle for x in weight_layers(model) if x.obstacle} == {
+        "1": f"shares its {tied} with 3",
+        "3": f"shares its {tied} with 1",
+    }
+    with pytest.raises(UserError, match=f"'1' cannot be factorized: shares its {tied} with 3"):
+        factorize(model, {"1": 2})
+    ranks = METHODS.get("robust_lowrank")().plan(model, Budget(rank_fraction=0.5))
+    assert ranks.keys() == {"0", "2", "4", "5"}
+    factorize(model, ranks)
+    assert getattr(model[3], tied) is getattr(model[1], tied)
+
+
+def test_a_layer_that_shares_its_weight_with_an_embedding_stays_dense() -> None:
+    model = nn.ModuleDict({"tokens": nn.Embedding(20, 16), "head": nn.Linear(16, 20)})
+    model["head"].weight = model["tokens"].weight
+    assert [x.obstacle for x in weight_layers(model)] == ["shares its weight with tokens"]
+
+
 def test_macs_of_resnet18_at_224() -> None:
     """1.8 GMACs is the figure everybody quotes."""
     assert count_macs(timm.create_model("resnet18"), (3, 224, 224)) == pytest.approx(1.814e9, rel=1e-3)

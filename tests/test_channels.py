@@ -177,6 +177,21 @@ class Untraceable(nn.Module):
         return self.last(self.first(x).mean((2, 3)).detach().numpy())
 
 
+def test_channels_of_layers_that_share_a_weight_stay() -> None:
+    layers = [nn.Conv2d(3, 8, 1), *(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2)), nn.Conv2d(8, 16, 1)]
+    layers[2].weight = layers[1].weight
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    graph = trace_channels(model, IMAGE)
+    assert graph.sizes == {"3": 16}
+    assert all("shares its weight with" in graph.obstacles[name] for name in ("0", "1", "2"))
+    total = count_params(model)
+    chosen = choose_widths(graph, graph.sizes, 0.9 * total, total)
+    prune_(model, graph, {group: torch.arange(n) for group, n in chosen.items()})
+    assert count_params(model) == ParameterCount(graph)(chosen) <= 0.9 * total
+    assert model[1].weight is model[2].weight
+    assert model(torch.rand(2, *IMAGE)).shape == (2, 10)
+
+
 @pytest.mark.parametrize(("model", "said"), [(Odd(), "'?first"), (Untraceable(), "'last'")])
 def test_what_cannot_be_traced_is_refused_by_the_layer_s_name(model: nn.Module, said: str) -> None:
     with pytest.raises(UserError, match=said):

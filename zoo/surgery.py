@@ -109,10 +109,27 @@ def _obstacle(module: nn.Module) -> str:
     return ""
 
 
+def shared_parameters(model: nn.Module) -> dict[str, str]:
+    """Say of each module, by name, that has a parameter in common with another one: shares its weight with NAME."""
+    owners: dict[nn.Parameter, list[tuple[str, str]]] = {}
+    for name, module in model.named_modules():
+        for own, parameter in module._parameters.items():
+            if parameter is not None:
+                owners.setdefault(parameter, []).append((name, own))
+    found: dict[str, str] = {}
+    for places in owners.values():
+        for name, own in places:
+            others = [other for other, _ in places if other != name]
+            if others:
+                found.setdefault(name, f"shares its {own} with {others[0] or 'the model'}")
+    return found
+
+
 def weight_layers(model: nn.Module) -> list[Layer]:
     """List every linear and 2-d convolution layer of a dense model (subclasses too), in its order."""
+    shared = shared_parameters(model)
     return [
-        Layer(name, type(module).__name__, tuple(module.weight.shape), _obstacle(module))
+        Layer(name, type(module).__name__, tuple(module.weight.shape), _obstacle(module) or shared.get(name, ""))
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.channels.graph import Axis, ChannelGraph, Labels, tensors_of
 from zoo.channels.surgery import prune_
 from zoo.errors import UserError
+from zoo.surgery import shared_parameters
 
 MIXING = ("bmm", "scaleddotproduct", "softmax", "unbind", "einsum", "roll")
 """Operations in which channels meet each other (attention), so that one cannot go without the others."""
@@ -28,7 +29,8 @@ def trace_channels(
     """Trace a network and return its channels.
 
     Channels that cannot be taken away one by one are left out, with the reason: the classes, those that attention
-    mixes, those that a grouped convolution splits, and any whose removal breaks a forward pass, which is tried.
+    mixes, those that a grouped convolution splits, those of layers that share a parameter, and any whose removal
+    breaks a forward pass, which is tried.
 
     Args:
         network: takes images; it is not changed.
@@ -103,13 +105,15 @@ def _members(dependencies: Any, group: Any) -> list[_Member]:
 def _as_graph(trial: nn.Module, dependencies: Any, protect: Collection[str]) -> ChannelGraph:
     names = {module: name for name, module in trial.named_modules()}
     parameter_names = {id(p): name for name, p in trial.named_parameters()}
-    tensors = tensors_of(trial)
+    tensors, shared = tensors_of(trial), shared_parameters(trial)
     found: list[tuple[list[str], list[_Member]]] = []
     obstacles = {name: "not reached by the trace" for name, m in trial.named_modules() if isinstance(m, LAYERS)}
     for group in dependencies.get_all_groups():
         members = _members(dependencies, group)
         computing = [names[m.module] for m in members if m.out and isinstance(m.module, LAYERS)]
         why = next((m.obstacle for m in members if m.obstacle), "") or _coupling(dependencies, group, members)
+        ties = (name for m in members if (name := names.get(m.module, "")) in shared)
+        why = why or next((f"{name} {shared[name]}" for name in ties), "")
         why = why or next((f"{name} is protected" for name in computing if name in protect), "")
         for name in computing:
             obstacles[name] = why
