@@ -83,14 +83,16 @@ def loader(seed: int = 0) -> DataLoader:
     return DataLoader(TensorDataset(images, torch.randint(0, 10, (128,), generator=generator)), batch_size=8)
 
 
-def fit(module: pl.LightningModule, callbacks: list[pl.Callback], **options) -> pl.Trainer:
-    """Train for two epochs of 16 steps on the CPU."""
+def fit(
+    module: pl.LightningModule, callbacks: list[pl.Callback], ckpt_path: Path | None = None, **options
+) -> pl.Trainer:
+    """Train for two epochs of 16 steps on the CPU, or go on from a checkpoint."""
     options = {"max_epochs": 2, "accelerator": "cpu"} | options
     trainer = pl.Trainer(
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=callbacks, **options,
     )  # fmt: skip
-    trainer.fit(module, loader())
+    trainer.fit(module, loader(), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer
 
 

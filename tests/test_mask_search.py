@@ -1,5 +1,6 @@
 """Scores on channels: masks are what the cut will be, scores learn while weights stay, a killed search goes on."""
 
+import signal
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -130,6 +131,57 @@ def test_a_search_that_was_killed_goes_on_to_the_same_weights(train_tiny, dying_
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert 0.6 <= 1 - whole.card.params / whole.card.dense_params <= 0.62
+
+
+class Dying(Plain):
+    """Whose training dies at the first step of the second epoch, if it must."""
+
+    death: type[BaseException] | None = None
+
+    def training_step(self, batch, batch_idx: int) -> torch.Tensor:
+        if self.death is not None and self.trainer.global_step == 16:
+            raise self.death
+        return super().training_step(batch, batch_idx)
+
+
+class SavesWhatDies(pl.Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_exception(self, trainer: pl.Trainer, *_: object) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize(("death", "seen"), [(ConnectionError, ConnectionError), (KeyboardInterrupt, SystemExit)])
+def test_a_search_that_an_exception_ends_leaves_no_hook_and_goes_on_to_the_same_weights(
+    death: type[BaseException], seen: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are trained from step 8 to 24."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning turns Ctrl-C off after the first
+    options = {"begin": 0.75, "warmup": 0.25, "lr": 0.05}
+    dying, whole, resumed = Dying(), Dying(), Dying()
+    whole.load_state_dict(dying.state_dict())
+    fit(whole, [MaskSearch(0.6, **options)])
+
+    dying.death, search, path = death, MaskSearch(0.6, **options), tmp_path / "died.ckpt"
+    with pytest.raises(seen):
+        fit(dying, [search, SavesWhatDies(path)])
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in dying.modules())
+    assert search.state_dict()["search"]["scores"]
+
+    fit(resumed, [MaskSearch(0.6, **options)], ckpt_path=path)
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_training_that_is_stopped_before_the_cut_leaves_no_hook_and_its_scores() -> None:
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+            trainer.should_stop = trainer.global_step == 12
+
+    module, search = Plain(), MaskSearch(0.6, begin=0.75, lr=0.05)
+    fit(module, [search, Stop()])
+    assert ChannelMasks.of(module) is None
+    assert search.state_dict()["search"]["scores"]
 
 
 @pytest.mark.parametrize("options", [{"warmup": 0.6}, {"score_lr": 0.0}, {"begin": 1.0}])

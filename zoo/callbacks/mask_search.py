@@ -27,8 +27,8 @@ class MaskSearch(ChannelPruning):
     From ``warmup`` to ``begin`` the weights stay (their gradients are dropped before each step) and the scores are
     trained by Adam on whatever loss the module returns; statistics of normalisation follow the masked network.
     Then the masks are made real, and everything is fine-tuned. The scores are a state of this callback, saved with
-    every checkpoint. Under an fp16 gradient scaler their gradients stay scaled, which Adam does not notice; steps that
-    overflow are skipped.
+    every checkpoint, one of an exception included, when the masks are off already. Under an fp16 gradient scaler their
+    gradients stay scaled, which Adam does not notice; steps that overflow are skipped.
 
     Args:
         compression, network, image_shape: see `ChannelPruning`; every group loses the same share.
@@ -140,17 +140,30 @@ class MaskSearch(ChannelPruning):
         super().go_back(trainer, state)
         self._take_up(trainer.lightning_module)
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave no mask behind on a network whose training was interrupted: Lightning tears nothing down then."""
+        self._break_off()
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave no mask behind on a network whose training was interrupted."""
+        """Leave no mask behind on a network whose training ended before the cut."""
+        self._break_off()
+
+    def _break_off(self) -> None:
+        """Take the masks off, and keep the search for a checkpoint or a further fit."""
+        self._saved = self._search()
         self._let_go()
+
+    def _search(self) -> dict[str, Any]:
+        """Return the scores and their optimizer's state, of the masks or of a search that was broken off."""
+        if self.masks is None or self._adam is None:
+            return self._saved
+        scores = {g: p.detach().clone() for g, p in self.masks.scores.items()}
+        return {"scores": scores, "adam": self._adam.state_dict()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on with the search."""
-        state = super().state_dict()
-        if self.masks is not None and self._adam is not None:
-            scores = {g: p.detach().clone() for g, p in self.masks.scores.items()}
-            state["search"] = {"scores": scores, "adam": self._adam.state_dict()}
-        return state
+        search = self._search()
+        return super().state_dict() | ({"search": search} if search else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
