@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from zoo.cli import run as zoo
 from zoo.comparison import Comparison, Contender, Figures, summarise
 from zoo.comparison import plan as plan_module
 from zoo.errors import UserError
+from zoo.run import Run
 
 SHARED = ["--", "--arch", "test_resnet", "--epochs", "1", "--n", "60", "--device", "cpu", "--compression", "0.5"]
 
@@ -85,6 +88,56 @@ def test_finished_runs_are_taken_as_they_are_and_evaluated_further(train_tiny, i
     folder = train_tiny(name="mine").folder
     zoo(["compare", str(folder), "--attacks", "fgsm", "--n", "60", "--out", str(tmp_path / "c")])
     assert [words[0] for words in in_process] == ["evaluate"]
+
+
+@pytest.fixture
+def twin(train_tiny) -> Callable[..., list[str]]:
+    """Return the folders of two finished runs; the card of the second says something else."""
+
+    def runs(known: dict, **changes) -> list[str]:
+        first = train_tiny(name="first")
+        first.save_card(first.card.model_copy(update=known))
+        second = Path(shutil.copytree(first.folder, first.folder.with_name("second")))
+        Run(second).save_card(first.card.model_copy(update=known | changes))
+        return [str(first.folder), str(second)]
+
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("known", "changes", "said"),
+    [
+        ({}, {"data": "cifar10"}, "digits, cifar10"),
+        ({}, {"class_names": tuple("abc")}, "digits of 10 classes, of 3"),
+        ({}, {"class_names": tuple("012345678x")}, "digits with a class 9, with x in its place"),
+        ({"data_sha256": "a" * 64}, {"data_sha256": "b" * 64}, "SHA-256 aaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbb"),
+    ],
+)
+def test_runs_of_different_data_are_not_compared(twin, tmp_path: Path, known: dict, changes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=f"first and .*second are of different data .*{said}"):
+        zoo(["compare", *twin(known, **changes), "--out", str(tmp_path / "c")])
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_hash_that_only_one_run_knows_is_no_difference(twin, tmp_path: Path) -> None:
+    zoo(["compare", *twin({}, data_sha256="a" * 64), "--out", str(tmp_path / "c")])
+
+
+def test_a_training_on_other_data_than_a_finished_run_is_not_compared_with_it(twin, in_process, tmp_path: Path) -> None:
+    _, other = twin({}, data="cifar10")
+    with pytest.raises(UserError, match=r"different data \(cifar10, digits\)"):
+        zoo(["compare", other, "dense", "lowrank", "--out", str(tmp_path / "c"), *SHARED[:-2]])
+    assert len(in_process) == 1
+
+
+def test_every_architecture_is_named_once_over_the_picture(twin, tmp_path: Path, monkeypatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr("zoo.comparison.draw", lambda figures, path, title: titles.append(title))
+    first, second = twin({}, arch="resnet18")
+    zoo(["compare", first, second, "--out", str(tmp_path / "c")])
+    zoo(["compare", first, "--out", str(tmp_path / "c")])
+    named = [title.rpartition(", ")[0] for title in titles]
+    assert named == ["test_resnet, resnet18, digits", "test_resnet, digits"]
 
 
 def test_the_condition_number_of_a_singular_layer_is_strict_json(train_tiny, tmp_path: Path) -> None:

@@ -48,9 +48,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     figures = [
         summarise(x.name, [run.card for run in comparison.runs(x)], times.get(x.name)) for x in comparison.contenders
     ]
-    card = comparison.runs(contenders[0])[0].card
     print_comparison(figures)
-    draw(figures, options.out / PICTURE, f"{card.arch}, {card.data}, {len(comparison.seeds)} seeds")
+    draw(figures, options.out / PICTURE, _title(comparison))
     with atomic(options.out / RESULT) as temporary:
         temporary.write_bytes(to_json(figures, indent=2, inf_nan_mode="strings") + b"\n")
     print(f"saved in {options.out / RESULT}, curves in {options.out / PICTURE}")
@@ -69,6 +68,13 @@ def _checked(shared: list[str]) -> list[str]:
         if any(word == flag or word.startswith(f"{flag}=") for word in shared):
             raise UserError(f"{flag} is what a comparison sets for each training: leave it out after --")
     return shared
+
+
+def _title(comparison: "Comparison") -> str:
+    """Return what the figures are of: every architecture once, the data that all share, and the seeds."""
+    cards = [run.card for contender in comparison.contenders for run in comparison.runs(contender)]
+    archs = ", ".join(dict.fromkeys(card.arch for card in cards))
+    return f"{archs}, {cards[0].data}, {len(comparison.seeds)} seeds"
 
 
 def _evaluate(comparison: "Comparison", attacks: str | None, probes: str | None, n: int) -> None:

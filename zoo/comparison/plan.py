@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from zoo.card import Card
 from zoo.errors import UserError, unknown_name
 from zoo.files import atomic
 from zoo.methods import METHODS
@@ -76,8 +78,10 @@ class Comparison:
         """Write down what is compared, or see that the folder is of the same comparison; seeds may be added.
 
         Raises:
-            UserError: the folder holds another one, or two contenders would be trained in one folder.
+            UserError: the folder holds another one, two contenders would be trained in one folder, or finished runs
+                are of different data.
         """
+        self._check_data()
         plan = json.loads(json.dumps(asdict(self), default=str))
         path = self.folder / PLAN
         if path.is_file():
@@ -104,6 +108,13 @@ class Comparison:
             if owners.setdefault(_slug(name), name) != name:
                 raise UserError(f"{owners[_slug(name)]} and {name} would share the folder {_slug(name)}: rename one")
 
+    def _check_data(self) -> None:
+        folders = [folder for contender in self.contenders for folder in self.folders(contender)]
+        for one, other in combinations([Run(folder) for folder in folders if (folder / CARD).is_file()], 2):
+            if difference := _other_data(one.card, other.card):
+                both = f"{one.folder} and {other.folder}"
+                raise UserError(f"{both} are of different data ({difference}): compare runs of one data set")
+
     def train(self, say: Callable[[str], None]) -> None:
         """Train whatever is not finished, one run after the other, each in a process of its own.
 
@@ -111,7 +122,8 @@ class Comparison:
             say: told which run begins.
 
         Raises:
-            UserError: a training failed; the same command goes on from there.
+            UserError: a training failed, and the same command goes on from there; or it was on other data than a
+                finished run.
         """
         missing = [
             (contender, folder, seed)
@@ -127,10 +139,25 @@ class Comparison:
             else:
                 command = ["train", *contender.options, *self.shared, "--seed", str(seed), "--out", str(folder)]
             run_command(command, f"training {contender.name} with seed {seed}")
+            self._check_data()
 
     def runs(self, contender: Contender) -> list[Run]:
         """Return a contender's finished runs."""
         return [Run(folder) for folder in self.folders(contender)]
+
+
+def _other_data(one: Card, other: Card) -> str:
+    """Return in what the data of two runs differ, or ``""``; the hash of their test images is known of some only."""
+    if one.data != other.data:
+        return f"{one.data}, {other.data}"
+    if len(one.class_names) != len(other.class_names):
+        return f"{one.data} of {len(one.class_names)} classes, of {len(other.class_names)}"
+    for mine, yours in zip(one.class_names, other.class_names, strict=True):
+        if mine != yours:
+            return f"{one.data} with a class {mine}, with {yours} in its place"
+    if one.data_sha256 and other.data_sha256 and one.data_sha256 != other.data_sha256:
+        return f"{one.data}, test split SHA-256 {one.data_sha256[:16]}, {other.data_sha256[:16]}"
+    return ""
 
 
 def _slug(name: str) -> str:
