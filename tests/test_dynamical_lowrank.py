@@ -143,6 +143,18 @@ def test_a_layer_that_no_factors_pay_for_goes_through_a_truncation() -> None:
     assert module.net[0].rank == 1
 
 
+def test_a_frozen_layer_stays_and_the_others_meet_the_budget() -> None:
+    module = Digits()
+    module.net[4].requires_grad_(False)
+    frozen = {name: p.clone() for name, p in module.net[4].named_parameters()}
+    schedule = DynamicalLowRank(0.6, local_steps=2)
+    fit(module, [schedule])
+    assert all(torch.equal(p, frozen[name]) and not p.requires_grad for name, p in module.net[4].named_parameters())
+    assert all(layer.trains for name, layer in factorized_layers(module) if name != "net.4")
+    size = deployed_size(module)
+    assert 0.6 <= 1 - (size.factors + size.rest) / size.dense <= 0.62
+
+
 def test_a_tolerance_bounds_every_truncation() -> None:
     errors: list[float] = []
 

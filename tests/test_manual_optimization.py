@@ -4,9 +4,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from rank_training import Digits, Plain, fit
 from torch import Tensor, nn
 
-from tests.rank_training import Digits, Plain, fit
 from zoo.allocation import deployed_size
 from zoo.callbacks import ChannelPruning, DynamicalLowRank, RankPruning
 from zoo.cost import count_params
@@ -138,3 +138,9 @@ def test_a_training_that_ends_before_its_last_cut_says_so() -> None:
 
     with pytest.warns(UserWarning, match="before the last cut of RankPruning"):
         fit(Digits(), [RankPruning(0.5, end=0.9), Stop()])
+
+
+@pytest.mark.parametrize("schedule", [RankPruning, DynamicalLowRank, ChannelPruning])
+def test_a_network_that_the_module_has_not_is_refused_with_the_nearest_name(schedule: type) -> None:
+    with pytest.raises(UserError, match=r"submodule 'nett'.*net"):
+        fit(Digits(), [schedule(0.5, network="nett")])

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from rank_training import Digits, Plain, fit
 from torch import nn
 
-from tests.rank_training import Digits, Plain, fit
 from zoo.callbacks import ChannelPruning, RankPruning
 from zoo.channels import fit_shapes_
 from zoo.memory_format import empty_as

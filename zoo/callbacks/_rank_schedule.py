@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._followers import renew
-from zoo.errors import UserError
+from zoo.errors import UserError, unknown_name
 
 
 class RankSchedule(Callback):
@@ -33,8 +33,15 @@ class RankSchedule(Callback):
         self.name = network
 
     def network(self, module: nn.Module) -> nn.Module:
-        """Return the network whose ranks or widths change."""
-        return module.get_submodule(self.name)
+        """Return the network whose ranks or widths change.
+
+        Raises:
+            UserError: the module has none of that name.
+        """
+        names = dict(module.named_modules())
+        if self.name not in names:
+            raise unknown_name("submodule", self.name, names)
+        return names[self.name]
 
     @property
     @abstractmethod

@@ -25,7 +25,7 @@ class DynamicalLowRank(RankSchedule):
     widen the bases to twice the rank (`zoo.rank_change.augment_`). In the others S and everything that is not
     factorized trains, and the bases are frozen. Then the SVD of S is truncated; of a convolution in Tucker-2 form S is
     the core, and its higher-order SVD is. The gradient flow of the factors, with the inverse of S in it, is never
-    integrated, so small singular values do no harm.
+    integrated, so small singular values do no harm. A layer that the module froze stays as it is.
 
     Source: RobustDLRT (Schotthoefer, Yang, Schnake, arXiv 2505.08022), section 3 and its released code, whose last
     epoch keeps the ranks fixed too; DLRT (arXiv 2205.13571). This project's own: the truncation that meets a budget,
@@ -80,7 +80,8 @@ class DynamicalLowRank(RankSchedule):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the layers, and freeze what is frozen in this step of the cycle."""
         self._steps = training_steps(trainer)
-        self.layers = dict(factorized_layers(self.network(pl_module), self.name))
+        layers = factorized_layers(self.network(pl_module), self.name)
+        self.layers = {name: layer for name, layer in layers if layer.trains}
         if self.start is None:
             self.start = sum(x.deployed_size(self.layers[x.name].rank) for x in layers_of(self.layers))
         self._optimizer = _trainer_of(self.layers.values(), trainer.optimizers)
@@ -144,9 +145,10 @@ class DynamicalLowRank(RankSchedule):
             return {x.name: min(needed[x.name], max(fast_ranks(x, BLOCKS[0]), default=x.full_rank)) for x in shapes}
         assert self.compression is not None
         assert self.start is not None
-        dense = deployed_size(self.network(pl_module)).dense
-        target = sum(x.n * x.m for x in shapes) - self.compression * dense
-        return cut_on_schedule(shapes, ranks, scores, self.start, target, progress, dense)
+        size = deployed_size(self.network(pl_module))
+        others = size.factors + size.rest - sum(x.deployed_size(ranks[x.name]) for x in shapes)
+        target = (1 - self.compression) * size.dense - others
+        return cut_on_schedule(shapes, ranks, scores, self.start, target, progress, size.dense)
 
     def _freeze(self, trainer: pl.Trainer) -> None:
         """Let the bases take gradients in the first step of a cycle only."""
@@ -156,6 +158,11 @@ class DynamicalLowRank(RankSchedule):
                 basis.requires_grad_(not frozen)
                 basis.grad = None
         renew(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let the bases take gradients again."""
+        for layer in self.layers.values():
+            layer.U.requires_grad_(True), layer.V.requires_grad_(True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where in a cycle the training is."""
