@@ -48,6 +48,18 @@ MISTAKES = {
     ("train", "--arch", "test_resnet", "--trainer.accumulate_grad_batches", "0"): "must be at least 1",
     ("train", "--arch", "test_resnet", "--trainer.check_val_every_n_epoch", "0"): "must be at least 1",
     ("train", "--arch", "test_resnet", "--trainer.val_check_interval", "500"): "an epoch has .* batches only",
+    ("train", "--arch", "test_resnet", "--finish", "rift", "--adversary", "fgsm_rs", "--val-fraction", "0"): (
+        "rift decides on validation images"
+    ),
+    ("train", "--arch", "test_resnet", "--adversary", "fgsm_rs", "--trainer.max_steps", "5"): (
+        "max_steps is 5: .*would be lost"
+    ),
+    ("train", "--arch", "test_resnet", "--method", "hydra", "--compression", "0.5", "--trainer.max_steps", "2"): (
+        "begins in step 1 and ends in step 1, before any score is trained"
+    ),
+    ("train", "--arch", "test_resnet", "--weights", "test_resnet.robust_lowrank50_digits", "--method.init", "random"): (
+        "--method.init random throws the weights away that --weights gives"
+    ),
     ("train", "--trainer.enable_checkpointing", "false"): "unknown|unrecognized",
     ("train", "--config", "nowhere.yaml"): "no configuration file",
     ("train", "--config", "digit"): "unknown recipe",

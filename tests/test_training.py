@@ -21,6 +21,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader
 
 from zoo.backbone import with_normalization
 from zoo.cli import run as zoo
@@ -32,7 +33,7 @@ from zoo.run import Run
 from zoo.surgery import factorize
 from zoo.training.build import dense_backbone
 from zoo.training.module import single_values_refused
-from zoo.training.options import lightning_options, see_that_lightning_takes
+from zoo.training.options import ends_with_validation, lightning_options, see_that_lightning_takes
 from zoo.training.precision import precision_of
 from zoo.training.schedule import learning_rate_factor
 
@@ -135,7 +136,7 @@ def test_compiling_what_changes_every_few_steps_is_refused(train_tiny, tmp_path:
 def test_an_end_that_is_not_validated_is_refused(train_tiny, tmp_path: Path) -> None:
     """The best validated epoch is what adversarial training keeps."""
     sparse = {"epochs": 3, "trainer": {"check_val_every_n_epoch": 2}}
-    with pytest.raises(UserError, match=r"the last 1 of 3 would not be validated; give a divisor of 3"):
+    with pytest.raises(UserError, match=r"check_val_every_n_epoch is 2: .* 3 epochs of \d+ batches, end with one"):
         train_tiny(adversary="fgsm_rs", **sparse)
     assert not (tmp_path / "run").exists()
     train_tiny(**sparse)  # keeps its last weights
@@ -258,6 +259,51 @@ def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(
 def test_what_lightning_takes_is_not_refused(options) -> None:
     see_that_lightning_takes({"accelerator": "cpu"} | options, batches=10, val_batches=2)
     pl.Trainer(accelerator="cpu", logger=False, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_steps": 20},
+        {"max_steps": 25},
+        {"max_steps": 99},
+        {"max_steps": 25, "val_check_interval": 5},
+        {"val_check_interval": 0.3},
+        {"val_check_interval": 0.5},
+        {"val_check_interval": 4},
+        {"check_val_every_n_epoch": 2},
+        {"check_val_every_n_epoch": 3},
+        {"check_val_every_n_epoch": None, "val_check_interval": 6},
+        {"check_val_every_n_epoch": None, "val_check_interval": 7},
+        {"accumulate_grad_batches": 4, "max_steps": 6},
+        {"accumulate_grad_batches": 4, "max_steps": 5},
+        {"accumulate_grad_batches": 4, "max_steps": 5, "val_check_interval": 2},
+    ],
+)
+def test_whether_a_training_ends_with_a_validation_is_known_before(options: dict) -> None:
+    class Notes(pl.LightningModule):
+        last = validated = -1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            self.last = self.trainer.fit_loop.total_batch_idx
+            return self.weight * batch.sum()
+
+        def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+            self.validated = self.last
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    options, module = {"max_epochs": 3} | options, Notes()
+    batches = DataLoader(torch.zeros(10, 1))
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    pl.Trainer(accelerator="cpu", num_sanity_val_steps=0, **silent, **options).fit(module, batches, batches)
+    assert ends_with_validation(options, batches=10) == (module.validated == module.last)
 
 
 def test_an_interval_above_the_batches_left_is_refused() -> None:

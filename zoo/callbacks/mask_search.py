@@ -69,6 +69,11 @@ class MaskSearch(ChannelPruning):
         """Lay out the search and the cut, and take up a search that was interrupted."""
         super().on_fit_start(trainer, pl_module)
         self._first = round(training_steps(trainer) * self.warmup)
+        if not self.done and self._first >= self._steps[0]:
+            raise UserError(
+                f"the search for channels begins in step {self._first} and ends in step {self._steps[0]}, before any "
+                "score is trained: train for longer, or set warmup and begin further apart"
+            )
         self._take_up(pl_module)
 
     def _take_up(self, pl_module: pl.LightningModule) -> None:

@@ -28,3 +28,10 @@ class Finisher(ABC):
     def obstacle(self, adversarial: bool) -> str:
         """Return why this has no meaning after a training with, or without, an adversary; or ``""``."""
         return ""
+
+    def check(self, module: "Classifier") -> None:  # noqa: B027  # most finishers need nothing
+        """See, before a training, that there is what `refine` needs after it.
+
+        Raises:
+            UserError: there is not; the message says what to give.
+        """

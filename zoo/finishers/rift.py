@@ -59,13 +59,17 @@ class Rift(Finisher):
             return ""
         return "rift gives back clean accuracy that adversarial training cost: train with --adversary, such as pgd"
 
+    def check(self, module: "Classifier") -> None:
+        """There must be validation images."""
+        if not len(module.val_indices):
+            raise UserError("rift decides on validation images: give --val-fraction above 0")
+
     def refine(self, module: "Classifier") -> dict[str, Any]:
         """Fine-tune the least critical layer, and interpolate."""
         from zoo.callbacks import SpectrumClamp
         from zoo.training.fine_tuning import fine_tune
 
-        if not len(module.val_indices):
-            raise UserError("rift decides on validation images: give --val-fraction above 0")
+        self.check(module)
         critical = robust_criticality(self._subject(module), self.radius)
         least = min(critical, key=lambda name: critical[name])
         layer = module.model.get_submodule(least)

@@ -52,6 +52,11 @@ class Method(ABC):
         the weights.
         """
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether `convert` starts from the dense model's weights, so that it matters which they are."""
+        return True
+
     def ranks(self, model: nn.Module) -> Ranks:
         """Return what `convert` rebuilds a model of this form from: the present rank of each factorized layer.
 

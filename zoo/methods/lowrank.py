@@ -38,6 +38,11 @@ class Lowrank(Method):
             return fraction_ranks(layers, budget.rank_fraction, last)
         return budget_ranks(model, compressible(layers, first | last), budget)
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether factors start from the dense weights, not at random."""
+        return self.init == "weights"
+
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
         """Replace each layer that has a rank by its factorization."""
         return factorize(model, ranks, self.init, self.convolution)

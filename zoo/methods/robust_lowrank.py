@@ -78,6 +78,11 @@ class RobustLowrank(Method):
         chosen = budget_ranks(model, compressible(layers, first | last), budget)
         return {x.name: chosen.get(x.name, x.full_rank) for x in layers if not x.obstacle}
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether factors start from the dense weights, not at random."""
+        return self.init == "weights"
+
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
         """Replace each layer that has a rank by its factorization."""
         return factorize(model, ranks, self.init, self.convolution)

@@ -74,7 +74,13 @@ def starting_model(config: TrainConfig, method: Method, data: DataSet, ranks: Ra
         method: how the network is compressed.
         data: what it is trained on.
         ranks: of a checkpoint that is loaded next; None: those of ``config.init``, or the method's plan.
+
+    Raises:
+        UserError: the backbone or the weights are not to be had, or the method has no use for them.
     """
+    given = "--weights" if config.weights is not None else "--pretrained true" if config.pretrained else ""
+    if given and not method.keeps_weights:
+        raise UserError(f"--method.init random throws the weights away that {given} gives: leave one of them out")
     model = dense_backbone(config, data)
     if ranks is not None:
         return method.convert(model, ranks)

@@ -14,6 +14,8 @@ from zoo.training.precision import precision_of
 
 DIVISORS = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps")
 """Options by which Lightning divides in the middle of training."""
+VALIDATION = ("max_steps", "val_check_interval", "check_val_every_n_epoch")
+"""Options that say when Lightning validates, and when it ends."""
 
 
 def trains_on_cuda(config: TrainConfig) -> bool:
@@ -68,8 +70,8 @@ def _see_that_steps_can_be_captured(config: TrainConfig, on_cuda: bool, precisio
         raise UserError("--cuda-graph true has no gradient scaling, which 16-mixed needs: give --precision bf16-mixed")
 
 
-def see_that_lightning_takes(options: dict[str, Any], batches: int, val_batches: int) -> None:
-    """Build a Trainer for nothing: what it refuses is told before anything is written.
+def see_that_lightning_takes(options: dict[str, Any], batches: int, val_batches: int) -> int:
+    """Build a Trainer for nothing: what it refuses is told before anything is written. Return the batches of an epoch.
 
     Args:
         options: of the Trainer.
@@ -92,6 +94,28 @@ def see_that_lightning_takes(options: dict[str, Any], batches: int, val_batches:
     counts_epochs = options.get("check_val_every_n_epoch", 1) is not None  # or the interval may span several
     if counts_epochs and isinstance(interval, int | float) and interval > batches:
         raise UserError(f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches only")
+    return batches
+
+
+def ends_with_validation(options: dict[str, Any], batches: int) -> bool:
+    """Whether Lightning validates after the last batch of a training.
+
+    Args:
+        options: of the Trainer, which takes them; ``max_epochs`` among them.
+        batches: of an epoch.
+    """
+    accumulated, epoch, batch = _given(options, "accumulate_grad_batches", 1), options["max_epochs"], batches
+    steps_per_epoch, steps = -(-batches // accumulated), _given(options, "max_steps", -1)
+    if 0 < steps < epoch * steps_per_epoch:
+        epoch, in_epoch = -(-steps // steps_per_epoch), (steps - 1) % steps_per_epoch + 1
+        batch = min(in_epoch * accumulated, batches)
+    interval, epochs = _given(options, "val_check_interval", 1.0), options.get("check_val_every_n_epoch", 1)
+    if not isinstance(interval, int | float):  # a time
+        return True
+    every = interval if isinstance(interval, int) else max(1, int(interval * batches))
+    if epochs is None:  # the interval is one of all batches
+        return bool(((epoch - 1) * batches + batch) % every == 0)
+    return bool(epoch % epochs == 0 and batch % every == 0)
 
 
 def _taken(trainer: pl.Trainer, name: str, there: int) -> int:

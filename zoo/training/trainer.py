@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from zoo.training.finish import finish_run
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.memory import keep_freed_memory
 from zoo.training.module import ROBUST_ACCURACY, Classifier
-from zoo.training.options import lightning_options, see_that_lightning_takes
+from zoo.training.options import VALIDATION, ends_with_validation, lightning_options, see_that_lightning_takes
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
 from zoo.training.unchanged import recipe, see_that_it_is_the_same
@@ -121,11 +122,13 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
     trainer_options = lightning_options(config, model, data.image_shape)
-    see_that_lightning_takes(trainer_options, *module.batches_per_epoch)
-    _see_that_the_end_is_validated(module, trainer_options)
-    logger, is_new = extra_logger(config.logger, folder), False
+    batches = see_that_lightning_takes(trainer_options, *module.batches_per_epoch)
+    _see_that_the_end_is_validated(module, trainer_options, batches)
+    parts.finisher.check(module)
+    is_new = _is_first_process() and (not folder.exists() or not any(folder.iterdir()))
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
+    logger = extra_logger(config.logger, folder)
     if not resume and _is_first_process():
-        is_new = not folder.exists() or not any(folder.iterdir())
         prepare(folder, config, parts)
     trainer = pl.Trainer(
         **trainer_options,
@@ -142,12 +145,19 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     except UserError:
         if is_new and not (folder / CHECKPOINT).is_file():  # there is nothing to resume from: it would end the same way
             shutil.rmtree(folder)
+            _remove_if_empty(new_parents)
         raise
     if trainer.interrupted:
         raise _interrupted(folder, trainer)
     if not trainer.is_global_zero:
         sys.exit()  # the first process finishes the run
     return finish_run(folder, module, trainer, _started_by(folder))
+
+
+def _remove_if_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _is_first_process() -> bool:
@@ -167,13 +177,14 @@ def _refuse_vain_compilation(module: Classifier) -> None:
         )
 
 
-def _see_that_the_end_is_validated(module: Classifier, options: dict[str, Any]) -> None:
+def _see_that_the_end_is_validated(module: Classifier, options: dict[str, Any], batches: int) -> None:
     """Adversarial training ends with the best of the epochs that were validated: later ones would be lost."""
-    interval, epochs = options.get("check_val_every_n_epoch") or 1, module.config.epochs
-    if module.is_robust_training and len(module.val_indices) and epochs % interval:
+    keeps_best = module.is_robust_training and len(module.val_indices) and options.get("limit_val_batches") != 0
+    if keeps_best and not ends_with_validation(options, batches):
+        given = ", ".join(f"trainer.{name} is {options[name]}" for name in VALIDATION if name in options)
         raise UserError(
-            f"trainer.check_val_every_n_epoch is {interval}: adversarial training keeps its best validated epoch, and "
-            f"the last {epochs % interval} of {epochs} would not be validated; give a divisor of {epochs}"
+            f"{given}: adversarial training keeps its best validated epoch, and what comes after the last validation "
+            f"would be lost; let the training, of {module.config.epochs} epochs of {batches} batches, end with one"
         )
 
 
