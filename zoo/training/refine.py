@@ -8,10 +8,11 @@ from zoo.config import TrainConfig
 from zoo.run import Run
 from zoo.training.build import open_config_data
 from zoo.training.finish import leave_run
+from zoo.training.folder import prepare, refuse_occupied
 from zoo.training.module import Classifier
 from zoo.training.options import trains_on_cuda
 from zoo.training.parts import Parts
-from zoo.training.trainer import prepare, quieten, refuse_occupied
+from zoo.training.trainer import quieten
 
 
 def refine(

@@ -1,18 +1,14 @@
 """Train, resume, and leave a RUN folder behind."""
 
-import dataclasses
 import logging
-import shlex
-import shutil
 import sys
 import warnings
-from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -23,15 +19,16 @@ from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverag
 from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.config import TrainConfig
 from zoo.errors import UserError
-from zoo.files import atomic
 from zoo.finishers import Finisher
 from zoo.finishers.none import NoFinisher
 from zoo.methods import METHODS, Method
 from zoo.regularizers import Regularizer
 from zoo.regularizers.none import NoRegularizer
-from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, METRICS, WEIGHTS, Run
+from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
+from zoo.surgery import Ranks
 from zoo.training.build import open_config_data, starting_model
 from zoo.training.finish import finish_run
+from zoo.training.folder import gone_if_vain, prepare, refuse_occupied, started_by
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.memory import keep_freed_memory
 from zoo.training.module import ROBUST_ACCURACY, Classifier
@@ -72,24 +69,6 @@ def train(
     return _fit(config, parts, folder, resume=False)
 
 
-def refuse_occupied(folder: Path, overwrite: bool) -> None:
-    """See that a new run's folder is free.
-
-    Raises:
-        UserError: it is not, and may not be overwritten.
-    """
-    if overwrite or not folder.exists() or not any(folder.iterdir()):
-        return
-    if (folder / CARD).is_file():
-        raise UserError(f"{folder} holds a finished run: replace it with --overwrite true, or choose another --out")
-    if (folder / CONFIG).is_file():
-        raise UserError(
-            f"{folder} holds an interrupted run: continue it with --resume {folder}, replace it with "
-            "--overwrite true, or choose another --out"
-        )
-    raise UserError(f"{folder} is not empty, and no run: choose another --out")
-
-
 def resume(
     folder: Path,
     config: TrainConfig,
@@ -112,52 +91,51 @@ def resume(
 def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     quieten()
     pl.seed_everything(config.seed, verbose=False)
-    data = open_config_data(config)
-    source = data.source(train=True)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
     see_that_it_is_the_same(saved.get("recipe", {}), recipe(config, parts), folder / CONFIG)
-    model = starting_model(config, parts.method, data, saved["ranks"] if saved else None)
-    model = with_normalization(model, data.mean, data.std)
-    module = Classifier(model, parts, data, source, config)
-    _refuse_vain_compilation(module)
-    trainer_options = lightning_options(config, model, data.image_shape)
-    batches = see_that_lightning_takes(trainer_options, *module.batches_per_epoch)
-    _see_that_the_end_is_validated(module, trainer_options, batches)
-    parts.finisher.check(module)
-    is_new = _is_first_process() and (not folder.exists() or not any(folder.iterdir()))
-    new_parents = [parent for parent in folder.parents if not parent.exists()]
-    logger = extra_logger(config.logger, folder)
-    if not resume and _is_first_process():
-        prepare(folder, config, parts)
-    trainer = pl.Trainer(
-        **trainer_options,
-        callbacks=_callbacks(folder, module),
-        logger=[csv_logger(folder, saved.get("global_step", 0)), *([logger] if logger else [])],
-        default_root_dir=folder,
-    )
-    if trainer.strategy.root_device.type == "cpu":
-        keep_freed_memory()
-    try:
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    except SystemExit:
-        raise _interrupted(folder, trainer) from None
-    except UserError:
-        if is_new and not (folder / CHECKPOINT).is_file():  # there is nothing to resume from: it would end the same way
-            shutil.rmtree(folder)
-            _remove_if_empty(new_parents)
-        raise
-    if trainer.interrupted:
+    module, options = _checked(config, parts, saved.get("ranks"))
+    with gone_if_vain(folder) if _is_first_process() else nullcontext():
+        logger = extra_logger(config.logger, folder)
+        if not resume and _is_first_process():
+            prepare(folder, config, parts)
+        trainer = pl.Trainer(
+            **options,
+            callbacks=_callbacks(folder, module),
+            logger=[csv_logger(folder, saved.get("global_step", 0)), *([logger] if logger else [])],
+            default_root_dir=folder,
+        )
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
+        was_stopped = False
+        try:
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        except SystemExit:
+            was_stopped = True
+    if was_stopped or trainer.interrupted:
         raise _interrupted(folder, trainer)
     if not trainer.is_global_zero:
         sys.exit()  # the first process finishes the run
-    return finish_run(folder, module, trainer, _started_by(folder))
+    return finish_run(folder, module, trainer, started_by(folder))
 
 
-def _remove_if_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
+def _checked(config: TrainConfig, parts: Parts, ranks: Ranks | None) -> tuple[Classifier, dict[str, Any]]:
+    """Build the module and the Trainer's options, and see that nothing stands against the training.
+
+    Args:
+        config, parts: the recipe.
+        ranks: of the checkpoint from which the training goes on, if there is one.
+    """
+    data = open_config_data(config)
+    source = data.source(train=True)
+    model = with_normalization(starting_model(config, parts.method, data, ranks), data.mean, data.std)
+    module = Classifier(model, parts, data, source, config)
+    _refuse_vain_compilation(module)
+    options = lightning_options(config, model, data.image_shape)
+    batches = see_that_lightning_takes(options, *module.batches_per_epoch)
+    _see_that_the_end_is_validated(module, options, batches)
+    parts.finisher.check(module)
+    return module, options
 
 
 def _is_first_process() -> bool:
@@ -200,27 +178,6 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): delete it to start over") from None
-
-
-def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
-    """Create the folder, take away an older run's files, and write the configuration under the command line."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
-        (folder / name).unlink(missing_ok=True)
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-    plain |= parts.named()
-    with atomic(folder / CONFIG) as temporary:
-        temporary.write_text(f"# {_command()}\n{yaml.safe_dump(plain, sort_keys=False)}")
-
-
-def _command() -> str:
-    return " ".join(shlex.join(["zoo", *sys.argv[1:]]).splitlines())
-
-
-def _started_by(folder: Path) -> str:
-    """Return the command line that a run was begun with: the one that resumed it says nothing of how it was trained."""
-    first = (folder / CONFIG).read_text().partition("\n")[0]
-    return first.removeprefix("# ") if first.startswith("# zoo ") else _command()
 
 
 def _callbacks(folder: Path, module: Classifier) -> list[Callback]:

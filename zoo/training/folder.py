@@ -1,0 +1,78 @@
+"""The folder of a run: taken or free, begun, and gone again if nothing came of it."""
+
+import dataclasses
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from zoo.config import TrainConfig
+from zoo.errors import UserError
+from zoo.files import atomic
+from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, METRICS, WEIGHTS
+from zoo.training.parts import Parts
+
+
+def refuse_occupied(folder: Path, overwrite: bool) -> None:
+    """See that a new run's folder is free.
+
+    Raises:
+        UserError: it is not, and may not be overwritten.
+    """
+    if overwrite or _is_free(folder):
+        return
+    if (folder / CARD).is_file():
+        raise UserError(f"{folder} holds a finished run: replace it with --overwrite true, or choose another --out")
+    if (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} holds an interrupted run: continue it with --resume {folder}, replace it with "
+            "--overwrite true, or choose another --out"
+        )
+    raise UserError(f"{folder} is not empty, and no run: choose another --out")
+
+
+def _is_free(folder: Path) -> bool:
+    return not folder.exists() or not any(folder.iterdir())
+
+
+@contextmanager
+def gone_if_vain(folder: Path) -> Iterator[None]:
+    """Remove a folder that was free, if a `UserError` ends what is inside before the first checkpoint.
+
+    There is nothing to resume from then: it would end the same way.
+    """
+    was_free, new_parents = _is_free(folder), [parent for parent in folder.parents if not parent.exists()]
+    try:
+        yield
+    except UserError:
+        if was_free and not (folder / CHECKPOINT).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in new_parents:
+                if parent.exists() and _is_free(parent):
+                    parent.rmdir()
+        raise
+
+
+def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
+    """Create the folder, take away an older run's files, and write the configuration under the command line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
+        (folder / name).unlink(missing_ok=True)
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    plain |= parts.named()
+    with atomic(folder / CONFIG) as temporary:
+        temporary.write_text(f"# {_command()}\n{yaml.safe_dump(plain, sort_keys=False)}")
+
+
+def _command() -> str:
+    return " ".join(shlex.join(["zoo", *sys.argv[1:]]).splitlines())
+
+
+def started_by(folder: Path) -> str:
+    """Return the command line that a run was begun with: the one that resumed it says nothing of how it was trained."""
+    first = (folder / CONFIG).read_text().partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# zoo ") else _command()
