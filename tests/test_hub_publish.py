@@ -19,7 +19,7 @@ import zoo
 from zoo.cli import run as cli
 from zoo.errors import UserError
 from zoo.hub.download import digest, read_index
-from zoo.hub.index import Entry
+from zoo.hub.index import Entry, Index
 from zoo.hub.measure import EvaluationSplit, evaluated
 from zoo.hub.publish import Publication, entry_of, publish, without_places
 from zoo.hub.runs import copy_model, open_run
@@ -307,6 +307,18 @@ WRONG = {
         "sanity": {"failures": ["zero_gradients"], "zero_gradient_share": 1, "accuracy_at_large_eps": 0, "n": 9}
     },
 }
+
+
+@pytest.mark.parametrize("figure", [{}, {"condition_number": 99.0}, {"rank": 3}, {"shape": [1, 2]}])
+def test_verify_believes_no_row_of_a_layer(figure: dict, tmp_path: Path) -> None:
+    name = "test_resnet.robust_lowrank50_digits"
+    shutil.copytree(BUNDLED / name, tmp_path / name)
+    card = json.loads((tmp_path / name / "card.json").read_text())
+    card["layers"][-1] |= figure
+    (tmp_path / name / "card.json").write_text(json.dumps(card))
+    (tmp_path / "index.json").write_bytes(Index(models={name: entry_of(tmp_path / name)}).to_json())
+    checks = verify(find(name, str(tmp_path)), 1)
+    assert next(check.agrees for check in checks if check.figure == "layers") is not bool(figure)
 
 
 @pytest.mark.parametrize("figure", WRONG)

@@ -13,6 +13,7 @@ from zoo.card import Card, Evaluation, Finding, Sanity
 from zoo.cost import count_macs, count_params
 from zoo.errors import UserError
 from zoo.evaluation import condition_numbers, folded, lipschitz_bound, sanity
+from zoo.evaluation.conditioning import BACKBONE
 from zoo.export.exporter import ONNX_FILE, export_model
 from zoo.export.metadata import Metadata
 from zoo.export.parity import check_parity
@@ -20,6 +21,7 @@ from zoo.hub.index import Summary
 from zoo.hub.measure import SLACK, EvaluationSplit, evaluated, groups, probed, sweep_of, tolerance
 from zoo.hub.search import Found
 from zoo.run import Run
+from zoo.surgery import weight_layers
 
 QUICK_PASSES = 100
 """Model passes per image: attacks that need more are measured again only when all images are asked for."""
@@ -104,8 +106,10 @@ def _structure(model: Found, run: Run, deployed: nn.Module) -> Iterator[Check]:
 
 def _conditioning(run: Run, deployed: nn.Module) -> Iterator[Check]:
     card = run.card
+    numbers = condition_numbers(run.trained_model())
+    if card.layers:
+        yield _layers(run, numbers)
     if card.max_condition_number is not None:
-        numbers = condition_numbers(run.trained_model())
         largest = max((k for k in numbers.values() if k is not None), default=math.nan)
         yield _near("largest condition number", card.max_condition_number, largest)
     if card.lipschitz_bound is not None:
@@ -113,8 +117,28 @@ def _conditioning(run: Run, deployed: nn.Module) -> Iterator[Check]:
         yield _near("Lipschitz bound", card.lipschitz_bound, math.nan if bound is None else bound)
 
 
+def _layers(run: Run, numbers: dict[str, float | None]) -> Check:
+    """Compare the card's row of each layer: its shape, its rank and its condition number."""
+    shapes = {layer.name.removeprefix(BACKBONE): layer.shape for layer in weight_layers(run.dense_model())}
+    wrong = [
+        row.name
+        for row in run.card.layers
+        if row.shape != shapes.get(row.name)
+        or row.rank not in (None, run.card.ranks.get(row.name))
+        or not _close(row.condition_number, numbers.get(row.name))
+    ]
+    found = f"{len(wrong)} others, such as {wrong[0]}" if wrong else "the same"
+    return Check("layers", f"{len(run.card.layers)}, with rank and conditioning", found, not wrong)
+
+
+def _close(stated: float | None, found: float | None) -> bool:
+    if stated is None or found is None:
+        return stated is found
+    return math.isclose(found, stated, rel_tol=1e-2)
+
+
 def _near(figure: str, stated: float, found: float) -> Check:
-    return Check(figure, f"{stated:.4g}", f"{found:.4g}", math.isclose(found, stated, rel_tol=1e-2))
+    return Check(figure, f"{stated:.4g}", f"{found:.4g}", _close(stated, found))
 
 
 def _accuracies(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
