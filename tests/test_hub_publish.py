@@ -16,6 +16,7 @@ from make_run import make_run
 from safetensors.torch import load_file
 
 import zoo
+from zoo.card import Evaluation
 from zoo.cli import run as cli
 from zoo.errors import UserError
 from zoo.hub.download import digest, read_index
@@ -302,6 +303,7 @@ WRONG = {
     "Lipschitz bound": {"lipschitz_bound": 1.5},
     "card's files": {"files": []},
     "model": {"ranks": {"no_such_layer": 3}},
+    "ONNX, relative difference": {"parity": {"1": 0.5}},
     "test split": {"data_sha256": "0" * 64},
     "signs of masked gradients": {
         "sanity": {"failures": ["zero_gradients"], "zero_gradient_share": 1, "accuracy_at_large_eps": 0, "n": 9}
@@ -325,6 +327,24 @@ def test_verify_believes_no_row_of_a_layer(figure: dict, tmp_path: Path) -> None
 def test_verify_believes_no_figure_of_a_card(figure: str, hub: Path, tmp_path: Path) -> None:
     found = find(NAME, str(changed(hub, tmp_path / "hub", **WRONG[figure])))
     assert next(check.agrees for check in verify(found, "all") if check.figure == figure) is False
+
+
+def test_verify_compares_what_the_checks_for_masked_gradients_found(hub: Path, tmp_path: Path) -> None:
+    sanity = json.loads((hub / NAME / "card.json").read_text())["sanity"]
+    for share in ("zero_gradient_share", "accuracy_at_large_eps"):
+        other = sanity | {share: 1 - sanity[share]}
+        found = find(NAME, str(changed(hub, tmp_path / share, sanity=other)))
+        assert next(x.agrees for x in verify(found, 1) if x.figure == "signs of masked gradients") is False
+
+
+def test_verify_compares_what_each_part_of_an_ensemble_left(hub: Path, tmp_path: Path, monkeypatch) -> None:
+    (clean,) = Run(hub / NAME).card.evaluations
+    stated = Evaluation(attack="autoattack", norm="Linf", eps=0.1, accuracy=0.0, n=60, parts={"apgd": 0.6})
+    found = find(NAME, str(changed(hub, tmp_path / "hub", evaluations=[clean.model_dump(), stated.model_dump()])))
+    again = stated.model_copy(update={"parts": {"apgd": 0.1}})
+    monkeypatch.setattr("zoo.hub.verify.evaluated", lambda run, group, images: [clean, again] if group else [clean])
+    checks = {check.figure: check.agrees for check in verify(found, "all")}
+    assert (checks["autoattack Linf 0.1"], checks["autoattack Linf 0.1 after apgd"]) == (True, False)
 
 
 @pytest.mark.parametrize(("accuracy", "agrees"), [(0.0, True), (0.9, False)])
