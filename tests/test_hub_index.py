@@ -130,6 +130,9 @@ def test_models_are_chosen_and_ordered_by_their_figures() -> None:
     assert list(Selection(sort="clean").of(models)) == ["b.x", "a.x", "c.x"]
     assert list(Selection(sort="latency").of(models)) == ["b.x", "a.x", "c.x"]
     assert list(Selection(sort="robust", threat=near).of(models)) == ["a.x", "b.x", "c.x"]
+    models["d.x"] = entry(robust=(at[0],), threat=threat, gradient_masking=True)
+    assert list(Selection(sort="robust", threat=near).of(models))[:2] == ["a.x", "b.x"]
+    assert list(Selection(min_robust=0.4, threat=near).of(models)) == ["a.x"]
     with pytest.raises(UserError, match="choose from name"):
         Selection(sort="size")  # type: ignore[arg-type]
 

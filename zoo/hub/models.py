@@ -30,7 +30,8 @@ def list_models(
     Args:
         pattern: such as ``resnet*`` or ``*.robust_lowrank*_c10``; an architecture stands for all of its models.
         data: the data set they were trained on.
-        min_robust: least accuracy under attack, in 0..1, at ``threat``, or each at the radius it is judged by.
+        min_robust: least accuracy under attack, in 0..1, at ``threat``, or each at the radius it is judged by;
+            a model with masked gradients has none.
         max_params: most parameters.
         threat: norm and radius to compare at, such as ``("Linf", 8 / 255)``.
         sort: ``name``, ``params``, ``macs``, ``clean``, ``robust``, ``latency`` or ``bytes``, best first.

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from zoo.card import Threat
 from zoo.errors import UserError
-from zoo.hub.index import Entry, Summary
+from zoo.hub.index import Entry, Robust, Summary
 from zoo.hub.names import matching
 
 Key = Literal["name", "params", "macs", "clean", "robust", "latency", "bytes"]
@@ -21,7 +21,8 @@ class Selection:
     Attributes:
         pattern: of their names, see `zoo.hub.names.matching`.
         data: the data set they were trained on; None: any.
-        min_robust: least accuracy under ``threat``, or each under its own; a model not measured there has none.
+        min_robust: least accuracy under ``threat``, or each under its own; a model not measured there has none, and
+            one with masked gradients none that counts: no ``min_robust`` holds of it, and it is last by ``robust``.
         max_params: most parameters.
         threat: the radius to compare at; None: each model's own.
         sort: best first: few parameters, high accuracy, low latency.
@@ -48,16 +49,20 @@ class Selection:
         return {name: models[name] for name in chosen}
 
     def _fits(self, model: Summary) -> bool:
-        robust = model.robust_at(self.threat)
+        robust = self._believed(model)
         return (
             (self.data is None or model.data == self.data)
             and (self.max_params is None or model.params <= self.max_params)
             and (self.min_robust is None or (robust is not None and robust.accuracy >= self.min_robust))
         )
 
+    def _believed(self, model: Summary) -> Robust | None:
+        """Return the accuracy under attack that counts: with masked gradients, none."""
+        return None if model.gradient_masking else model.robust_at(self.threat)
+
     def _keys(self, entry: Entry) -> dict[str, Callable[[], float]]:
         model = entry.summary
-        robust = model.robust_at(self.threat)
+        robust = self._believed(model)
         return {
             "params": lambda: model.params,
             "macs": lambda: model.macs,
