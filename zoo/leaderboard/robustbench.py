@@ -66,7 +66,7 @@ def standard_autoattack(card: Card, threat: Threat) -> Evaluation | None:
     found = [
         e
         for e in card.evaluations
-        if e.attack == "autoattack" and e.norm == threat.norm and abs(e.eps - threat.eps) <= SAME_EPS
+        if e.attack == "autoattack" and same(e, threat)
         if set(e.parts) == PARTS and not e.skipped and e.n >= LEAST_IMAGES
         if {key: value for key, value in e.options.items() if key != "seed"} in ({}, {"restarts": 1})
     ]
@@ -117,4 +117,15 @@ def _reason(card: Card) -> str:
     if card.clean is None:
         return "its clean accuracy was not measured"
     radii = " or ".join(f"{threat.norm} {format_eps(threat.eps)}" for threat in BENCHMARKS[card.data])
-    return f"no whole standard AutoAttack at {radii} on {LEAST_IMAGES:,} images or more"
+    words = f"no whole standard AutoAttack in fp32 at {radii} on {LEAST_IMAGES:,} images or more"
+    near = [e for t in BENCHMARKS[card.data] for e in card.evaluations if e.attack == "autoattack" and same(e, t)]
+    if not near:
+        return words
+    e = max(near, key=lambda e: e.n)
+    how = ", ".join(f"{key} {value}" for key, value in e.options.items() if key != "seed")
+    return f"{words}; its own has {', '.join(e.parts) or 'no parts'} on {e.n:,} images" + (f", {how}" if how else "")
+
+
+def same(e: Evaluation, threat: Threat) -> bool:
+    """Whether an evaluation was made at a radius."""
+    return e.norm == threat.norm and abs(e.eps - threat.eps) <= SAME_EPS
