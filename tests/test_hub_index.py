@@ -244,6 +244,14 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
         run(["list", "resnet50*", "--hub", str(tmp_path / "hub")])
 
 
+def test_a_norm_without_a_radius_is_not_ignored() -> None:
+    from zoo.cli import run
+
+    for flags in ([], ["--models"], ["--min-robust", "0.4"]):
+        with pytest.raises(UserError, match="give --eps too"):
+            run(["list", *flags, "--norm", "L2"])
+
+
 @pytest.mark.parametrize(
     ("attack", "masked", "shown"),
     [

@@ -23,7 +23,7 @@ KINDS = {
 }
 
 
-FILTERS = ("pattern", "min_robust", "max_params", "eps", "sort", "json")
+FILTERS = ("pattern", "min_robust", "max_params", "norm", "eps", "sort", "json")
 """Options of which any asks for models."""
 ALL = "*"
 
@@ -58,7 +58,7 @@ def _add_arguments(parser: Parser) -> None:
     add("--archs", metavar="PATTERN", nargs="?", const=ALL, help="timm's architectures, such as 'resnet*'.")
     add("--min-robust", type=float | None, default=None, help="Models of at least this accuracy under attack, in 0..1.")
     add("--max-params", type=str | None, default=None, help="Models of at most so many parameters, such as 2M.")
-    add("--norm", type=str, default="Linf", help="Of --eps: Linf or L2.")
+    add("--norm", type=str | None, default=None, help="Of --eps: Linf or L2 (default: Linf).")
     add("--eps", type=str | None, default=None, help="Radius at which to compare (default: each model's own).")
     add(
         "--sort", type=str | None, default=None, help="name, params, macs, clean, robust, latency or bytes: best first."
@@ -77,9 +77,12 @@ def _print_models(console: Any, options: Any) -> None:
     from zoo.hub.table import models_table, plain
 
     norms = get_args(Threat.model_fields["norm"].annotation)
-    if options.norm not in norms:
-        raise unknown_name("norm", options.norm, norms)
-    threat = Threat(norm=options.norm, eps=parse_eps(options.eps)) if options.eps else None
+    norm = options.norm or "Linf"
+    if norm not in norms:
+        raise unknown_name("norm", norm, norms)
+    if options.norm and not options.eps:
+        raise UserError(f"--norm {norm} is the norm of a radius: give --eps too, such as --eps 0.3")
+    threat = Threat(norm=norm, eps=parse_eps(options.eps)) if options.eps else None
     selection = Selection(
         options.pattern or ALL,
         None if options.data == ALL else options.data,
