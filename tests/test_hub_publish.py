@@ -89,7 +89,12 @@ def test_figures_of_other_weights_are_refused(finished: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("hub", "words"), [("https://example.org/zoo", "cannot be published to"), ("hf://nobody", "hf://ORG/REPO")]
+    ("hub", "words"),
+    [
+        ("https://example.org/zoo", "cannot be published to"),
+        ("hf://nobody", "hf://ORG/REPO"),
+        ("no/such,hub", "publish to one of them"),
+    ],
 )
 def test_places_that_take_no_models(hub: str, words: str, finished: Run) -> None:
     with pytest.raises(UserError, match=words):

@@ -87,6 +87,8 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
         UserError: the card's figures are not those of the run's weights, the hub has the name already or cannot be
             written, or the model cannot be exported. Nothing is published then.
     """
+    if "," in hub:
+        raise UserError(f"{hub} are several hubs, as they are searched: publish to one of them")
     place, name = open_hub(hub), options.name(run.card)
     place.check_free(name)
     with TemporaryDirectory() as folder:
