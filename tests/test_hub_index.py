@@ -1,5 +1,6 @@
 """Names and indices: what one is, what is refused, what is chosen from it."""
 
+import io
 import json
 import os
 import re
@@ -11,14 +12,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from make_hub import autoattack, fgsm, make_card, pgd
 from pydantic import ValidationError
+from rich.console import Console
 
 from zoo.card import Card, Evaluation, Threat
 from zoo.errors import UserError
 from zoo.hub.download import read_index
 from zoo.hub.index import Entry, Index, Robust, Summary
 from zoo.hub.names import check_name, default_tag, is_name, matching
-from zoo.hub.search import open_hub
+from zoo.hub.search import open_hub, published
 from zoo.hub.selection import Selection, parse_count
+from zoo.hub.table import models_table
 
 SHA = "0" * 64
 FILES = {name: {"sha256": SHA, "bytes": 1} for name in ("card.json", "model.safetensors")}
@@ -242,6 +245,20 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
     assert "test_resnet.x" in capsys.readouterr().out
     with pytest.raises(UserError, match="none of the"):
         run(["list", "resnet50*", "--hub", str(tmp_path / "hub")])
+
+
+@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize("threat", [None, Threat(norm="L2", eps=0.3)])
+def test_no_figure_of_the_list_is_cut_where_the_screen_is_narrow(threat: Threat | None, width: int) -> None:
+    screen = Console(file=io.StringIO(), width=width, highlight=False)
+    screen.print(models_table(published(""), threat))
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in lines)
+    for name, found in published("").items():
+        summary = found.entry.summary
+        shown = (x.split()[-1] for x in lines if x.startswith(name[:20]) and f" {summary.clean:.1%} " in x)
+        assert f"{summary.latency_ms:.2f}" in shown
+    assert threat is None or "robust: at L2 0.3" in "".join(lines)
 
 
 def test_a_norm_without_a_radius_is_not_ignored() -> None:

@@ -25,9 +25,9 @@ def models_table(models: dict[str, Found], threat: Threat | None = None) -> Tabl
     An accuracy under a weaker attack than AutoAttack is marked as the upper bound that it is.
     """
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=0, show_edge=False)
-    table.add_column("model", overflow="fold", min_width=max(map(len, models)))  # a name is for copying: never cut
+    table.add_column("model", overflow="fold")  # over lines where the terminal is narrow: no figure loses a digit
     table.add_column("data", overflow="fold")
-    for column in ("params", "clean", "robust", "eps", "ms"):
+    for column in ("params", "clean", "robust", *(() if threat else ("eps",)), "ms"):
         table.add_column(column, justify="right", no_wrap=True)
     bounded = False
     for name, found in models.items():
@@ -40,16 +40,21 @@ def models_table(models: dict[str, Found], threat: Threat | None = None) -> Tabl
             short_count(s.params),
             "-" if s.clean is None else f"{s.clean:.1%}",
             "-" if robust is None else _robust(robust, s.gradient_masking),
-            "-" if robust is None else f"{'' if robust.norm == 'Linf' else 'L2 '}{format_eps(robust.eps)}",
+            *(() if threat else ("-" if robust is None else _radius(robust),)),
             "-" if s.latency_ms is None else f"{s.latency_ms:.2f}",
         )
     masked = any(found.entry.summary.gradient_masking for found in models.values())
     notes = {
+        f"robust: at {_radius(threat) if threat else ''}": threat is not None,
         "< an upper bound, by a weaker attack than AutoAttack": bounded,
         "! gradient masking: not to be believed": masked,
     }
     table.caption = "\n".join(note for note, needed in notes.items() if needed) or None
     return table
+
+
+def _radius(of: Robust | Threat) -> str:
+    return f"{'' if of.norm == 'Linf' else 'L2 '}{format_eps(of.eps)}"
 
 
 def _robust(found: Robust, masked: bool) -> str:
