@@ -77,7 +77,7 @@ def _print_models(console: Any, options: Any) -> None:
     from zoo.hub.table import models_table, plain
 
     norms = get_args(Threat.model_fields["norm"].annotation)
-    norm = options.norm or "Linf"
+    norm: Any = options.norm or "Linf"
     if norm not in norms:
         raise unknown_name("norm", norm, norms)
     if options.norm and not options.eps:
