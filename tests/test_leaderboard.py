@@ -112,6 +112,13 @@ def test_every_figure_is_that_of_the_card(hub: Path, data: dict, elements: Eleme
         assert column(shown, "robust") == believed
 
 
+def test_an_upper_bound_is_marked_as_in_the_list(page: Path, data: dict) -> None:
+    attacks = [row["attack"] for table in data["tables"] for row in table["rows"]]
+    bounds = [attack for attack in attacks if attack != "autoattack"]
+    assert 0 < len(bounds) < len(attacks)
+    assert len(re.findall(r">&lt;\d", page.read_text(encoding="utf-8"))) == len(bounds)
+
+
 def test_masked_gradients_are_flagged_and_never_lead(page: Path, elements: Elements) -> None:
     """Its accuracy under attack is the highest of all, and still it is last, outside the charts, and no best."""
     table = table_with(elements, MASKED)
@@ -122,7 +129,7 @@ def test_masked_gradients_are_flagged_and_never_lead(page: Path, elements: Eleme
     charts = re.findall(r"<svg viewBox.*?</svg>", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert any(f"{STRONG}:" in chart for chart in charts)
     assert not any(f"{MASKED}:" in chart for chart in charts)
-    assert 'data-value="" class="number  bad">79.0</td>' in page.read_text(encoding="utf-8")
+    assert 'data-value="" class="number  bad">&lt;79.0</td>' in page.read_text(encoding="utf-8")
 
 
 def test_latencies_of_different_machines_are_told_apart(elements: Elements) -> None:

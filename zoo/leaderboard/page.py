@@ -34,7 +34,8 @@ COLUMNS = (
 )
 READING = (
     "Robust accuracy is the lowest that any attack left, and the truth is at most that. A weaker attack leaves more: "
-    "compare rows under the same attack. A model with masked gradients has no rank."
+    "compare rows under the same attack; < marks an upper bound, by a weaker attack than AutoAttack. "
+    "A model with masked gradients has no rank."
 )
 
 
@@ -77,6 +78,8 @@ def _believed(accuracies: dict[str, float], run: RunFigures) -> float | None:
 def _row(row: Row, conditions: Sequence[str], cards: str) -> list[Cell]:
     model, card, timing = row.model, row.model.card, row.model.figures.timing
     accuracy = percent(row.found.accuracy)
+    if row.found.attack != "autoattack":
+        accuracy = Cell(f"<{accuracy.text}", accuracy.value)
     return [
         run_cell(model.figures, f"{cards}/{model.name}.json"),
         Cell(accuracy.text, None, "bad") if row.masked else accuracy,  # without a value: sorted last, never the best
