@@ -247,6 +247,14 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
         run(["list", "resnet50*", "--hub", str(tmp_path / "hub")])
 
 
+@pytest.mark.parametrize("flag", ["--eps", "--max-params"])
+def test_an_empty_condition_is_refused_and_not_ignored(flag: str) -> None:
+    from zoo.cli import run
+
+    with pytest.raises(UserError, match="'' is no number"):
+        run(["list", flag, ""])
+
+
 @pytest.mark.parametrize("width", [80, 60])
 @pytest.mark.parametrize("threat", [None, Threat(norm="L2", eps=0.3)])
 def test_no_figure_of_the_list_is_cut_where_the_screen_is_narrow(threat: Threat | None, width: int) -> None:

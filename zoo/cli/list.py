@@ -80,14 +80,14 @@ def _print_models(console: Any, options: Any) -> None:
     norm: Any = options.norm or "Linf"
     if norm not in norms:
         raise unknown_name("norm", norm, norms)
-    if options.norm and not options.eps:
+    if options.norm and options.eps is None:
         raise UserError(f"--norm {norm} is the norm of a radius: give --eps too, such as --eps 0.3")
-    threat = Threat(norm=norm, eps=parse_eps(options.eps)) if options.eps else None
+    threat = Threat(norm=norm, eps=parse_eps(options.eps)) if options.eps is not None else None
     selection = Selection(
         options.pattern or ALL,
         None if options.data == ALL else options.data,
         options.min_robust,
-        parse_count(options.max_params) if options.max_params else None,
+        None if options.max_params is None else parse_count(options.max_params),
         threat,
         options.sort or "name",
     )
