@@ -56,6 +56,17 @@ def test_without_weights_nothing_but_the_card_is_downloaded(tmp_path, monkeypatc
     assert {path for path, _ in server.requests} == {"/index.json", f"/{NAME}/card.json"}
 
 
+@pytest.mark.parametrize("wrong", [{"max_params": "2M"}, {"min_robust": "0.4"}, {"threat": ("Linf",)}, {"threat": 0.1}])
+def test_an_argument_of_another_type_is_answered(wrong: dict) -> None:
+    with pytest.raises(UserError, match=r"is no n"):
+        zoo.list_models(**wrong)
+
+
+def test_a_hub_may_be_a_path(tmp_path) -> None:
+    (tmp_path / "index.json").write_text("{}")
+    assert zoo.list_models(hub=tmp_path) == zoo.list_models(hub=str(tmp_path))
+
+
 def test_names_are_listed_and_wrong_ones_answered() -> None:
     assert NAME in zoo.list_models("test_resnet*", data="digits", max_params=1_000_000, hub="")
     assert zoo.list_models("*nothing*", hub="") == []

@@ -23,7 +23,7 @@ def list_models(
     max_params: int | None = None,
     threat: tuple[str, float] | None = None,
     sort: Key = "name",
-    hub: str | None = None,
+    hub: str | Path | None = None,
 ) -> list[str]:
     """Return the names of published models.
 
@@ -35,22 +35,22 @@ def list_models(
         max_params: most parameters.
         threat: norm and radius to compare at, such as ``("Linf", 8 / 255)``.
         sort: ``name``, ``params``, ``macs``, ``clean``, ``robust``, ``latency`` or ``bytes``, best first.
-        hub: addresses separated by commas; default: ``ZOO_HUB``. The bundled hub is always searched last.
+        hub: addresses separated by commas, or a folder as a path; default: ``ZOO_HUB``. The bundled hub is always
+            searched last.
 
     Raises:
         UserError: a hub cannot be read, or an argument is out of range.
     """
     try:
         at = Threat.model_validate({"norm": threat[0], "eps": threat[1]}) if threat else None
-    except ValidationError as error:
-        raise UserError(
-            f"threat {threat!r} is no norm and radius such as ('Linf', 8 / 255): {first_mistake(error)}"
-        ) from None
+    except (ValidationError, LookupError, TypeError) as error:
+        why = first_mistake(error) if isinstance(error, ValidationError) else "two values are needed"
+        raise UserError(f"threat {threat!r} is no norm and radius such as ('Linf', 8 / 255): {why}") from None
     chosen = Selection(pattern, data, min_robust, max_params, at, sort)
     return list(chosen.of({name: found.entry for name, found in published(hub).items()}))
 
 
-def load(path_or_name: str | Path, *, factorized: bool = False, hub: str | None = None) -> nn.Module:
+def load(path_or_name: str | Path, *, factorized: bool = False, hub: str | Path | None = None) -> nn.Module:
     """Return a trained model in eval mode: (B, C, H, W) in [0, 1] to logits.
 
     Args:
@@ -71,7 +71,7 @@ def create_model(
     *,
     num_classes: int | None = None,
     factorized: bool = False,
-    hub: str | None = None,
+    hub: str | Path | None = None,
 ) -> nn.Module:
     """Return a published model, as timm does: (B, C, H, W) in [0, 1] to logits, in eval mode.
 

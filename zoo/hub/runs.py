@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 
-def read_run(target: str | Path, hub: str | None = None) -> Run:
+def read_run(target: str | Path, hub: str | Path | None = None) -> Run:
     """Open a run for reading only: a RUN folder, or a published model where it is kept.
 
     Args:

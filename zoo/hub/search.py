@@ -43,13 +43,13 @@ def _local_path(address: str) -> str:
     return url2pathname(path)
 
 
-def hubs(addresses: str | None = None) -> list[Hub]:
+def hubs(addresses: str | Path | None = None) -> list[Hub]:
     """Return the hubs to search, in order.
 
     Args:
         addresses: separated by commas; None: those in ``ZOO_HUB``. The hub that comes with zoo is always the last.
     """
-    asked = addresses if addresses is not None else os.environ.get("ZOO_HUB", "")
+    asked = str(addresses) if addresses is not None else os.environ.get("ZOO_HUB", "")
     words = [word.strip() for word in asked.split(",") if word.strip()]
     return [open_hub(address) for address in dict.fromkeys([*words, str(BUNDLED)])]
 
@@ -72,7 +72,7 @@ class Found:
         return fetch(self.hub, self.name, alone, progress=False) / "card.json"
 
 
-def published(addresses: str | None = None) -> dict[str, Found]:
+def published(addresses: str | Path | None = None) -> dict[str, Found]:
     """Return every model of the hubs, by name; of two with one name, the one in the earlier hub.
 
     Raises:
@@ -85,7 +85,7 @@ def published(addresses: str | None = None) -> dict[str, Found]:
     return models
 
 
-def find(name: str, addresses: str | None = None) -> Found:
+def find(name: str, addresses: str | Path | None = None) -> Found:
     """Find a model by name: the first hub that has it counts, and one that cannot be read ends the search.
 
     Raises:

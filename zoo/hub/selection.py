@@ -36,6 +36,9 @@ class Selection:
     sort: Key = "name"
 
     def __post_init__(self) -> None:
+        for name, value in (("min_robust", self.min_robust), ("max_params", self.max_params)):
+            if not isinstance(value, int | float | None):
+                raise UserError(f"{name} {value!r} is no number")
         if self.min_robust is not None and not 0 <= self.min_robust <= 1:
             raise UserError(f"min-robust {self.min_robust} is no share in 0..1, such as 0.4")
         if self.sort not in get_args(Key):
