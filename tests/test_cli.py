@@ -70,6 +70,7 @@ MISTAKES = {
     ("export", "nowhere"): "no run at nowhere",
     ("bench", "nowhere"): "nowhere",
     ("list", "--archs", "resnetxyz*"): "no architecture matches",
+    ("list", "--json", "--methods"): "--json lists models",
     ("verify", "--all", "true", "x.y"): "either one NAME or --all",
     ("verify", "x.y", "--all"): "either one NAME or --all",
 }

@@ -369,6 +369,10 @@ def test_other_pages_share_the_frame_and_the_table() -> None:
     assert page.tables[0][2] == [("b", "b"), ("2", "2")]
     assert table.is_best(table.rows[1], 1)
     assert not table.is_best(table.rows[0], 1)
+    bounded = Table([Column("x", best="high")], [[Cell("<3", 3, is_bound=True)], [Cell("2", 2)], [Cell("1", 1)]])
+    assert [bounded.is_best(row, 0) for row in bounded.rows] == [False, True, False]
+    only = Table([Column("x", best="high")], [[Cell("<3", 3, is_bound=True)], [Cell("<2", 2, is_bound=True)]])
+    assert [only.is_best(row, 0) for row in only.rows] == [True, False]
     with pytest.raises(ValueError, match="1 cells under 2"):
         Table([Column("a"), Column("b")], [[Cell("")]])
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
+from zoo.errors import UserError, unknown_name
 from zoo.plugins import Plugins
 
 KINDS = {
@@ -37,6 +38,8 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     console = Console(highlight=False)
     chosen = [kind for kind in KINDS if kind != "data" and options[kind]] + (["data"] if options.data == ALL else [])
+    if options.json and (chosen or options.archs):
+        raise UserError("--json lists models with their figures: ask for the other lists without it")
     everything = not (chosen or _asks_for_models(options) or options.archs)
     if _asks_for_models(options) or everything:
         _print_models(console, options)
@@ -71,7 +74,6 @@ def _add_arguments(parser: Parser) -> None:
 def _print_models(console: Any, options: Any) -> None:
     from zoo.attacks import parse_eps
     from zoo.card import Threat
-    from zoo.errors import UserError, unknown_name
     from zoo.hub.search import published
     from zoo.hub.selection import Selection, parse_count
     from zoo.hub.table import models_table, plain
@@ -138,8 +140,6 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
 
 def _architectures(pattern: str) -> list[str]:
     import timm
-
-    from zoo.errors import UserError, unknown_name
 
     found: list[str] = timm.list_models(pattern)
     if not found:

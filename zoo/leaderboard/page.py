@@ -79,7 +79,7 @@ def _row(row: Row, conditions: Sequence[str], cards: str) -> list[Cell]:
     model, card, timing = row.model, row.model.card, row.model.figures.timing
     accuracy = percent(row.found.accuracy)
     if row.found.attack != "autoattack":
-        accuracy = Cell(f"<{accuracy.text}", accuracy.value)
+        accuracy = Cell(f"<{accuracy.text}", accuracy.value, is_bound=True)
     return [
         run_cell(model.figures, f"{cards}/{model.name}.json"),
         Cell(accuracy.text, None, "bad") if row.masked else accuracy,  # without a value: sorted last, never the best

@@ -27,11 +27,13 @@ class Cell:
         text: what is read; made safe for HTML unless it is Markup.
         value: sorted by this: numbers by size, texts by alphabet, None last.
         tone: ``good``, ``bad`` or ``""``.
+        is_bound: whether the true value may be worse, so that a value which is none counts as better.
     """
 
     text: str | Markup
     value: Value = None
     tone: Literal["good", "bad", ""] = ""
+    is_bound: bool = False
 
     @property
     def sort_key(self) -> str:
@@ -91,6 +93,7 @@ class Table:
         direction, value = self.columns[column].best, row[column].value
         if not direction or not row[column].is_number:
             return False
-        values = [r[column].value for r in self.rows if r[column].is_number]
-        best = (max if direction == "high" else min)(values)  # type: ignore[type-var]
-        return value == best and len(set(values)) > 1
+        cells = [r[column] for r in self.rows if r[column].is_number]
+        certain = [cell for cell in cells if not cell.is_bound] or cells
+        best = (max if direction == "high" else min)(cell.value for cell in certain)  # type: ignore[type-var]
+        return row[column] in certain and value == best and len({cell.value for cell in cells}) > 1

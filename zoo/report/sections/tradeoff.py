@@ -73,7 +73,7 @@ def _chart(runs: Sequence[RunFigures], name: str, gain_text: str, cost_text: str
     missing = [run.name for run in runs if run.name not in points]
     return Chart(
         name,
-        f"{gain_text[0].upper()}{gain_text[1:]}",
+        f"{gain_text[0].upper()}{gain_text[1:]} against {cost_text}",
         x_axis,
         Axis("", percent=True),
         (
