@@ -155,6 +155,22 @@ def test_a_frozen_layer_stays_and_the_others_meet_the_budget() -> None:
     assert 0.6 <= 1 - (size.factors + size.rest) / size.dense <= 0.62
 
 
+def test_a_training_that_was_broken_off_can_be_begun_again() -> None:
+    class Break(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+            if batch_idx == 2:
+                raise ConnectionError("the machine went away")
+
+    module = Digits()
+    with pytest.raises(ConnectionError):
+        fit(module, [DynamicalLowRank(0.6, local_steps=2), Break()])
+    schedule = DynamicalLowRank(0.6, local_steps=2)
+    fit(module, [schedule])
+    assert schedule.done
+    size = deployed_size(module)
+    assert 0.6 <= 1 - (size.factors + size.rest) / size.dense <= 0.62
+
+
 def test_a_tolerance_bounds_every_truncation() -> None:
     errors: list[float] = []
 

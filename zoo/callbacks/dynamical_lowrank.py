@@ -81,7 +81,8 @@ class DynamicalLowRank(RankSchedule):
         """Find the layers, and freeze what is frozen in this step of the cycle."""
         self._steps = training_steps(trainer)
         layers = factorized_layers(self.network(pl_module), self.name)
-        self.layers = {name: layer for name, layer in layers if layer.trains}
+        # By S: a training that was broken off has left the bases frozen.
+        self.layers = {name: layer for name, layer in layers if layer.S.requires_grad}
         if self.start is None:
             self.start = sum(x.deployed_size(self.layers[x.name].rank) for x in layers_of(self.layers))
         self._optimizer = _trainer_of(self.layers.values(), trainer.optimizers)
