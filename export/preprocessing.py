@@ -114,11 +114,12 @@ def _nodes(image_shape: tuple[int, int, int], result: str) -> tuple[list[Any], l
         node("Div", "rest,two", "start"),
         node("Add", "start,part", "end"),
         node("Slice", f"{INPUT},start,end,axes", "cropped"),
-        node("Transpose", "cropped", "planes", perm=[0, 3, 1, 2]),
-        node("Cast", "planes", "floats", to=TensorProto.FLOAT),
+        node("Cast", "cropped", "floats", to=TensorProto.FLOAT),
+        # Not by a Transpose, which ONNX Runtime moves past the Resize to a convolution in int8, and then fails.
+        node("Einsum", "floats", "planes", equation="bhwc->bchw"),
         node(
             "Resize",
-            "floats,,,size",
+            "planes,,,size",
             "resized",
             mode="cubic",
             cubic_coeff_a=-0.5,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from make_run import make_run
 from torch import nn
@@ -44,6 +45,15 @@ def test_the_largest_drop_decides() -> None:
     check_drop([change(0.5, 0.49), change(0.4, 0.6)], 1.0001, "int8")
     with pytest.raises(UserError, match=r"int8 costs 3.00 points .*pgd Linf 0.004: 50.00% to 47.00% on 100 images"):
         check_drop([change(0.5, 0.6), change(0.5, 0.47)], 1, "int8")
+
+
+def test_int8_with_preprocessing_inside(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "int8.onnx"
+    options = ["--target", "generic", "--precision", "int8", "--calibration", "40", "--n", "40", "--max-drop", "100"]
+    cli.run(["export", str(run.folder), "-o", str(path), "--embed-preprocessing", "true", *options])
+    assert "with preprocessing inside, by size of the images: " in capsys.readouterr().out
+    images = np.zeros((2, 41, 30, run.card.image_shape[0]), dtype=np.uint8)
+    assert ort.InferenceSession(path).run(["logits"], {"images": images})[0].shape == (2, len(run.card.class_names))
 
 
 def test_int8_from_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
