@@ -200,6 +200,18 @@ def test_outputs_of_the_wrong_kind_are_refused(run: Run, tmp_path: Path) -> None
         zoo(["export", str(run.folder), "--layout", "torchserve"])
 
 
+@pytest.mark.parametrize("where", [".", "../here"])
+def test_the_command_writes_a_repository_into_the_folder_it_stands_in(
+    run: Run, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = run.folder.resolve()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    zoo(["export", str(source), "--target", "generic", "--layout", "triton", "-o", where])
+    assert (tmp_path / "here" / "my_run" / "1" / "model.onnx").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "here.json"}
+
+
 def test_a_graph_with_preprocessing_is_not_timed(run: Run) -> None:
     with pytest.raises(UserError, match="without --embed-preprocessing"):
         zoo(["bench", str(run.folder / "model-uint8.onnx"), "--n", "0"])

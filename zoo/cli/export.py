@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     run = open_run(target, hub)
     see_that_files_are_read(run.card.data, settings.data_dir)
     output = output or how.default_output(run.folder)
+    beside = Path(os.path.abspath(output))  # "." and ".." have no name to put anything beside
     check_output(output, how)
     settings = replace(settings, data_dir=settings.data_dir or run.data_dir)
     model, metadata = run.model(), Metadata.of(run.card)
@@ -54,7 +56,7 @@ def main(parser: Parser, argv: list[str]) -> None:
             limit,
         )
     done = replace(done, path=packed.path)
-    with atomic(output.with_name(f"{output.name}.json")) as temporary:
+    with atomic(beside.with_name(f"{beside.name}.json")) as temporary:
         temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n")
     *found, saved = lines(done)
     print("\n".join(found))
