@@ -222,6 +222,11 @@ def test_any_number_of_models_is_shown_whole(runs: tuple[Run, Run], width: int) 
 ONE = Settings(device="cpu", threads=1, batch_size="1")
 
 
+def test_a_folder_in_place_of_the_result_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder: give a file name, such as --json"):
+        cli.run(["bench", "nowhere", "--json", str(tmp_path)])
+
+
 def test_file_without_its_run(runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(shutil.copy(runs[0].folder / "model.onnx", tmp_path / "stranded.onnx"))
     cli.run(["bench", str(path), *QUICK, "--n", "40", "--json", str(tmp_path / "out.json")])

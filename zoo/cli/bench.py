@@ -45,6 +45,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.files import atomic
 
     paths, output, hub = options.pop("targets"), options.pop("json"), options.pop("hub")
+    if output is not None and output.is_dir():
+        raise UserError(f"{output} is a folder: give a file name, such as --json {output / 'bench.json'}")
     words = {name: options.pop(name) for name in ("attacks", "norms", "eps")}
     settings = Settings(**options)
     sweeps = _sweeps(words, settings.seed)
