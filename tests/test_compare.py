@@ -211,7 +211,7 @@ def test_contenders_that_are_none(word: str, message: str) -> None:
         Contender.parse(word)
 
 
-@pytest.mark.parametrize("flag", ["--seed", "--out=x", "--method"])
+@pytest.mark.parametrize("flag", ["--seed", "--out=x", "--method", "--method.name"])
 def test_flags_that_a_comparison_sets_itself_are_refused(flag: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave it out"):
         zoo(["compare", "dense", "--out", str(tmp_path / "c"), "--", flag, "1"])

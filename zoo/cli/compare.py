@@ -64,7 +64,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _checked(shared: list[str]) -> list[str]:
-    for flag in ("--seed", "--out", "--resume", "--overwrite", "--method"):
+    for flag in ("--seed", "--out", "--resume", "--overwrite", "--method", "--method.name"):
         if any(word == flag or word.startswith(f"{flag}=") for word in shared):
             raise UserError(f"{flag} is what a comparison sets for each training: leave it out after --")
     return shared
