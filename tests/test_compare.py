@@ -211,6 +211,24 @@ def test_contenders_that_are_none(word: str, message: str) -> None:
         Contender.parse(word)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--attacks", "nosuch"], "unknown attack 'nosuch'"),
+        (["--probes", "nosuch"], "unknown probe 'nosuch'"),
+        (["--attacks", "fgsm", "--n", "0"], "--n must be at least 1, not 0"),
+        (["--seeds", "0,-1"], "a seed must be in"),
+    ],
+)
+def test_what_the_evaluations_would_refuse_is_refused_before_any_training(
+    in_process, options: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        zoo(["compare", "lowrank", "--out", str(tmp_path / "out"), *options])
+    assert not in_process
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("flag", ["--seed", "--out=x", "--method", "--method.name"])
 def test_flags_that_a_comparison_sets_itself_are_refused(flag: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave it out"):

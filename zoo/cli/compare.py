@@ -39,6 +39,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     contenders = tuple(Contender.parse(word) for word in dict.fromkeys(options.contenders))
     comparison = Comparison(contenders, _seeds(options.seeds), tuple(_checked(shared)), options.out)
+    _check_evaluation(options.attacks, options.probes, options.n)
     comparison.prepare()
     console = Console(highlight=False)
     comparison.train(lambda text: console.rule(text, style="dim"))
@@ -60,7 +61,21 @@ def _seeds(text: str) -> tuple[int, ...]:
         seeds = tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError:
         raise UserError(f"--seeds {text}: give whole numbers separated by commas, such as 0,1,2") from None
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seeds {text}: a seed must be in [0, 2^32), got {seed}")
     return seeds
+
+
+def _check_evaluation(attacks: str | None, probes: str | None, n: int) -> None:
+    """Refuse before the trainings what the evaluations after them would."""
+    from zoo.cli.evaluate import _probes, _words
+    from zoo.evaluation import choose_sweeps
+
+    if n < 1:
+        raise UserError(f"--n must be at least 1, not {n}")
+    choose_sweeps(_words(attacks or "quick", "attacks"), None, None, 0)
+    _probes(probes or None, 0)
 
 
 def _checked(shared: list[str]) -> list[str]:
