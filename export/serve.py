@@ -4,6 +4,7 @@ Usage: python serve.py MODEL.onnx [--port 8000] [--host 127.0.0.1] [--threads 2]
 """
 
 import argparse
+import contextlib
 import io
 import json
 from collections.abc import Callable
@@ -137,9 +138,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    server = ThreadingHTTPServer((options.host, options.port), handler(classifier(options.model, options.threads)))
+    handle = handler(classifier(options.model, options.threads))
+    try:
+        server = ThreadingHTTPServer((options.host, options.port), handle)
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"cannot listen at {options.host}:{options.port}: {error}") from None
     print(f"serving {options.model} at http://{options.host}:{server.server_address[1]}", flush=True)
-    server.serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 if __name__ == "__main__":

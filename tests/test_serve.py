@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -110,6 +112,25 @@ def test_a_file_that_is_not_ours_is_not_served(tmp_path: Path) -> None:
     path.write_bytes(b"<html>")
     with pytest.raises(SystemExit, match="ONNX Runtime cannot open"):
         classifier(str(path), 1)
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(server: tuple[str, Path]) -> None:
+    url, path = server
+    script, port = Path(__file__).parents[1] / "export/serve.py", url.rpartition(":")[2]
+    found = subprocess.run([sys.executable, str(script), str(path), "--port", port], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert re.fullmatch(r"cannot listen at 127.0.0.1:\d+: .*\n", found.stderr)
+
+
+def test_ctrl_c_ends_the_server_quietly(server: tuple[str, Path]) -> None:
+    script = Path(__file__).parents[1] / "export/serve.py"
+    command = [sys.executable, str(script), str(server[1]), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == ""
+    assert process.returncode == 0
 
 
 def test_bad_bodies_are_answered_and_the_server_lives_on(server: tuple[str, Path]) -> None:
