@@ -247,3 +247,8 @@ def test_cifar10_for_real(cifar10_dir: Path) -> None:
     pixels = data.source(train=True).images.float().div(255)
     torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.tensor(data.mean), atol=5e-4, rtol=0)
     torch.testing.assert_close(pixels.std((0, 2, 3)), torch.tensor(data.std), atol=5e-4, rtol=0)
+
+
+def test_a_seed_of_more_than_64_bits_is_refused() -> None:
+    with pytest.raises(UserError, match="seed must be in"):
+        stratified(torch.arange(10), 5, seed=2**70)

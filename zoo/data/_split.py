@@ -13,7 +13,12 @@ def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
         labels: (N,) class indices.
         n: how many; None or more than there are for all.
         seed: of the draw.
+
+    Raises:
+        UserError: the seed has more than 64 bits.
     """
+    if not -(2**63) <= seed < 2**63:
+        raise UserError(f"seed must be in [-2^63, 2^63), got {seed}")
     if n is None or n >= len(labels):
         return torch.arange(len(labels))
     counts = labels.bincount()
