@@ -468,3 +468,17 @@ def test_a_browser_shows_the_page_in_both_themes_and_sorts_its_tables(report: Pa
     assert up == sorted(up)
     assert down != up
     assert overflow <= 0  # no sideways scrolling on a phone
+
+
+def test_of_several_bench_files_the_time_in_fp32_counts(tmp_path: Path) -> None:
+    from zoo.report.latencies import read_timings
+
+    paths = []
+    for precision, ms in (("fp32", 2.0), ("int8", 1.0)):
+        latency = [{"batch": 1, "median_ms": ms, "p95_ms": ms}]
+        row = {"weights_sha256": "a", "precision": precision, "latency": latency, "bytes": 1}
+        result = {"device": "cpu", "cpu": "c", "threads": 2, "provider": "p", "rows": [row]}
+        paths.append(tmp_path / f"{precision}.json")
+        paths[-1].write_text(json.dumps(result))
+    for order in (paths, paths[::-1]):
+        assert read_timings(order)["a"].median_ms == 2.0

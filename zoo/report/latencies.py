@@ -32,31 +32,32 @@ class Timing:
 
 
 def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
-    """Return the timings in files of `zoo bench`, by the SHA-256 of the weights; later files win.
+    """Return the timings in files of `zoo bench`, by the SHA-256 of the weights; fp32 wins, then later files.
 
     Raises:
         UserError: a file is missing or was not written by `zoo bench`.
     """
-    timings: dict[str, Timing] = {}
+    found: list[tuple[bool, str, Timing]] = []
     for path in paths:
         try:
-            timings |= dict(_timings(json.loads(path.read_text())))
+            found += _timings(json.loads(path.read_text()))
         except FileNotFoundError:
             raise UserError(f"no file at {path}: write one with `zoo bench RUN --json {path}`") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
             raise UserError(f"{path} was not written by `zoo bench`: measure again, or remove it") from None
-    return timings
+    # Of one run's files in several precisions the fp32 one counts: its accuracies are those of the card.
+    return {sha256: timing for _, sha256, timing in sorted(found, key=lambda x: x[0])}
 
 
-def _timings(result: dict[str, Any]) -> Iterator[tuple[str, Timing]]:
+def _timings(result: dict[str, Any]) -> Iterator[tuple[bool, str, Timing]]:
     where = result.get("gpu") if result["device"] == "cuda" else f"{result['cpu']}, {result['threads']} threads"
     conditions = f"{result['provider']}, {where}"
-    # Of one run's files in several precisions the fp32 one counts: its accuracies are those of the card.
-    for row in sorted(result["rows"], key=lambda row: row.get("precision", "fp32") == "fp32"):
+    for row in result["rows"]:
         precision = row.get("precision", "fp32")
         single = [x for x in row["latency"] if x["batch"] == 1]
         if row.get("weights_sha256") and single:
             yield (
+                precision == "fp32",
                 row["weights_sha256"],
                 Timing(
                     conditions if precision == "fp32" else f"{conditions}, {precision}",
