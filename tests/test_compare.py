@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from zoo.card import Card, Evaluation
@@ -88,6 +89,12 @@ def test_finished_runs_are_taken_as_they_are_and_evaluated_further(train_tiny, i
     folder = train_tiny(name="mine").folder
     zoo(["compare", str(folder), "--attacks", "fgsm", "--n", "60", "--out", str(tmp_path / "c")])
     assert [words[0] for words in in_process] == ["evaluate"]
+    zoo(["export", str(folder), "--target", "generic"])
+    graph = onnx.load(folder / "model.onnx")
+    next(x for x in graph.metadata_props if x.key == "precision").value = "int8"  # as --precision int8 leaves it
+    onnx.save(graph, folder / "model.onnx")
+    with pytest.raises(UserError, match=r"is in int8.*zoo export"):
+        zoo(["compare", str(folder), "--latency", "true", "--out", str(tmp_path / "d")])
 
 
 @pytest.fixture

@@ -117,6 +117,9 @@ def test_combinations_without_meaning_are_refused(robust_run: Path, tmp_path: Pa
         zoo(["finish", str(robust_run)])
     with pytest.raises(UserError, match="no run at"):
         zoo(["finish", str(tmp_path / "nothing"), *QUICKLY])
+    with pytest.raises(UserError, match="which stays as it is"):
+        zoo(["finish", str(robust_run), *QUICKLY, "--out", f"{robust_run}/../{robust_run.name}", "--overwrite", "true"])
+    assert (robust_run / "card.json").is_file()
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"radius": -1.0}, {"tolerance": 1.0}, {"n": 0}])

@@ -69,13 +69,13 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _check_evaluation(attacks: str | None, probes: str | None, n: int) -> None:
     """Refuse before the trainings what the evaluations after them would."""
-    from zoo.cli.evaluate import _probes, _words
+    from zoo.cli.evaluate import probes_of, words_of
     from zoo.evaluation import choose_sweeps
 
     if n < 1:
         raise UserError(f"--n must be at least 1, not {n}")
-    choose_sweeps(_words(attacks or "quick", "attacks"), None, None, 0)
-    _probes(probes or None, 0)
+    choose_sweeps(words_of(attacks or "quick", "attacks"), None, None, 0)
+    probes_of(probes or None, 0)
 
 
 def _checked(shared: list[str]) -> list[str]:
@@ -89,7 +89,8 @@ def _title(comparison: "Comparison") -> str:
     """Return what the figures are of: every architecture once, the data that all share, and the seeds."""
     cards = [run.card for contender in comparison.contenders for run in comparison.runs(contender)]
     archs = ", ".join(dict.fromkeys(card.arch for card in cards))
-    return f"{archs}, {cards[0].data}, {len(comparison.seeds)} seeds"
+    seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
+    return f"{archs}, {cards[0].data}, {seeds}"
 
 
 def _evaluate(comparison: "Comparison", attacks: str | None, probes: str | None, n: int) -> None:
@@ -108,7 +109,14 @@ def _latencies(comparison: "Comparison") -> dict[str, float]:
     from zoo.export.session import default_threads, resolve_device
 
     first = {x.name: comparison.folders(x)[0] for x in comparison.contenders}
-    files = [open_target(folder).path for folder in first.values()]
+    targets = [open_target(folder) for folder in first.values()]
+    for folder, target in zip(first.values(), targets, strict=True):
+        if target.metadata.precision != "fp32":
+            raise UserError(
+                f"{target.path} is in {target.metadata.precision}, its accuracies are those of fp32: write it anew, "
+                f"zoo export {folder}"
+            )
+    files = [target.path for target in targets]
     found = measure(
         files, device=resolve_device("auto"), threads=default_threads(), batches=(1,), rounds=5, seconds=0.3
     )

@@ -48,7 +48,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     run, device = open_run(options.run, options.hub), _device(options.device)
     see_that_files_are_read(run.card.data, options.data_dir)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
-    probes = _probes(options.probes, options.seed)
+    probes = probes_of(options.probes, options.seed)
     model = run.model()
     images, labels = load_test(
         run.card.data,
@@ -134,23 +134,24 @@ def _sweeps(options: Any, pixels: int) -> list[Sweep]:
     from zoo.attacks import NORMS, check_eps, parse_eps
     from zoo.evaluation import choose_sweeps
 
-    norms = _words(options.norms, "norms")
+    norms = words_of(options.norms, "norms")
     for norm in norms:
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
     chosen = [norm for norm in NORMS if norm in norms]
-    eps = [parse_eps(word) for word in _words(options.eps, "eps")]
-    sweeps = choose_sweeps(_words(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+    eps = [parse_eps(word) for word in words_of(options.eps, "eps")]
+    sweeps = choose_sweeps(words_of(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
     for sweep in sweeps:
         for radius in sweep.eps:
             check_eps(radius, sweep.attack.norm, pixels)
     return sweeps
 
 
-def _probes(text: str | None, seed: int) -> list[Probe]:
+def probes_of(text: str | None, seed: int) -> list[Probe]:
+    """Return the probes of a list of names, ``all`` being all of them."""
     from zoo.probes import PROBES
 
-    names = _words(text, "probes")
+    names = words_of(text, "probes")
     return [PROBES.get(name)(seed=seed) for name in (PROBES.names() if names == ["all"] else names)]
 
 
@@ -161,7 +162,7 @@ def _probe_eps(sweeps: Sequence[Sweep]) -> float:
     return max((eps for sweep in sweeps if sweep.attack.norm == "Linf" for eps in sweep.eps), default=EPS["Linf"][-1])
 
 
-def _words(text: str | None, flag: str) -> list[str]:
+def words_of(text: str | None, flag: str) -> list[str]:
     """Split a list at its commas."""
     if text is None:
         return []

@@ -34,6 +34,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     config.data_dir = options.data_dir or config.data_dir
     parts = Parts(*(plugged | {"finish": finisher}).values())
     folder = options.out or run.folder.with_name(f"{run.name}-{name}")
+    if folder.resolve() == run.folder.resolve():
+        raise UserError(f"{folder} is the run that is finished, which stays as it is: choose another --out")
     command = shlex.join(["zoo", *sys.argv[1:]])
     finished = refine(run, config, parts, folder, command, overwrite=options.overwrite)
     print_card(finished.card)
