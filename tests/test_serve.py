@@ -125,7 +125,11 @@ def test_a_port_that_is_taken_is_told_in_one_line(server: tuple[str, Path]) -> N
 def test_ctrl_c_ends_the_server_quietly(server: tuple[str, Path]) -> None:
     script = Path(__file__).parents[1] / "export/serve.py"
     command = [sys.executable, str(script), str(server[1]), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def listen() -> None:  # in the background a shell lets it be ignored, which is inherited
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
