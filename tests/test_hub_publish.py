@@ -364,7 +364,7 @@ def test_verify_repeats_probes(accuracy: float, agrees: bool, hub: Path, tmp_pat
 def test_what_was_not_measured_is_said(capsys: pytest.CaptureFixture) -> None:
     name = "test_resnet.robust_lowrank50_digits"
     cli(["verify", name, "--n", "10"])
-    assert f"not measured: {name}: latency, batch 1" in capsys.readouterr().out
+    assert f"not measured: latency, batch 1, of {name}\n" in capsys.readouterr().out
 
 
 def test_a_published_command_names_no_folder_of_its_machine() -> None:

@@ -33,7 +33,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     models = list(published(options.hub).values()) if options.all else [find(options.name, options.hub)]
     console = Console(highlight=False)
     failed: list[str] = []
-    left: list[str] = []
+    left: dict[str, list[str]] = {}
     for model in models:
         found: list[Check] = []
         with Live(checks_table(model.name, found), console=console, auto_refresh=False) as live:
@@ -42,9 +42,14 @@ def main(parser: Parser, argv: list[str]) -> None:
                 live.update(checks_table(model.name, found), refresh=console.is_terminal)
         console.print()
         failed += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
-        left += [f"{model.name}: {check.figure}" for check in found if check.agrees is None]
+        for check in found:
+            if check.agrees is None:
+                left.setdefault(check.figure, []).append(model.name)
     if failed:
         checks = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
         raise UserError(f"{checks} failed: {'; '.join(failed)}")
     agree = "1 model agrees with its card" if len(models) == 1 else f"{len(models)} models agree with their cards"
-    print(printable(agree + (f"; not measured: {'; '.join(left)}" if left else "")))
+    print(printable(agree))
+    for figure, names in left.items():
+        of = f"all {len(models)}" if len(names) == len(models) > 1 else ", ".join(names)
+        print(printable(f"not measured: {figure}, of {of}"))
