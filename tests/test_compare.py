@@ -224,7 +224,7 @@ def test_contenders_that_are_none(word: str, message: str) -> None:
         (["--attacks", "nosuch"], "unknown attack 'nosuch'"),
         (["--probes", "nosuch"], "unknown probe 'nosuch'"),
         (["--attacks", "fgsm", "--n", "0"], "--n must be at least 1, not 0"),
-        (["--seeds", "0,-1"], "a seed must be in"),
+        (["--seeds", "0,-1"], r"seed must be in \[0, 2\^32\), got -1"),
     ],
 )
 def test_what_the_evaluations_would_refuse_is_refused_before_any_training(

@@ -34,6 +34,19 @@ def deployed_size(model: nn.Module) -> Size:
     return Size(plain + sum(full.values()), factors, plain + merged)
 
 
+def factor_budget(size: Size, compression: float, layers: list[Layer], ranks: Ranks) -> float:
+    """Return how many parameters layers may keep for a network to lose a share of its own, below 0 if too few.
+
+    Args:
+        size: of the network as it is.
+        compression: share of the dense network's parameters that must go, 0 to 1.
+        layers: whose ranks may fall; what the others take is spent.
+        ranks: theirs, as they are.
+    """
+    others = size.factors + size.rest - sum(layer.deployed_size(ranks[layer.name]) for layer in layers)
+    return (1 - compression) * size.dense - others
+
+
 def cut_on_schedule(
     layers: list[Layer],
     ranks: Ranks,

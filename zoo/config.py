@@ -11,6 +11,16 @@ from zoo.errors import UserError
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
+def check_seed(seed: int) -> None:
+    """See that a seed is one that Lightning takes, 0 to 2^32 - 1.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed must be in [0, 2^32), got {seed}")
+
+
 @dataclass
 class TrainConfig:
     """One training run; the fields are the flags of ``zoo train`` and the keys of its YAML files."""
@@ -94,8 +104,7 @@ class TrainConfig:
             raise UserError(f"momentum must be in [0, 1), got {self.momentum}")
         if not self.weight_decay >= 0:
             raise UserError(f"weight-decay must not be negative, got {self.weight_decay}")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed must be in [0, 2^32), got {self.seed}")
+        check_seed(self.seed)
         if not 0 <= self.val_fraction < 1:
             raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")
         if not 0 <= self.warmup <= 1:

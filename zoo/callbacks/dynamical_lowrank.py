@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
 
-from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size
+from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, factor_budget
 from zoo.budget import BLOCKS, fast_ranks
 from zoo.callbacks._followers import averages_of, renew
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
@@ -147,8 +147,7 @@ class DynamicalLowRank(RankSchedule):
         assert self.compression is not None
         assert self.start is not None
         size = deployed_size(self.network(pl_module))
-        others = size.factors + size.rest - sum(x.deployed_size(ranks[x.name]) for x in shapes)
-        target = (1 - self.compression) * size.dense - others
+        target = factor_budget(size, self.compression, shapes, ranks)
         return cut_on_schedule(shapes, ranks, scores, self.start, target, progress, size.dense)
 
     def _freeze(self, trainer: pl.Trainer) -> None:

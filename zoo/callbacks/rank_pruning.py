@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, share_scores
+from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, factor_budget, share_scores
 from zoo.callbacks._followers import averages_of, renew, restore_constraints
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
 from zoo.callbacks._sensitivity import Sensitivity
@@ -195,11 +195,11 @@ class RankPruning(RankSchedule):
         assert self.compression is not None
         assert self.start is not None
         size = deployed_size(self.network(module))
-        others = size.factors + size.rest - sum(x.deployed_size(ranks[x.name]) for x in shapes)
-        target = (1 - self.compression) * size.dense - others
+        target = factor_budget(size, self.compression, shapes, ranks)
         if not layers and target < 0:
+            gone = 1 - (size.factors + size.rest) / size.dense
             raise UserError(
-                f"no rank can fall, and {1 - others / size.dense:.1%} of the parameters are gone, not "
+                f"no rank can fall, and {gone:.1%} of the parameters are gone, not "
                 f"{self.compression:.1%}: no factorized layer trains at a rank r with r (n + m) clearly below n m"
             )
         target = max(0.0, target)

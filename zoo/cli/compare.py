@@ -57,13 +57,14 @@ def main(parser: Parser, argv: list[str]) -> None:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
+    from zoo.config import check_seed
+
     try:
         seeds = tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError:
         raise UserError(f"--seeds {text}: give whole numbers separated by commas, such as 0,1,2") from None
     for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise UserError(f"--seeds {text}: a seed must be in [0, 2^32), got {seed}")
+        check_seed(seed)
     return seeds
 
 
