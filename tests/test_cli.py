@@ -13,7 +13,7 @@ from make_run import make_run
 
 from zoo.cli import run
 from zoo.errors import UserError
-from zoo.recipes import FOLDER, recipe_names
+from zoo.recipes import FOLDER, describe_recipe, recipe_names
 
 
 def error_of(*argv: str) -> str:
@@ -143,6 +143,18 @@ def test_list(capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().out.split() == ["resnet18"]
 
 
+@pytest.mark.parametrize("columns", ["70", "200"])
+def test_a_list_shows_names_in_one_piece_and_every_word_on_them(
+    columns: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    run(["list", "--recipes"])
+    words = " ".join(capsys.readouterr().out.split())
+    for name in recipe_names():
+        assert f"{name} {describe_recipe(name)}" in words
+        assert describe_recipe(name).endswith(".")
+
+
 def test_starting_up_needs_neither_torch_nor_lightning() -> None:
     code = "import sys; from zoo.cli import run; run([]); sys.exit(any(m in sys.modules for m in ('torch', 'timm')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
@@ -233,11 +245,13 @@ def test_zoo_runs_outside_its_source_tree(tmp_path: Path) -> None:
     assert "robust_lowrank" in done.stdout
 
 
-def test_later_commands_find_the_data_where_the_training_did(tmp_path: Path, capsys) -> None:
+def test_later_commands_find_the_data_where_the_training_did(tmp_path: Path, capsys, monkeypatch) -> None:
     root, folder = image_tree(tmp_path / "images"), str(tmp_path / "run")
     size = ["--image-size", "16", "--batch-size", "2"]
-    run(["train", "--arch", "test_resnet", "--data", "imagefolder", "--data-dir", str(root), *size, "--epochs", "1",
+    monkeypatch.chdir(tmp_path)
+    run(["train", "--arch", "test_resnet", "--data", "imagefolder", "--data-dir", "images", *size, "--epochs", "1",
          "--n", "6", "--device", "cpu", "--out", folder])  # fmt: skip
+    monkeypatch.chdir("/")
     run(["evaluate", folder, "--attacks", "fgsm", "--norms", "Linf", "--n", "6"])
     run(["export", folder, "--target", "generic"])
     run(["bench", folder, "--n", "6", "--rounds", "1", "--seconds", "0"])

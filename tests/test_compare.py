@@ -9,10 +9,11 @@ from pathlib import Path
 
 import onnx
 import pytest
+from rich.console import Console
 
 from zoo.card import Card, Evaluation
 from zoo.cli import run as zoo
-from zoo.comparison import Comparison, Contender, Figures, summarise
+from zoo.comparison import Comparison, Contender, Figures, print_comparison, summarise
 from zoo.comparison import plan as plan_module
 from zoo.errors import UserError
 from zoo.run import Run
@@ -178,6 +179,17 @@ def test_means_and_deviations() -> None:
     assert figures.mean("clean") == pytest.approx(0.6)
     assert figures.deviation("clean") == pytest.approx(statistics.stdev([0.5, 0.7, 0.6])) == pytest.approx(0.1)
     assert figures.deviation("one") is None
+
+
+def test_no_figure_loses_a_digit_where_many_are_compared(capsys) -> None:
+    counts = range(123_456_789, 123_456_797)
+    contenders = [Figures(f"robust_lowrank,tau={count % 10}", {"MACs": [count]}) for count in counts]
+    print_comparison(contenders, Console(width=80))
+    first, second = (line.split() for line in capsys.readouterr().out.splitlines()[-3:-1])
+    assert first[0] == "MACs"
+    assert ["".join(parts) for parts in zip(first[1:], second, strict=True)] == [
+        f"{123_456_789 + i:,}" for i in range(8)
+    ]
 
 
 def test_rows_are_those_that_every_seed_has(train_tiny) -> None:

@@ -98,6 +98,8 @@ def test_the_method_in_the_documents_is_one_file(tmp_path: Path, monkeypatch, ca
     assert "soft_lowrank" in capsys.readouterr().out
     out, small = str(tmp_path / "run"), ["--arch", "test_resnet", "--epochs", "1", "--n", "30"]
     run_command(["train", *small, "--method", "soft_lowrank", "--method.beta", "0.01", "--out", out])
+    tucker = ["--method.convolution", "tucker", "--out", str(tmp_path / "tucker")]  # an option that it inherits
+    run_command(["train", *small, "--method", "soft_lowrank", *tucker])
     monkeypatch.delitem(sys.modules, "zoo.methods.soft_lowrank")
     assert "beta: 0.01" in (tmp_path / "run/config.yaml").read_text()
     assert "penalty" in (tmp_path / "run/metrics.csv").read_text().splitlines()[0]

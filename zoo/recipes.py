@@ -12,6 +12,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def describe_recipe(name: str) -> str:
+    """Return what a recipe says of itself: the comment at its head, as far as the command."""
+    head, _, _ = (FOLDER / f"{name}.yaml").read_text().partition("# Command:")
+    return " ".join(line.removeprefix("#").strip() for line in head.splitlines())
+
+
 def recipe_path(name: str) -> Path:
     """Return the file that is meant: a path to one, or a recipe's name.
 

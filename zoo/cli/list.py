@@ -45,7 +45,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         _print_models(console, options)
     for kind in list(KINDS) if everything else chosen:
         title, rows = _described(kind)
-        console.print(_table(title, rows))
+        console.print(_table(title, rows, console.width))
     if options.archs:
         print("\n".join(_architectures(options.archs)))
 
@@ -113,19 +113,18 @@ def _is_given(value: Any) -> bool:
 
 
 def _described(kind: str) -> tuple[str, dict[str, str]]:
-    """Return what one thing of a kind is called, and the first line on each, by name."""
+    """Return what one thing of a kind is called, and a description of each, by name."""
     from zoo.adversaries import ADVERSARIES
     from zoo.attacks import ATTACKS
     from zoo.data import DATA
     from zoo.finishers import FINISHERS
     from zoo.methods import METHODS
     from zoo.probes import PROBES
-    from zoo.recipes import FOLDER, recipe_names
+    from zoo.recipes import describe_recipe, recipe_names
     from zoo.regularizers import REGULARIZERS
 
     if kind == "recipes":
-        files = {name: FOLDER / f"{name}.yaml" for name in recipe_names()}
-        return "recipe", {name: file.read_text().splitlines()[0].lstrip("# ") for name, file in files.items()}
+        return "recipe", {name: describe_recipe(name) for name in recipe_names()}
     plugins: dict[str, Plugins[Any]] = {
         "methods": METHODS,
         "adversaries": ADVERSARIES,
@@ -149,13 +148,27 @@ def _architectures(pattern: str) -> list[str]:
     return found
 
 
-def _table(kind: str, rows: dict[str, str]) -> object:
+def _table(kind: str, rows: dict[str, str], width: int) -> object:
+    """Lay out names and what they are: side by side, or one below the other where long names would leave no room.
+
+    Args:
+        kind: what the names are of.
+        rows: descriptions by name.
+        width: of the screen, in characters.
+    """
     from rich import box
+    from rich.padding import Padding
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    table.add_column(kind, min_width=max(map(len, rows), default=0))  # a name is for copying: never cut
-    table.add_column("")
-    for name, text in rows.items():
-        table.add_row(name, text)
+    if max(map(len, rows), default=0) > width // 2:
+        table.add_column(kind, overflow="fold")
+        for name, text in rows.items():
+            table.add_row(name)
+            table.add_row(Padding(text, (0, 0, 0, 4)))
+    else:
+        table.add_column(kind, no_wrap=True)  # a name is for copying: never cut
+        table.add_column("", overflow="fold")
+        for name, text in rows.items():
+            table.add_row(name, text)
     return table

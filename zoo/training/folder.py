@@ -62,6 +62,8 @@ def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
         (folder / name).unlink(missing_ok=True)
+    # Commands on the run find its data from any folder.
+    config = dataclasses.replace(config, data_dir=config.data_dir and config.data_dir.absolute())
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     plain |= parts.named()
     with atomic(folder / CONFIG) as temporary:
