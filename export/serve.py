@@ -143,8 +143,8 @@ def main() -> None:
         server = ThreadingHTTPServer((options.host, options.port), handle)
     except (OSError, OverflowError) as error:
         raise SystemExit(f"cannot listen at {options.host}:{options.port}: {error}") from None
-    print(f"serving {options.model} at http://{options.host}:{server.server_address[1]}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print(f"serving {options.model} at http://{options.host}:{server.server_address[1]}", flush=True)
         server.serve_forever()
 
 

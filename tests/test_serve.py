@@ -23,7 +23,7 @@ from PIL import Image
 from zoo.export.exporter import export_model
 from zoo.export.metadata import Metadata
 from zoo.export.preprocessing import embed_preprocessing
-from zoo.export.serve import classifier
+from zoo.export.serve import classifier, main
 from zoo.run import Run
 
 
@@ -135,6 +135,15 @@ def test_ctrl_c_ends_the_server_quietly(server: tuple[str, Path]) -> None:
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20)[1] == ""
     assert process.returncode == 0
+
+
+def test_ctrl_c_as_soon_as_it_listens_is_no_traceback(server: tuple[str, Path], monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["serve.py", str(server[1]), "--port", "0"])
+    monkeypatch.setattr("builtins.print", interrupted)
+    main()
 
 
 def test_bad_bodies_are_answered_and_the_server_lives_on(server: tuple[str, Path]) -> None:
