@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from refresh_published import CURVE, lowest_of, measured
+from refresh_published import CURVE, curve, measured
 
 from zoo.card import Card
 from zoo.evaluation.curve import Points, draw_panels
@@ -15,10 +15,10 @@ def lines(cards: list[Card], norm: str) -> dict[str, Points]:
     """Return (eps, accuracy) by method and share gone: FGSM in Linf, PGD in L2, the clean accuracy at eps 0."""
     found: dict[str, Points] = {}
     for card in cards:
-        accuracies = [(t.eps, lowest_of(card, t)) for t in CURVE if t.norm == norm]
-        if card.arch == ARCH and card.clean and card.training.get("adversary", "none") == "none":
-            points = [(eps, e.accuracy) for eps, e in accuracies if e]
-            found[f"{card.method}, {card.compression:.0%} gone"] = [(0.0, card.clean.accuracy), *points]
+        if card.arch == ARCH and (accuracies := curve(card)):
+            clean, *others = (e.accuracy for e in accuracies)
+            points = [(t.eps, accuracy) for t, accuracy in zip(CURVE, others, strict=True) if t.norm == norm]
+            found[f"{card.method}, {card.compression:.0%} gone"] = [(0.0, clean), *points]
     return found
 
 

@@ -37,17 +37,15 @@ Row = tuple[str, float, str]
 def refreshed(page: str, cards: Iterable[Card]) -> str:
     """Return the page with its tables written anew."""
     published, cards = yaml.safe_load(PUBLISHED.read_text()), [card for card in cards if card.data == "cifar10"]
-    for name, table in (
-        ("robust", robust_table(published, cards)),
-        ("conditioned", conditioned_table(published, cards)),
-    ):
-        page, count = re.subn(
-            rf"<!-- {name} -->\n.*?<!-- end -->",
-            lambda _, name=name, table=table: f"<!-- {name} -->\n{table}\n<!-- end -->",
-            page,
-            flags=re.DOTALL,
-        )
-        assert count == 1, f"{PAGE.name} has {count} places for the table {name!r}"
+    page = with_table(page, "robust", robust_table(published, cards))
+    return with_table(page, "conditioned", conditioned_table(published, cards))
+
+
+def with_table(page: str, name: str, text: str) -> str:
+    """Return the page with this table between its marks, two comments."""
+    marked = f"<!-- {name} -->\n{text}\n<!-- end -->"
+    page, count = re.subn(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _: marked, page, flags=re.DOTALL)
+    assert count == 1, f"the page has {count} places for the table {name!r}, and should have one"
     return page
 
 
@@ -58,18 +56,17 @@ def robust_table(published: dict[str, Any], cards: list[Card]) -> str:
         for model, figures in group["models"].items():
             for gone, (clean, robust) in figures.items():
                 cells = (group["network"], model, group["removed"], _gone(gone), f"{clean:.2f}", f"{robust:.2f}")
-                rows.append((group["network"], gone or 0, _line(*cells, "AutoAttack, 10,000", group["source"])))
+                rows.append((group["network"], gone or 0, line(*cells, "AutoAttack, 10,000", group["source"])))
     others = len(rows)
     for card in cards:
         found = lowest(card, EPS)
         if found is not None and _is_robustly_trained(card):
             removed = "channels" if "prune" in card.method else "ranks" if card.ranks else "nothing"
-            cells = (_network(card), _link(card), removed, _gone(100 * card.compression), *_ours(card, found))
-            rows.append(
-                (_network(card), 100 * card.compression, _line(*cells, f"{_attack(found)}, {found.n:,}", "zoo"))
-            )
+            gone = 100 * card.compression
+            cells = (_network(card), _bold_link(card), removed, _gone(gone), *_ours(card, found))
+            rows.append((_network(card), gone, line(*cells, f"{_attack(found)}, {found.n:,}", "zoo")))
     none = "" if len(rows) > others else "\n\nNo model of the bundled hub has been trained for this threat model yet."
-    return _table("network|model|removed|gone, %|clean|robust|attack, images|figures by", rows) + none
+    return table("network|model|removed|gone, %|clean|robust|attack, images|figures by", rows) + none
 
 
 def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:
@@ -79,15 +76,19 @@ def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:
         for removed, values in figures.items():
             gone, printed = GONE[removed], ["-" if v is None else f"{v:.1f}" for v in values]
             cells = (model, _gone(gone), printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
-            rows.append((group["network"], gone, _line(*cells, "10,000", group["source"])))
+            rows.append((group["network"], gone, line(*cells, "10,000", group["source"])))
     for card in cards:
-        found = [lowest_of(card, threat) for threat in CURVE]
-        if _network(card) == group["network"] and not _is_robustly_trained(card) and card.clean and all(found):
-            printed = [f"**{100 * e.accuracy:.1f}**" for e in (card.clean, *found) if e]
-            cells = (_link(card), _gone(100 * card.compression), printed[0])
-            curves = (" / ".join(printed[1:4]), " / ".join(printed[4:]))
-            rows.append((group["network"], 100 * card.compression, _line(*cells, *curves, f"{card.clean.n:,}", "zoo")))
-    return _table("model|gone, %|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|images|figures by", rows)
+        if _network(card) == group["network"] and (accuracies := curve(card)):
+            gone, printed = 100 * card.compression, [f"**{100 * e.accuracy:.1f}**" for e in accuracies]
+            cells = (_bold_link(card), _gone(gone), printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
+            rows.append((group["network"], gone, line(*cells, f"{accuracies[0].n:,}", "zoo")))
+    return table("model|gone, %|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|images|figures by", rows)
+
+
+def curve(card: Card) -> list[Evaluation]:
+    """Return the clean accuracy and those over CURVE: none if one is missing, or after adversarial training."""
+    found = [e for e in (card.clean, *(lowest_of(card, threat) for threat in CURVE)) if e]
+    return [] if _is_robustly_trained(card) or len(found) <= len(CURVE) else found
 
 
 def lowest_of(card: Card, threat: Threat) -> Evaluation | None:
@@ -117,10 +118,15 @@ def _ours(card: Card, found: Evaluation) -> tuple[str, str]:
     ), f"**{100 * found.accuracy:.2f}**{flag}"
 
 
-def _link(card: Card) -> str:
+def _bold_link(card: Card) -> str:
+    return f"**{link(card, PAGE.parent)}**"
+
+
+def link(card: Card, folder: Path) -> str:
+    """Return a link to the card for a page in this folder."""
     own = CARDS / f"{card.name}.json"
     card_file = own if own.is_file() else BUNDLED / card.name / "card.json"
-    return f"**[`{card.name}`]({os.path.relpath(card_file.resolve(), PAGE.parent)})**"
+    return f"[`{card.name}`]({os.path.relpath(card_file.resolve(), folder)})"
 
 
 def _attack(found: Evaluation) -> str:
@@ -132,14 +138,16 @@ def _gone(share: float | None) -> str:
     return "-" if share is None else f"{share:.0f}"
 
 
-def _line(*cells: str) -> str:
+def line(*cells: str) -> str:
+    """Lay out a table's row."""
     return f"| {' | '.join(cells)} |"
 
 
-def _table(head: str, rows: list[Row]) -> str:
+def table(head: str, rows: list[Row]) -> str:
+    """Lay out a table: the names of its columns, and its rows, sorted."""
     columns = head.split("|")
-    lines = [line for *_, line in sorted(rows, key=lambda row: (*row[:2], row[2]))]
-    return "\n".join([_line(*columns), f"|{'---|' * len(columns)}", *lines])
+    lines = [text for *_, text in sorted(rows, key=lambda row: (*row[:2], row[2]))]
+    return "\n".join([line(*columns), f"|{'---|' * len(columns)}", *lines])
 
 
 if __name__ == "__main__":

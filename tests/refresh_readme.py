@@ -1,4 +1,4 @@
-"""Write the README's table of models anew from the cards of the bundled hub: python tests/refresh_readme.py."""
+"""Write the README's tables of models anew from their cards: python tests/refresh_readme.py."""
 
 import io
 import os
@@ -7,6 +7,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
+from refresh_published import curve, line, link, measured, table, with_table
+
+from zoo.card import Card
 from zoo.cli import run
 
 README = Path(__file__).parents[1] / "README.md"
@@ -14,6 +17,29 @@ COMMAND = "zoo list --models"
 
 
 def refreshed(readme: str) -> str:
+    """Return the README with the models that come with zoo, and the CIFAR-10 models that knew no adversary."""
+    return with_table(with_list(readme), "standard training", standard_table(measured()))
+
+
+def standard_table(cards: list[Card]) -> str:
+    """Lay out accuracies over the CondLR paper's radii, by architecture and by what is gone."""
+    rows = []
+    for card in cards:
+        if card.data == "cifar10" and (accuracies := curve(card)):
+            printed = [f"{100 * e.accuracy:.1f}" for e in accuracies]
+            cells = (f"{card.compression:.0%}", printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
+            how = (_condition(card.max_condition_number), f"{accuracies[0].n:,}", str(card.training.get("epochs", "-")))
+            text = line(link(card, README.parent), *cells, *how)
+            rows.append((card.arch, card.compression, text))
+    columns = "model|gone|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|largest condition number|images|epochs"
+    return table(columns, rows)
+
+
+def _condition(number: float | None) -> str:
+    return "-" if number is None else f"{number:.{2 if number < 10 else 0}f}"
+
+
+def with_list(readme: str) -> str:
     """Return the README with what the command prints now."""
     printed = io.StringIO()
     with patch.dict(os.environ, {"ZOO_HUB": "", "COLUMNS": "120"}), redirect_stdout(printed):
