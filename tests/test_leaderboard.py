@@ -22,6 +22,7 @@ from zoo.hub.search import BUNDLED, published
 from zoo.leaderboard import gather, write_leaderboard, write_robustbench
 from zoo.leaderboard.robustbench import standard_autoattack
 from zoo.leaderboard.standings import lowest, standings
+from zoo.recipes import FOLDER
 
 STRONG, SMALL, MASKED, OTHER, HUNDRED, NEVER = NAMES = tuple(
     f"resnet18.{tag}" for tag in ("strong", "small", "masked", "other", "hundred", "never")
@@ -305,6 +306,18 @@ def test_the_readme_s_tables_of_models_are_those_of_the_cards(head: str, figure:
     wrong, changes = re.subn(figure, lambda found: "12.3" + found[0][4:], table, count=1)
     assert changes == 1
     assert refreshed(before + mark + wrong) == text
+
+
+@pytest.mark.parametrize("card", refresh_published.measured(), ids=lambda card: card.name)
+def test_a_recipe_says_the_figures_of_its_model_s_card(card: Card) -> None:
+    found = re.search(r"--config (\w+)", card.provenance.command)
+    if found is None:
+        pytest.skip("trained without a recipe")
+    measured = (FOLDER / f"{found[1]}.yaml").read_text().partition("# Measured:")[2].partition("# Run time")[0]
+    figures = refresh_published.curve(card) or [card.clean, lowest(card, refresh_published.EPS)]
+    for evaluation in figures:
+        assert evaluation is not None
+        assert f"{100 * evaluation.accuracy:.1f}" in measured
 
 
 def test_the_page_of_published_figures_has_those_of_the_cards() -> None:
