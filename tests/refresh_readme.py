@@ -28,11 +28,12 @@ def standard_table(cards: list[Card]) -> str:
         if card.data == "cifar10" and (accuracies := curve(card)):
             printed = [f"{100 * e.accuracy:.1f}" for e in accuracies]
             cells = (f"{card.compression:.0%}", printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
-            how = (_condition(card.max_condition_number), f"{accuracies[0].n:,}", str(card.training.get("epochs", "-")))
-            text = line(link(card, README.parent), *cells, *how)
+            condition, made = _condition(card.max_condition_number), card.provenance
+            how = (f"{accuracies[0].n:,}", str(card.training.get("epochs", "-")), str(made.seed), made.hardware)
+            text = line(link(card, README.parent), *cells, condition, *how)
             rows.append((card.arch, card.compression, text))
-    columns = "model|gone|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|largest condition number|images|epochs"
-    return table(columns, rows)
+    columns = "model|gone|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|largest condition number"
+    return table(f"{columns}|images|epochs|seed|trained on", rows)
 
 
 def _condition(number: float | None) -> str:
