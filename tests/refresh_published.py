@@ -75,13 +75,13 @@ def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:
     for model, figures in group["models"].items():
         for removed, values in figures.items():
             gone, printed = GONE[removed], ["-" if v is None else f"{v:.1f}" for v in values]
-            cells = (model, _gone(gone), printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
-            rows.append((group["network"], gone, line(*cells, "10,000", group["source"])))
+            text = line(model, _gone(gone), *curve_cells(printed), "10,000", group["source"])
+            rows.append((group["network"], gone, text))
     for card in cards:
         if _network(card) == group["network"] and (accuracies := curve(card)):
             gone, printed = 100 * card.compression, [f"**{100 * e.accuracy:.1f}**" for e in accuracies]
-            cells = (_bold_link(card), _gone(gone), printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
-            rows.append((group["network"], gone, line(*cells, f"{accuracies[0].n:,}", "zoo")))
+            text = line(_bold_link(card), _gone(gone), *curve_cells(printed), f"{accuracies[0].n:,}", "zoo")
+            rows.append((group["network"], gone, text))
     return table("model|gone, %|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|images|figures by", rows)
 
 
@@ -89,6 +89,11 @@ def curve(card: Card) -> list[Evaluation]:
     """Return the clean accuracy and those over CURVE: none if one is missing, or after adversarial training."""
     found = [e for e in (card.clean, *(lowest_of(card, threat) for threat in CURVE)) if e]
     return [] if _is_robustly_trained(card) or len(found) <= len(CURVE) else found
+
+
+def curve_cells(printed: list[str]) -> tuple[str, str, str]:
+    """Return the cells of a row for the clean accuracy, those in Linf and those in L2."""
+    return printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:])
 
 
 def lowest_of(card: Card, threat: Threat) -> Evaluation | None:

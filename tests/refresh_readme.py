@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
-from refresh_published import curve, line, link, measured, table, with_table
+from refresh_published import curve, curve_cells, line, link, measured, table, with_table
 
 from zoo.card import Card
 from zoo.cli import run
@@ -27,7 +27,7 @@ def standard_table(cards: list[Card]) -> str:
     for card in cards:
         if card.data == "cifar10" and (accuracies := curve(card)):
             printed = [f"{100 * e.accuracy:.1f}" for e in accuracies]
-            cells = (f"{card.compression:.0%}", printed[0], " / ".join(printed[1:4]), " / ".join(printed[4:]))
+            cells = (f"{card.compression:.0%}", *curve_cells(printed))
             condition, made = _condition(card.max_condition_number), card.provenance
             how = (f"{accuracies[0].n:,}", str(card.training.get("epochs", "-")), str(made.seed), made.hardware)
             text = line(link(card, README.parent), *cells, condition, *how)
