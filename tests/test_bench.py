@@ -2,8 +2,11 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,10 +83,23 @@ def test_each_thread_of_a_timed_file_has_a_processor_of_its_own(runs: tuple[Run,
         assert any(os.sched_getaffinity(thread) == {usable[1]} for thread in threads)
 
 
+@contextmanager
+def busy_processes(n: int) -> Iterator[None]:
+    """Keep so many processes computing."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the processor time of another process")
-def test_threads_are_idle_when_another_file_has_its_turn(runs: tuple[Run, Run]) -> None:
-    """ONNX Runtime's threads wait busily for some 50 ms after a run."""
-    with TimingProcess(runs[0].folder / "model.onnx", "cpu", 2) as process:
+@pytest.mark.parametrize("beside", [0, 2], ids=["alone", "beside others"])
+def test_threads_are_idle_when_another_file_has_its_turn(runs: tuple[Run, Run], beside: int) -> None:
+    """ONNX Runtime's threads wait busily for some 50 ms after a run, on a shared processor for longer."""
+    with busy_processes(beside), TimingProcess(runs[0].folder / "model.onnx", "cpu", 2) as process:
         stat = Path(f"/proc/{process._process.pid}/stat")
 
         def ticks() -> int:
