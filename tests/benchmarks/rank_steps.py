@@ -22,10 +22,10 @@ from zoo.callbacks import RankPruning
 from zoo.config import TrainConfig
 from zoo.cost import count_macs
 from zoo.finishers.none import NoFinisher
+from zoo.memory import keep_freed_memory
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.regularizers.none import NoRegularizer
 from zoo.training.build import open_config_data, starting_model
-from zoo.training.memory import keep_freed_memory
 from zoo.training.module import Classifier
 from zoo.training.parts import Parts
 from zoo.training.trainer import quieten

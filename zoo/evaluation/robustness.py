@@ -12,6 +12,7 @@ from zoo.evaluation.judge import Judge, share
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import progress_bar
 from zoo.evaluation.sweeps import QUICK, Sweep
+from zoo.memory import keep_freed_memory
 
 RUNNING = "accuracy at most {task.fields[accuracy]:.1%}"
 
@@ -52,5 +53,7 @@ def evaluate(
         model.to(device)
     with progress_bar(progress, TaskProgressColumn(), TextColumn(RUNNING)) as bar:
         judge = Judge(model, images, labels, batch_size, outcomes or Outcomes(), bar, gradients)
+        if judge.device.type == "cpu":
+            keep_freed_memory()
         found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=share(judge.right), n=len(images))]
         return found + [judge.evaluation(sweep.attack, eps) for sweep in sweeps for eps in sweep.eps]

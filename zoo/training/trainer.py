@@ -21,6 +21,7 @@ from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.finishers import Finisher
 from zoo.finishers.none import NoFinisher
+from zoo.memory import keep_freed_memory
 from zoo.methods import METHODS, Method
 from zoo.regularizers import Regularizer
 from zoo.regularizers.none import NoRegularizer
@@ -30,7 +31,6 @@ from zoo.training.build import open_config_data, starting_model
 from zoo.training.finish import finish_run
 from zoo.training.folder import gone_if_vain, prepare, refuse_occupied, started_by
 from zoo.training.logs import csv_logger, extra_logger
-from zoo.training.memory import keep_freed_memory
 from zoo.training.module import ROBUST_ACCURACY, Classifier
 from zoo.training.options import VALIDATION, ends_with_validation, lightning_options, see_that_lightning_takes
 from zoo.training.parts import Parts
