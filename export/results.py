@@ -146,7 +146,7 @@ def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> T
     device = resolve_device(settings.device)
     title = f"ONNX Runtime, {provider_name(device)}"
     if device == "cpu":
-        title += f", {settings.threads} threads"
+        title += f", {provenance.in_threads(settings.threads)}"
     accuracies = list(dict.fromkeys(_name(x) for row in among for x in row.accuracies))
     if accuracies:
         title += f"; accuracy on {max(x.n for row in among for x in row.accuracies):,} test images"

@@ -65,4 +65,9 @@ def hardware(device: torch.device) -> str:
     """Return what ``device`` is, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+    return f"{cpu_name()}, {in_threads(torch.get_num_threads())}"
+
+
+def in_threads(n: int) -> str:
+    """Return "1 thread", "2 threads" and so on."""
+    return f"{n} thread" if n == 1 else f"{n} threads"

@@ -7,6 +7,7 @@ from pathlib import Path
 from zoo.attacks import format_eps
 from zoo.card import Card, Evaluation, Threat
 from zoo.hub.search import BUNDLED, Found
+from zoo.provenance import in_threads
 from zoo.report.cases import Attack
 from zoo.report.chart import COLORS, MARKERS, Style
 from zoo.report.figures import RunFigures
@@ -134,6 +135,6 @@ def _timing(card: Card) -> Timing | None:
     for t in card.latency:
         if t.batch == 1:
             size = sum(file.bytes for file in card.files if file.file.endswith(".onnx"))
-            where = f"{t.provider}, {t.hardware}, {t.threads} threads"
+            where = f"{t.provider}, {t.hardware}, {in_threads(t.threads)}"
             return Timing(where, t.median_ms, t.p95_ms, t.ratio_to_dense, size)
     return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError
+from zoo.provenance import in_threads
 
 BENCH = "bench.json"
 """Name of the file that `zoo bench` writes."""
@@ -50,7 +51,7 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
 
 
 def _timings(result: dict[str, Any]) -> Iterator[tuple[bool, str, Timing]]:
-    where = result.get("gpu") if result["device"] == "cuda" else f"{result['cpu']}, {result['threads']} threads"
+    where = result.get("gpu") if result["device"] == "cuda" else f"{result['cpu']}, {in_threads(result['threads'])}"
     conditions = f"{result['provider']}, {where}"
     for row in result["rows"]:
         precision = row.get("precision", "fp32")
