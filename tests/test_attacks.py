@@ -306,10 +306,23 @@ def test_bf16_gradients_never_decide_what_is_misclassified():
         assert attack(model, images, labels, [0.1], gradients="bf16").robust.all()
 
 
+def test_only_a_verdict_is_asked_for_again_in_fp32():
+    seen: list[int] = []
+    images, labels = torch.rand(8, *SHAPE), torch.ones(8, dtype=torch.long)
+    victim = Victim(Coarse().eval(), tick=seen.append, gradients="bf16")
+    values, gradient = victim.gradient(images, cross_entropy, labels)
+    assert sum(seen) == 8
+    wrong, same_values, same_gradient = victim.ascent(images, cross_entropy, labels)
+    assert sum(seen) == 8 + 16
+    assert not wrong.any()
+    assert torch.equal(values, same_values)
+    assert torch.equal(gradient, same_gradient)
+
+
 def test_bf16_gradients_are_those_of_fp32_up_to_rounding(trained):
     model, images, labels = trained
-    exact = Victim(model).ascent(images, cross_entropy, labels)[2].flatten(1)
-    rounded = Victim(model, gradients="bf16").ascent(images, cross_entropy, labels)[2].flatten(1)
+    exact = Victim(model).gradient(images, cross_entropy, labels)[1].flatten(1)
+    rounded = Victim(model, gradients="bf16").gradient(images, cross_entropy, labels)[1].flatten(1)
     assert rounded.dtype == torch.float32
     assert (torch.cosine_similarity(exact, rounded) > 0.99).all()
     assert not torch.equal(exact, rounded)

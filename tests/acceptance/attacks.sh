@@ -11,7 +11,7 @@ echo "== attacks: model, images, labels, a list of eps; per-image outcomes"
 works -n 30 python -c "
 import zoo; from zoo.attacks import ATTACKS; from zoo.data import load_test
 model = zoo.load('$M').eval()
-images, labels = load_test('digits', data_dir=None, download=False, image_shape=(1, 8, 8), n=40)
+images, labels = load_test('digits', data_dir=None, download=False, image_shape=(1, 8, 8), class_names='0123456789', n=40)
 images = images / 255
 for name in ATTACKS.names():
     for norm in ('Linf', 'L2'):

@@ -74,7 +74,7 @@ def questions(name: str, blocks: int) -> None:
     victim = Victim(folded(load(name).eval(), IMAGE), gradients="bf16")
     images, labels = torch.rand(IMAGES, *IMAGE), torch.randint(0, 10, (IMAGES,))
     compare(f"{name}: forward", lambda: victim.estimate(images), blocks)
-    compare(f"{name}: gradient", lambda: victim.ascent(images, margin, labels), blocks)
+    compare(f"{name}: gradient", lambda: victim.gradient(images, margin, labels), blocks)
 
 
 def main() -> None:

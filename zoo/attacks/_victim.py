@@ -114,7 +114,14 @@ class Victim:
         return logits.argmax(1) == labels
 
     def ascent(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Say which images are misclassified (B,); also their losses (B,) and the gradients of these (B, C, H, W).
+        """Say which images are misclassified (B,); then as `gradient`, whose arguments it takes."""
+        wrong, values, gradient = self._search(images, loss, labels, *others)
+        if self.gradients == "bf16" and bool(wrong.any()):
+            wrong[wrong.clone()] = self.logits(images[wrong]).argmax(1) != labels[wrong]
+        return wrong, values, gradient
+
+    def gradient(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses of the images (B,) and the gradients of these (B, C, H, W).
 
         Only the gradient with respect to the images is computed, not that of the weights.
 
@@ -127,13 +134,15 @@ class Victim:
         Raises:
             UserError: the gradient is NaN.
         """
-        parts = zip(*(t.split(self.at_once(images)) for t in (images, labels, *others)), strict=True)
-        found = [self._ascent(x, loss, *per_image) for x, *per_image in parts]
+        return self._search(images, loss, labels, *others)[1:]
+
+    def _search(self, images: Tensor, loss: Loss, *per_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which images seem misclassified, their losses and the gradients of these."""
+        parts = zip(*(t.split(self.at_once(images)) for t in (images, *per_image)), strict=True)
+        found = [self._ascent(x, loss, *rest) for x, *rest in parts]
         wrong, values, gradient = (torch.cat(tensors) for tensors in zip(*found, strict=True))
         if bool(gradient.isnan().any()):
             raise UserError("the gradient of the model's loss is NaN: it cannot be attacked by gradients")
-        if self.gradients == "bf16" and bool(wrong.any()):
-            wrong[wrong.clone()] = self.logits(images[wrong]).argmax(1) != labels[wrong]
         return wrong, values, gradient
 
     def _ascent(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:

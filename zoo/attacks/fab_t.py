@@ -58,7 +58,7 @@ def _search(
     found, x = images.clone(), images.clone()
     rows = torch.arange(len(images), device=images.device)
     for _ in range(steps):
-        _, behind, normal = victim.ascent(x, towards, labels, targets)
+        behind, normal = victim.gradient(x, towards, labels, targets)
         x = _step(x, images, behind, normal, norm)
         wrong = victim.logits(x).argmax(1) != labels
         fallen = wrong & (distance(x, images, norm) <= eps)

@@ -51,7 +51,7 @@ def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequen
     with fp32(device):
         first = victim.logits(x)
         random = not torch.equal(first, victim.logits(x))
-        gradient = victim.ascent(x, cross_entropy, y)[2]
+        gradient = victim.gradient(x, cross_entropy, y)[1]
         silent = (gradient == 0).flatten(1).all(1).double().mean().item()
     guessing = y.bincount().max().item() / len(y)
     whole = PGD(steps=20, random_start=False)(model, x, y, [WHOLE_BALL]).robust.double().mean().item()
