@@ -54,7 +54,7 @@ def test_a_step_lowers_the_loss_and_leaves_the_search_no_trace(name, net, batch)
         found = adversary.search(net.train(), images, labels, threat)
         assert net.training
         assert int(net[1].num_batches_tracked) == seen
-        assert (distance(found, images, "Linf") <= 0.1).all()
+        assert (distance(found, images, "Linf") <= 0.1 * adversary.reach + 1e-6).all()
         result = adversary.loss(net, images, found, labels, threat)
         assert int(net[1].num_batches_tracked) - seen in (1, 2)  # the training pass, or the clean and the attacked one
         assert all(p.grad is None or not p.grad.any() for p in net.parameters())
@@ -72,7 +72,7 @@ def test_crafted_images_are_fp32_within_eps_and_higher_in_loss(steps, net, batch
     images, labels = batch
     images[0], images[1] = 0.0, 1.0
     with torch.autocast("cpu", torch.bfloat16):
-        found = misleading(net.train(), images, labels, 0.05, steps)
+        found = misleading(net.train(), images, labels, Threat(0.05), steps)
     assert found.dtype == torch.float32
     assert found.min() >= 0
     assert found.max() <= 1
@@ -90,7 +90,7 @@ def test_the_search_does_not_underflow_in_fp16():
         model[1].weight[1:].neg_()
     images, labels = torch.full((512, 1, 8, 8), 0.5), torch.zeros(512, dtype=torch.long)
     with torch.autocast("cpu", torch.float16):
-        found = misleading(model, images, labels, 0.1, 10)
+        found = misleading(model, images, labels, Threat(0.1), 10)
     torch.testing.assert_close(found, images - 0.1, atol=1e-5, rtol=0)
 
 
@@ -114,13 +114,14 @@ def formula(name: str, clean: Tensor, attacked: Tensor, labels: Tensor) -> Tenso
         "none": -p[own].log().mean(),
         "pgd": -q[own].log().mean(),
         "fgsm_rs": -q[own].log().mean(),
+        "n_fgsm": -q[own].log().mean(),
         "trades": -p[own].log().mean() + 6 * kl.mean(),
         "mart": (-q[own].log() - (1 - others.amax(1)).log() + 5 * kl * (1 - p[own])).mean(),
         "score": ((p - F.one_hot(labels, 5)).square().sum(1) + 4 * (q - p).square().sum(1)).mean(),
     }[name]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "liet"])  # which takes its step in the loss
 def test_each_loss_is_its_paper_s(name, batch):
     torch.manual_seed(0)
     images, labels = batch
@@ -222,7 +223,7 @@ def test_mistakes_are_told(options, words, tmp_path):
 def test_the_search_looks_at_the_network_in_eval_mode(net, batch, monkeypatch):
     modes: list[bool] = []
     net.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    crafting.misleading(net.train(), *batch, 0.1, 3)
+    crafting.misleading(net.train(), *batch, Threat(0.1), 3)
     assert modes == [False] * 3
     assert net.training
 

@@ -59,8 +59,8 @@ class TrainConfig:
     """Momentum of SGD; the first beta of AdamW."""
     weight_decay: float = 5e-4
     """Weight decay of matrices and kernels."""
-    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
-    """Learning rate over the steps: warm-up then cosine to zero; or times 0.3 at 7/12 and 10/12 of the run."""
+    schedule: Literal["cosine", "onecycle", "multistep", "constant"] = "cosine"
+    """Learning rate over the steps: warm-up then cosine to zero; a smooth rise and fall; or times 0.3 at 7/12 and 10/12."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises from zero."""
     val_fraction: float = 0.1
@@ -69,6 +69,8 @@ class TrainConfig:
     """Test images of the quick evaluation at the end, drawn evenly over the classes."""
     eps: str | float = "8/255"
     """Radius of adversarial training (Linf, pixels of [0, 1]); unused without --adversary."""
+    eps_ramp: float = 0.0
+    """Share of the training over which eps rises from zero, such as 0.1."""
     steps: int = 10
     """Gradient steps in each search for an adversarial image."""
     awp: float = 0.0
@@ -109,6 +111,11 @@ class TrainConfig:
             raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")
         if not 0 <= self.warmup <= 1:
             raise UserError(f"warmup must be in [0, 1], got {self.warmup}")
+        if not 0 <= self.eps_ramp <= 1:
+            raise UserError(
+                f"eps-ramp must be in [0, 1], got {self.eps_ramp:g}: it is the share of the training over which eps rises, "
+                "and cannot be longer than the training"
+            )
         if not 0 <= self.awp < 1:
             raise UserError(f"awp must be in [0, 1), a share of each weight's norm such as 0.005; got {self.awp}")
         if not 0 <= self.ema < 1:

@@ -17,11 +17,13 @@ class Threat:
         eps: radius in pixels of [0, 1].
         steps: gradient steps of the search.
         label_smoothing: of every cross-entropy.
+        progress: share of the training that is done, 0 to 1, for weights that grow.
     """
 
     eps: float = 8 / 255
     steps: int = 10
     label_smoothing: float = 0.0
+    progress: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         check_eps(self.eps, "Linf", pixels=1)
@@ -47,9 +49,14 @@ class Adversary(ABC):
         """Size of the search's only step in units of eps, which training may learn to mislead; None: it takes many."""
         return None
 
+    @property
+    def reach(self) -> float:
+        """Largest distance of the images that `search` returns, in units of eps."""
+        return 1.0
+
     @abstractmethod
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
-        """Return adversarial images, float32 (B, C, H, W), within the threat's eps and [0, 1].
+        """Return adversarial images, float32 (B, C, H, W), within `reach` times the threat's eps and [0, 1].
 
         Args:
             model: in training mode; takes images in [0, 1], returns logits.

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.adversaries._base import Threat
 from zoo.attacks._threat import project
 from zoo.layers import applied_once
 from zoo.modes import evaluating
 
 
 @contextmanager
-def _searched(model: nn.Module) -> Iterator[None]:
+def searched(model: nn.Module) -> Iterator[None]:
     """Search in eval mode: BatchNorm's statistics see no images of half-way, and dropout does not blur gradients.
 
     Parameters take no gradients meanwhile: a compiled backward pass computes all that a model asks for, needed or not.
@@ -53,25 +55,56 @@ def craft(
         relative_step: size of each in units of eps / steps; 2.5 is 2/255 for ten steps at 8/255.
     """
     x = project(start.detach().float(), images, eps, "Linf")
-    with _searched(model), torch.enable_grad():
+    with searched(model):
         for _ in range(steps):
-            x.requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
-            x = project(x.detach() + relative_step * eps / steps * gradient.sign(), images, eps, "Linf")
-    return x.detach()
+            x = project(x + relative_step * eps / steps * gradient_of(model, x, loss).sign(), images, eps, "Linf")
+    return x
 
 
 def misleading(
-    model: nn.Module, images: Tensor, labels: Tensor, eps: float, steps: int, relative_step: float = 2.5
+    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, steps: int, relative_step: float = 2.5
 ) -> Tensor:
-    """Return images where the cross-entropy is large: see `craft`; the start is uniform in the ball."""
-    start = images + eps * (2 * torch.rand_like(images) - 1)
+    """Return images where the smoothed cross-entropy is large: see `craft`; the start is uniform in the ball."""
+    start = images + threat.eps * uniform_noise(images)
+    return craft(model, images, start, smoothed(labels, threat), threat.eps, steps, relative_step)
 
-    def loss(logits: Tensor) -> Tensor:
-        # A sum: the gradients of a mean over a large batch would underflow in fp16.
-        return F.cross_entropy(logits, labels, reduction="sum")
 
-    return craft(model, images, start, loss, eps, steps, relative_step)
+def one_step(
+    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, noise: float, relative_step: float
+) -> Tensor:
+    """Return images one signed step up the smoothed cross-entropy from a noisy start, clipped to [0, 1] only.
+
+    Args:
+        model, images, labels: see `craft`.
+        threat: radius and label smoothing.
+        noise: half-width of the uniform noise at the start, in units of eps.
+        relative_step: size of the step in units of eps.
+    """
+    x = (images + noise * threat.eps * uniform_noise(images)).clamp_(0, 1)
+    with searched(model):
+        gradient = gradient_of(model, x, smoothed(labels, threat))
+    return (x + relative_step * threat.eps * gradient.sign()).clamp_(0, 1)
+
+
+def gradient_of(model: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the gradient in the images, fp32, of a loss of the logits."""
+    x = images.detach().float().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(loss(model(x).float()), x)
+    return gradient
+
+
+def uniform_noise(images: Tensor) -> Tensor:
+    """Return independent uniform numbers in [-1, 1), in the images' shape."""
+    return 2 * torch.rand_like(images) - 1
+
+
+def smoothed(labels: Tensor, threat: Threat) -> Callable[[Tensor], Tensor]:
+    """Return the cross-entropy that training minimises, with its label smoothing, as a sum over images.
+
+    A sum, because the gradients of a mean over a large batch would underflow in fp16.
+    """
+    return partial(F.cross_entropy, target=labels, reduction="sum", label_smoothing=threat.label_smoothing)
 
 
 def unsettling(
@@ -86,7 +119,7 @@ def unsettling(
         distance: of logits (B, K) and the probabilities (B, K) on the images, as the search sees them; summed.
     """
     start = images + 0.001 * torch.randn_like(images)
-    with _searched(model):
+    with searched(model):
         with torch.no_grad():
             target = F.softmax(model(images).float(), 1)
         return craft(model, images, start, lambda logits: distance(logits, target), eps, steps)

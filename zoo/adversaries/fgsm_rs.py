@@ -31,7 +31,7 @@ class FGSMRS(Adversary):
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Take one large step up the cross-entropy from a random start."""
-        return misleading(model, images, labels, threat.eps, 1, self.alpha)
+        return misleading(model, images, labels, threat, 1, self.alpha)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

@@ -29,7 +29,7 @@ class Mart(Adversary):
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the cross-entropy from a random start."""
-        return misleading(model, images, labels, threat.eps, threat.steps)
+        return misleading(model, images, labels, threat, threat.steps)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

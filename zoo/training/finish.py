@@ -154,6 +154,7 @@ def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
 
 def _adversary_options(module: Classifier) -> dict[str, Any]:
     threat = dataclasses.asdict(module.config.threat)
+    del threat["progress"]
     if module.adversary.single_step is not None:
         del threat["steps"]
     return dataclasses.asdict(module.adversary) | threat

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from zoo.adversaries import Threat
 from zoo.adversaries.none import NoAdversary
 from zoo.attacks.pgd import PGD
 from zoo.callbacks._rank_schedule import RankSchedule
@@ -28,7 +30,7 @@ from zoo.training.awp import WeightPerturbation
 from zoo.training.build import budget
 from zoo.training.captured_step import CapturedStep
 from zoo.training.parts import Parts
-from zoo.training.schedule import learning_rate_factor
+from zoo.training.schedule import learning_rate_factor, ramp
 from zoo.training.unchanged import recipe
 
 PROBES = 512
@@ -63,6 +65,9 @@ class Classifier(pl.LightningModule):
         self.parts, self.method, self.adversary = parts, parts.method, parts.adversary
         self.data, self.config = data, config
         self.source = source
+        # On the device, where a captured step reads it anew.
+        self.progress: Tensor
+        self.register_buffer("progress", torch.zeros(()), persistent=False)
         # In a tuple, or its parameters would be registered a second time.
         self._compiled = (cast(nn.Module, torch.compile(self.model, dynamic=False)),) if config.compile else ()
         self.weight_adversary = WeightPerturbation(self.model, config.awp) if config.awp else None
@@ -109,6 +114,17 @@ class Classifier(pl.LightningModule):
     def _shard(self) -> tuple[int, int]:
         return self.trainer.global_rank, self.trainer.world_size
 
+    @property
+    def _risen(self) -> float:
+        """Share of eps that the present step has reached."""
+        ramped = self.config.eps_ramp
+        return ramp(self.trainer.global_step, self.total_steps, ramped) if ramped else 1.0
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return int(self.trainer.estimated_stepping_batches)
+
     def train_dataloader(self) -> TrainBatches:
         """Return the shuffled, augmented training batches."""
         return TrainBatches(
@@ -130,8 +146,15 @@ class Classifier(pl.LightningModule):
         return self.model(to_unit(images))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout and its kin for this step."""
+        """Seed dropout and its kin for this step, and say how far the training is."""
+        self.progress.fill_(self.trainer.global_step / self.total_steps)
         torch.manual_seed(mixed_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
+
+    @property
+    def threat(self) -> Threat:
+        """What the present step defends against: the recipe's threat, at a smaller eps while that rises."""
+        threat = replace(self.config.threat, progress=self.progress)
+        return replace(threat, eps=threat.eps * self._risen) if self._risen < 1 else threat
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the method's loss where the adversaries take it, the logits, and further scalars to log.
@@ -140,7 +163,7 @@ class Classifier(pl.LightningModule):
             images: uint8 (B, C, H, W).
             labels: (B,).
         """
-        images, threat = to_unit(images), self.config.threat
+        images, threat = to_unit(images), self.threat
         adversarial = self.adversary.search(self.network, images, labels, threat)
 
         def objective(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -158,7 +181,8 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the loss and log what comes with it."""
-        result = (self.captured or self.losses)(*batch)
+        # A graph replays the eps that it was captured with, so there is none while eps rises.
+        result = (self.captured if self.captured and self._risen == 1 else self.losses)(*batch)
         labels = batch[1]
         loss, logits = result["loss"], result.pop("logits").float()
         self._check_finite(loss)
@@ -202,9 +226,7 @@ class Classifier(pl.LightningModule):
             optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
         else:
             optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.momentum, 0.999))
-        factor: Callable[[int], float] = learning_rate_factor(
-            c.schedule, int(self.trainer.estimated_stepping_batches), c.warmup
-        )
+        factor: Callable[[int], float] = learning_rate_factor(c.schedule, self.total_steps, c.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

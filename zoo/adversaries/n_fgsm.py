@@ -1,0 +1,55 @@
+"""N-FGSM: one gradient step from a start with more noise than the radius.
+
+de Jorge, Bibi, Volpi, Sanyal, Torr, Rogez, Dokania: Make some noise: reliable and efficient single-step adversarial
+training, NeurIPS 2022, arXiv 2202.01181.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._craft import one_step
+from zoo.errors import UserError
+from zoo.methods import cross_entropy
+
+
+@dataclass(frozen=True)
+class NFGSM(Adversary):
+    """Train on images one gradient step from a very noisy start: as cheap as fgsm_rs and stable; takes no --steps.
+
+    The images it trains on lie within ``noise + alpha`` radii, not one: clipping them to the ball brings
+    catastrophic overfitting back (section 4 of the paper).
+    """
+
+    noise: float = 2.0
+    """Half-width of the uniform noise at the start, in units of eps (the paper's k)."""
+
+    alpha: float = 1.0
+    """Size of the step in units of eps."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise <= 4:
+            raise UserError(f"noise {self.noise} is impossible: the start must be within 0 to 4 eps")
+        if not 0 < self.alpha <= 4:
+            raise UserError(f"alpha {self.alpha} is impossible: the step must be in (0, 4] eps")
+
+    @property
+    def single_step(self) -> float:
+        """The only step of the search."""
+        return self.alpha
+
+    @property
+    def reach(self) -> float:
+        """The noise and the step, which are not clipped to the ball."""
+        return self.noise + self.alpha
+
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+        """Take one step up the cross-entropy from a noisy start, without projecting onto the ball (Algorithm 1)."""
+        return one_step(model, images, labels, threat, self.noise, self.alpha)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
+    ) -> dict[str, Tensor]:
+        """Return the cross-entropy of the adversarial images."""
+        return cross_entropy(model, adversarial, labels, threat.label_smoothing)
