@@ -60,7 +60,7 @@ class TrainConfig:
     weight_decay: float = 5e-4
     """Weight decay of matrices and kernels."""
     schedule: Literal["cosine", "onecycle", "multistep", "constant"] = "cosine"
-    """Learning rate over the steps: warm-up then cosine to zero; a smooth rise and fall; or times 0.3 at 7/12 and 10/12."""
+    """Learning rate over the steps: warm-up then cosine to zero; one rise and fall; or x 0.3 at 7/12 and 10/12."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises from zero."""
     val_fraction: float = 0.1
@@ -113,8 +113,8 @@ class TrainConfig:
             raise UserError(f"warmup must be in [0, 1], got {self.warmup}")
         if not 0 <= self.eps_ramp <= 1:
             raise UserError(
-                f"eps-ramp must be in [0, 1], got {self.eps_ramp:g}: it is the share of the training over which eps rises, "
-                "and cannot be longer than the training"
+                f"eps-ramp must be in [0, 1], got {self.eps_ramp:g}: it is the share of the training over which eps "
+                "rises, and cannot be longer than the training"
             )
         if not 0 <= self.awp < 1:
             raise UserError(f"awp must be in [0, 1), a share of each weight's norm such as 0.005; got {self.awp}")

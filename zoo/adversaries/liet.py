@@ -24,9 +24,9 @@ MIXED = (0.1, 0.5)
 class LIET(Adversary):
     """Single-step training with a divergence penalty: more robust than n_fgsm at a third more time; takes no --steps.
 
-    What label smoothing takes from a label (0.6 in the paper) is split over the other classes at random. The direction of
-    each class is the sign of the gradient at a grey image. The paper renews it every 20 steps; here it is
-    computed in each, so that a step depends on nothing but its batch.
+    The share of each label that smoothing takes (0.6 in the paper) is split over the other classes at random. The
+    direction of each class is the sign of the gradient at a grey image; the paper renews it every 20 steps, this
+    computes it in each, so that a step depends on its batch alone.
     """
 
     beta: float = 100.0
