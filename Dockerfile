@@ -14,6 +14,6 @@ CMD ["--help"]
 
 FROM python:3.12-slim AS serve
 RUN pip install --no-cache-dir onnxruntime numpy pillow
-COPY export/serve.py /serve.py
+COPY zoo/serving/serve.py /serve.py
 EXPOSE 8000
 CMD ["python", "/serve.py", "/models/model.onnx", "--host", "0.0.0.0", "--port", "8000"]

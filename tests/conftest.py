@@ -67,8 +67,8 @@ def cifar10_dir() -> Path:
 def train_tiny(tmp_path: Path):
     """Return a function that trains test_resnet on the digits for an epoch or two and returns the run."""
     from zoo.adversaries import ADVERSARIES
-    from zoo.config import TrainConfig
     from zoo.methods import METHODS
+    from zoo.runs.config import TrainConfig
     from zoo.training.trainer import train
 
     def run(

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.budget import Budget
-from zoo.card import Card, Provenance
-from zoo.cost import count_macs, count_params
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
-from zoo.run import CARD, Run, save_weights
+from zoo.runs.card import Card, Provenance
+from zoo.runs.run import CARD, Run, save_weights
+from zoo.runtime.complexity import count_macs, count_params
 
 DIGITS = tuple("0123456789")
 CLASSES = tuple(f"{digit} ✓" for digit in range(10))

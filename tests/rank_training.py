@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from zoo.callbacks import ChannelPruning, DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
 from zoo.channels import widths
-from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 
 
 class Digits(pl.LightningModule):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from refresh_published import CURVE, curve, measured
 
-from zoo.card import Card
 from zoo.evaluation.curve import Points, draw_panels
+from zoo.runs.card import Card
 
 PICTURE = Path(__file__).parents[1] / "docs" / "robustness.png"
 ARCH = "vgg16_bn"

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from zoo.card import Card, Evaluation, Threat
 from zoo.hub.search import BUNDLED
 from zoo.leaderboard.standings import lowest
+from zoo.runs.card import Card, Evaluation, Threat
 
 PAGE = Path(__file__).parents[1] / "docs" / "published.md"
 PUBLISHED = PAGE.with_suffix(".yaml")

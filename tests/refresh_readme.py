@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 from refresh_published import curve, curve_cells, line, link, measured, table, with_table
 
-from zoo.card import Card
 from zoo.cli import run
+from zoo.runs.card import Card
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = "zoo list --models"

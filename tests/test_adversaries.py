@@ -18,10 +18,10 @@ from zoo.callbacks import OrthonormalRetraction, OverfittingGuard, SpectrumClamp
 from zoo.cli import run as zoo
 from zoo.data import load_test
 from zoo.errors import UserError
-from zoo.layers import factorized_layers
 from zoo.linalg import orthonormality_error
+from zoo.lowrank.layers import factorized_layers
 from zoo.methods import METHODS
-from zoo.run import Run
+from zoo.runs.run import Run
 from zoo.training.module import Classifier
 
 NAMES = ADVERSARIES.names()

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from zoo.callbacks import ExponentialAverage
 from zoo.cli import run as zoo
 from zoo.errors import UserError
-from zoo.layers import factorized_layers
 from zoo.linalg.stiefel import orthonormality_error
+from zoo.lowrank.layers import factorized_layers
 from zoo.training import trainer as training
 
 

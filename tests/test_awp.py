@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.training.awp import WeightPerturbation
 
 

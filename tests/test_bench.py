@@ -17,20 +17,20 @@ from make_run import make_run
 from rich.console import Console
 
 from zoo import cli
-from zoo.card import Sanity
-from zoo.checkpoint import Checkpoint
+from zoo.bench.benchmark import Settings
+from zoo.bench.results import Row, table, tables
 from zoo.cli.bench import open_target
 from zoo.errors import UserError
 from zoo.export.accuracy import Accuracy
-from zoo.export.bench import Settings
 from zoo.export.exporter import export_model
-from zoo.export.latency import Latency, Timing, TimingProcess
-from zoo.export.metadata import Metadata
 from zoo.export.parity import check_parity
-from zoo.export.results import Row, table, tables
-from zoo.export.session import OnnxModel, failed_run
-from zoo.export.timing import FEWEST, time_runs
-from zoo.run import Run
+from zoo.latency.measure import Latency, Timing, TimingProcess
+from zoo.latency.session import OnnxModel, failed_run
+from zoo.latency.timing import FEWEST, time_runs
+from zoo.runs.card import Sanity
+from zoo.runs.checkpoint import Checkpoint
+from zoo.runs.file_metadata import Metadata
+from zoo.runs.run import Run
 
 QUICK = ["--rounds", "2", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
 

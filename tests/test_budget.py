@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from zoo.backbone import create_backbone, ends
-from zoo.budget import Budget, compressible, larger_start
-from zoo.cost import count_macs, count_params, positions
 from zoo.errors import UserError
+from zoo.lowrank.factorize import Convolution, factorize, fold, in_form, report, weight_layers
+from zoo.lowrank.rank_selection import Budget, compressible, larger_start
 from zoo.methods import METHODS
-from zoo.surgery import Convolution, factorize, fold, in_form, report, weight_layers
+from zoo.runtime.complexity import count_macs, count_params, positions
 
 ARCHS = ["resnet18", "vgg16_bn", "mobilenetv2_100", "convnext_atto", "vit_tiny_patch16_224", "test_resnet"]
 IMAGE = (3, 32, 32)

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
 from zoo.errors import UserError
-from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error, tangent
-from zoo.tucker import TuckerConv2d
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
+from zoo.lowrank.tucker import TuckerConv2d
 
 
 class Watch(pl.Callback):

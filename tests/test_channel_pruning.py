@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 from zoo.backbone import create_backbone
 from zoo.callbacks import ChannelPruning, ExponentialAverage, OverfittingGuard
 from zoo.channels import layer_report, prune_, trace_channels, widths
-from zoo.channels.budget import choose_widths
+from zoo.channels.criteria import CRITERIA
+from zoo.channels.width_selection import choose_widths
 from zoo.cli import run as zoo
-from zoo.cost import count_params
 from zoo.errors import UserError
-from zoo.export.session import OnnxModel
-from zoo.importance import CRITERIA
+from zoo.latency.session import OnnxModel
+from zoo.lowrank.factorize import weight_layers
 from zoo.methods.magnitude_prune import MagnitudePrune
 from zoo.methods.mrs_prune import MrsPrune
-from zoo.run import Run
-from zoo.surgery import weight_layers
-from zoo.transfer import transferred_ranks
+from zoo.runs.run import Run
+from zoo.runs.transfer import transferred_ranks
+from zoo.runtime.complexity import count_params
 
 
 class Watch(pl.Callback):

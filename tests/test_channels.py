@@ -8,12 +8,12 @@ from torch import nn
 
 from zoo.backbone import create_backbone
 from zoo.channels import Axis, build_widths, prune_, trace_channels, widths
-from zoo.channels.budget import choose_widths
+from zoo.channels.criteria import CRITERIA
 from zoo.channels.graph import ParameterCount
-from zoo.cost import count_params
-from zoo.criticality import tilts
+from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
-from zoo.importance import CRITERIA
+from zoo.runtime.complexity import count_params
+from zoo.sensitivity.criticality import tilts
 
 IMAGE = (3, 32, 32)
 FAMILIES = ["test_resnet", "test_byobnet", "test_efficientnet", "test_vit", "test_convnext", "densenet"]

@@ -13,7 +13,7 @@ from make_run import make_run
 
 from zoo.cli import run
 from zoo.errors import UserError
-from zoo.recipes import FOLDER, describe_recipe, recipe_names
+from zoo.runs.recipes import FOLDER, describe_recipe, recipe_names
 
 
 def error_of(*argv: str) -> str:
@@ -161,7 +161,7 @@ def test_starting_up_needs_neither_torch_nor_lightning() -> None:
 
 
 def test_importing_the_exporter_needs_no_lightning() -> None:
-    code = "import sys, zoo.export.exporter, zoo.export.bench, zoo.run; sys.exit('lightning' in sys.modules)"
+    code = "import sys, zoo.export.exporter, zoo.bench.benchmark, zoo.runs.run; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 

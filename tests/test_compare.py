@@ -11,12 +11,12 @@ import onnx
 import pytest
 from rich.console import Console
 
-from zoo.card import Card, Evaluation
 from zoo.cli import run as zoo
 from zoo.comparison import Comparison, Contender, Figures, print_comparison, summarise
 from zoo.comparison import plan as plan_module
 from zoo.errors import UserError
-from zoo.run import Run
+from zoo.runs.card import Card, Evaluation
+from zoo.runs.run import Run
 
 SHARED = ["--", "--arch", "test_resnet", "--epochs", "1", "--n", "60", "--device", "cpu", "--compression", "0.5"]
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.criticality import robust_criticality, weight_modules
-from zoo.layers import FactorizedLinear
+from zoo.lowrank.factorize import factorize, fold
+from zoo.lowrank.layers import FactorizedLinear
 from zoo.probes import Subject
-from zoo.surgery import factorize, fold
+from zoo.sensitivity.criticality import robust_criticality, weight_modules
 
 
 def subject_of(model: nn.Module, eps: float = 0.1) -> Subject:

@@ -13,18 +13,19 @@ from zoo.attacks import fp32
 from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
+from zoo.backbone.folded import folded
 from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
 from zoo.cli import run as zoo
-from zoo.config import TrainConfig
 from zoo.errors import UserError
-from zoo.evaluation import Sweep, evaluate, folded
-from zoo.hub.measure import EvaluationSplit
-from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
+from zoo.evaluation import Sweep, evaluate
 from zoo.linalg import blocks, clamp_each, clamp_spectrum, orthonormality_error, retract_each
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.methods import METHODS
 from zoo.probes import PROBES, Subject
+from zoo.publishing.measure import EvaluationSplit
 from zoo.regularizers import REGULARIZERS
-from zoo.run import Run
+from zoo.runs.config import TrainConfig
+from zoo.runs.run import Run
 from zoo.training.trainer import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -8,9 +8,9 @@ from test_callbacks import UsersModule, Watch, fit
 from torch import nn
 
 from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
-from zoo.cuda_graph import Replays
 from zoo.errors import UserError
-from zoo.layers import FactorizedLinear
+from zoo.lowrank.layers import FactorizedLinear
+from zoo.runtime.cuda_graph import Replays
 from zoo.training.awp import WeightPerturbation
 from zoo.training.captured_step import CapturedStep
 

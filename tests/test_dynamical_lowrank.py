@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from rank_training import Digits, fit
 from torch import Tensor, nn
 
-from zoo.allocation import deployed_size
-from zoo.budget import Budget
 from zoo.callbacks import DynamicalLowRank
 from zoo.errors import UserError
-from zoo.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error
 from zoo.linalg.stiefel import complement, random_stiefel
+from zoo.lowrank.allocation import deployed_size
+from zoo.lowrank.factorize import fold
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
+from zoo.lowrank.rank_change import augment_
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods import Method
 from zoo.methods.rank_adaptive import RankAdaptive
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.methods.robust_rank_adaptive import RobustRankAdaptive, spread
-from zoo.rank_change import augment_
-from zoo.run import Run
-from zoo.surgery import fold
+from zoo.runs.run import Run
 
 
 @given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 99))

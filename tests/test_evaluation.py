@@ -18,7 +18,6 @@ from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
 from zoo.attacks.square import Square
 from zoo.backbone import create_backbone, with_normalization
-from zoo.card import Evaluation
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.evaluation import (
@@ -35,8 +34,9 @@ from zoo.evaluation import (
     quick_evaluation,
 )
 from zoo.evaluation.curve import draw_curve
-from zoo.run import CARD, Run
-from zoo.surgery import factorize, fold
+from zoo.lowrank.factorize import factorize, fold
+from zoo.runs.card import Evaluation
+from zoo.runs.run import CARD, Run
 
 
 @pytest.fixture(autouse=True)

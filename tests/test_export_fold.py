@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.backbone import create_backbone
-from zoo.export.fold import fold_batch_norm
+from zoo.backbone.fold_batch_norm import fold_batch_norm
 
 SHAPE = (3, 16, 16)
 

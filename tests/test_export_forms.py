@@ -15,24 +15,26 @@ from layer_shapes import layers as common_layers
 from make_run import make_run
 from torch import nn
 
-from zoo.chain import FactorChain
 from zoo.errors import UserError
-from zoo.export import measured_cost, session, whole_graph
-from zoo.export.cache import TimeCache
+from zoo.export import latency_measured as measured_cost
+from zoo.export import whole_graph
 from zoo.export.choice import Choice, apply_forms, choose_forms
-from zoo.export.estimated_cost import estimated_cost
 from zoo.export.export_report import lines
 from zoo.export.exporter import export_model
 from zoo.export.forms import DENSE, Form, Geometry, Op, candidates, geometry, write_as
-from zoo.export.latency import Latency, Timing
-from zoo.export.measured_cost import MeasuredCost
-from zoo.export.metadata import Metadata
+from zoo.export.latency_measured import MeasuredCost
+from zoo.export.latency_model import estimated_cost
 from zoo.export.onnx_file import write_onnx
 from zoo.export.settings import ExportSettings
 from zoo.export.target import Target, open_target
 from zoo.export.whole_graph import CHOSEN, DENSE_FP32, MERGED, PADDED, TRAINED, alternatives, fastest, overruled
-from zoo.layers import FactorizedConv2d, FactorizedLinear
-from zoo.surgery import factorize, fold
+from zoo.latency import session
+from zoo.latency.cache import TimeCache
+from zoo.latency.measure import Latency, Timing
+from zoo.lowrank.chain import FactorChain
+from zoo.lowrank.factorize import factorize, fold
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear
+from zoo.runs.file_metadata import Metadata
 
 no_cuda = pytest.mark.skipif(session.cuda_devices() > 0, reason="there is a GPU")
 

@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from zoo import cli
-from zoo.chain import FactorChain
+from zoo.backbone.fold_batch_norm import fold_batch_norm
 from zoo.errors import UserError
 from zoo.export import onnx_file
 from zoo.export.choice import apply_forms
 from zoo.export.exporter import export_model
-from zoo.export.fold import fold_batch_norm
 from zoo.export.forms import Form
-from zoo.export.metadata import Metadata
 from zoo.export.onnx_file import write_onnx
 from zoo.export.parity import LIMIT, check_parity
-from zoo.export.session import OnnxModel
-from zoo.run import Run
-from zoo.surgery import factorize, fold
+from zoo.latency.session import OnnxModel
+from zoo.lowrank.chain import FactorChain
+from zoo.lowrank.factorize import factorize, fold
+from zoo.runs.file_metadata import Metadata
+from zoo.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_needs_no_lightning() -> None:
     code = (
         "import importlib, pkgutil, sys, zoo.export as package\n"
         "for m in pkgutil.iter_modules(package.__path__): importlib.import_module('zoo.export.' + m.name)\n"
-        "assert 'zoo.export.bench' in sys.modules\n"
+        "assert 'zoo.bench.benchmark' in sys.modules\n"
         "assert not [m for m in sys.modules if 'lightning' in m]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

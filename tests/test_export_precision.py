@@ -15,12 +15,12 @@ from zoo.errors import UserError
 from zoo.export import exporter
 from zoo.export.accuracy import Accuracy
 from zoo.export.exporter import export_model
-from zoo.export.metadata import Metadata
 from zoo.export.precision import to_fp16
 from zoo.export.precision_cost import AccuracyChange, calibration_images, check_drop
-from zoo.export.session import OnnxModel
 from zoo.export.settings import ExportSettings
-from zoo.run import Run
+from zoo.latency.session import OnnxModel
+from zoo.runs.file_metadata import Metadata
+from zoo.runs.run import Run
 
 
 @pytest.fixture(scope="module")

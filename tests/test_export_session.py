@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from zoo.errors import UserError
-from zoo.export import session
-from zoo.export.cache import TimeCache
 from zoo.export.forms import DENSE, Geometry, Op
-from zoo.export.measured_cost import MeasuredCost
-from zoo.export.session import INPUT, OUTPUT, OnnxModel, resolve_device
+from zoo.export.latency_measured import MeasuredCost
+from zoo.latency import session
+from zoo.latency.cache import TimeCache
+from zoo.latency.session import INPUT, OUTPUT, OnnxModel, resolve_device
 
 no_cuda = pytest.mark.skipif(session.cuda_devices() > 0, reason="there is a GPU")
 

@@ -14,13 +14,13 @@ from timm.models import model_entrypoint
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.budget import Budget
-from zoo.cost import count_params
 from zoo.errors import UserError
 from zoo.export.exporter import export_model
-from zoo.export.metadata import Metadata
+from zoo.lowrank.factorize import factorize
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
-from zoo.surgery import factorize
+from zoo.runs.file_metadata import Metadata
+from zoo.runtime.complexity import count_params
 
 FAMILIES = [
     "beit_base_patch16_224",

@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from zoo.backbone import with_normalization
 from zoo.callbacks import SpectrumClamp
 from zoo.cli import run as zoo
-from zoo.config import TrainConfig
 from zoo.errors import UserError
-from zoo.finishers import FINISHERS
-from zoo.finishers.rift import Rift
-from zoo.layers import factorized_layers
 from zoo.linalg import orthonormality_error
+from zoo.lowrank.layers import factorized_layers
 from zoo.methods.dense import Dense
 from zoo.methods.robust_lowrank import RobustLowrank
-from zoo.run import Run
+from zoo.post_training import FINISHERS
+from zoo.post_training.rift import Rift
+from zoo.runs.config import TrainConfig
+from zoo.runs.run import Run
 from zoo.training.build import dense_backbone, open_config_data
 from zoo.training.fine_tuning import fine_tune
 from zoo.training.module import Classifier

@@ -11,7 +11,7 @@ import pytest
 
 import zoo.methods
 from zoo.cli import run as run_command
-from zoo.provenance import commit
+from zoo.runs.provenance import commit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,7 +39,9 @@ def test_the_training_image_installs_as_the_readme_does() -> None:
 
 def test_the_serving_image_holds_what_the_server_imports() -> None:
     installed = set(re.search(r"RUN pip install --no-cache-dir (.*)", DOCKERFILE)[1].split())
-    imports = set(re.findall(r"^(?:import|from) (\w+)", (ROOT / "export/serve.py").read_text(), flags=re.MULTILINE))
+    imports = set(
+        re.findall(r"^(?:import|from) (\w+)", (ROOT / "zoo/serving/serve.py").read_text(), flags=re.MULTILINE)
+    )
     third_party = {{"PIL": "pillow"}.get(name, name) for name in imports - set(sys.stdlib_module_names)}
     assert third_party == installed
     copied = re.search(r"COPY (\S+) /serve.py", DOCKERFILE)[1]
@@ -53,10 +55,12 @@ def test_the_serving_image_holds_what_the_server_imports() -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("wheel")
-    skip = shutil.ignore_patterns(".git", ".venv", "runs", "data", "build", "*.egg-info", "__pycache__", ".*_cache")
-    # The rule on "data" must not take zoo/data away, so that folder is copied by itself.
-    shutil.copytree(ROOT, folder / "tree", symlinks=True, ignore=skip)
-    shutil.copytree(ROOT / "zoo/data", folder / "tree/zoo/data", ignore=shutil.ignore_patterns("__pycache__"))
+    skip = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", ".*_cache")
+
+    def skipped(path: str, names: list[str]) -> set[str]:
+        return skip(path, names) | ({"runs", "data"} if Path(path) == ROOT else set())
+
+    shutil.copytree(ROOT, folder / "tree", symlinks=True, ignore=skipped)
     code = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(folder)], cwd=folder / "tree", check=True, capture_output=True)
     return zipfile.ZipFile(next(folder.glob("*.whl"))).namelist()
@@ -67,11 +71,10 @@ def test_an_installation_owns_only_zoo(wheel: list[str]) -> None:
 
 
 def test_the_wheel_is_complete(wheel: list[str]) -> None:
-    for folder, pattern in (("zoo", "*.py"), ("zoo", "templates/*"), ("export", "*.py"), ("configs", "*.yaml")):
-        for path in (ROOT / folder).rglob(pattern):
-            inside = path.relative_to(ROOT)
-            name = inside if folder == "zoo" else Path("zoo") / inside
-            assert name.as_posix() in wheel
+    for pattern in ("*.py", "templates/*", "configs/*.yaml"):
+        found = [path.relative_to(ROOT).as_posix() for path in (ROOT / "zoo").rglob(pattern)]
+        assert found
+        assert set(found) <= set(wheel)
 
 
 def test_the_wheel_holds_the_bundled_hub(wheel: list[str]) -> None:

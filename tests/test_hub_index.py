@@ -14,7 +14,6 @@ from make_hub import autoattack, fgsm, make_card, pgd
 from pydantic import ValidationError
 from rich.console import Console
 
-from zoo.card import Card, Evaluation, Threat
 from zoo.errors import UserError
 from zoo.hub.download import read_index
 from zoo.hub.index import Entry, Index, Robust, Summary
@@ -22,6 +21,7 @@ from zoo.hub.names import check_name, default_tag, is_name, matching
 from zoo.hub.search import open_hub, published
 from zoo.hub.selection import Selection, parse_count
 from zoo.hub.table import models_table
+from zoo.runs.card import Card, Evaluation, Threat
 
 SHA = "0" * 64
 FILES = {name: {"sha256": SHA, "bytes": 1} for name in ("card.json", "model.safetensors")}

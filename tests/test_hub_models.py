@@ -12,11 +12,11 @@ from torch import nn
 import zoo
 from zoo.cli import run as cli
 from zoo.errors import UserError
-from zoo.hub.measure import EvaluationSplit
 from zoo.hub.search import BUNDLED, find
-from zoo.layers import Factorized, factorized_layers
 from zoo.linalg import condition_number
-from zoo.run import Run
+from zoo.lowrank.layers import Factorized, factorized_layers
+from zoo.publishing.measure import EvaluationSplit
+from zoo.runs.run import Run
 
 NAME = "test_resnet.robust_lowrank50_digits"
 

@@ -16,17 +16,17 @@ from make_run import make_run
 from safetensors.torch import load_file
 
 import zoo
-from zoo.card import Evaluation
 from zoo.cli import run as cli
 from zoo.errors import UserError
 from zoo.hub.download import digest, read_index
 from zoo.hub.index import Entry, Index
-from zoo.hub.measure import EvaluationSplit, evaluated
-from zoo.hub.publish import Publication, entry_of, publish, without_places
 from zoo.hub.runs import copy_model, open_run
 from zoo.hub.search import BUNDLED, find, open_hub, published
-from zoo.hub.verify import verify
-from zoo.run import Run
+from zoo.publishing.measure import EvaluationSplit, evaluated
+from zoo.publishing.publish import Publication, entry_of, publish, without_places
+from zoo.publishing.verify import verify
+from zoo.runs.card import Evaluation
+from zoo.runs.run import Run
 
 NAME = "test_resnet.lowrank50_digits"
 
@@ -347,7 +347,9 @@ def test_verify_compares_what_each_part_of_an_ensemble_left(hub: Path, tmp_path:
     stated = Evaluation(attack="autoattack", norm="Linf", eps=0.1, accuracy=0.0, n=60, parts={"apgd": 0.6})
     found = find(NAME, str(changed(hub, tmp_path / "hub", evaluations=[clean.model_dump(), stated.model_dump()])))
     again = stated.model_copy(update={"parts": {"apgd": 0.1}})
-    monkeypatch.setattr("zoo.hub.verify.evaluated", lambda run, group, images: [clean, again] if group else [clean])
+    monkeypatch.setattr(
+        "zoo.publishing.verify.evaluated", lambda run, group, images: [clean, again] if group else [clean]
+    )
     checks = {check.figure: check.agrees for check in verify(found, "all")}
     assert (checks["autoattack Linf 0.1"], checks["autoattack Linf 0.1 after apgd"]) == (True, False)
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from zoo.attacks.pgd import PGD
 from zoo.backbone import create_backbone, with_normalization
+from zoo.certificates.interval import IntervalNetwork
 from zoo.errors import UserError
-from zoo.evaluation.interval import IntervalNetwork
+from zoo.lowrank.factorize import factorize, fold
 from zoo.probes import Subject, interval, lipschitz
 from zoo.probes.interval import IntervalBounds
 from zoo.probes.lipschitz import LipschitzRadius
-from zoo.surgery import factorize, fold
 
 SHAPE = (2, 6, 6)
 

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.layers import FactorizedConv2d, FactorizedLinear, applied_once
 from zoo.linalg import orthonormality_error
-from zoo.surgery import factorize, fold
+from zoo.lowrank.factorize import factorize, fold
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, applied_once
 
 CONVS = [
     {"kernel_size": 3, "padding": 1},

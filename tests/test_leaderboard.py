@@ -14,7 +14,6 @@ from make_hub import L2, LINF, PARTS, autoattack, fgsm, make_card, pgd, write_hu
 from refresh_published import CURVE
 from refresh_readme import README, refreshed
 
-from zoo.card import Card, Threat
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.files import sha256
@@ -22,7 +21,8 @@ from zoo.hub.search import BUNDLED, published
 from zoo.leaderboard import gather, write_leaderboard, write_robustbench
 from zoo.leaderboard.robustbench import standard_autoattack
 from zoo.leaderboard.standings import lowest, standings
-from zoo.recipes import FOLDER
+from zoo.runs.card import Card, Threat
+from zoo.runs.recipes import FOLDER
 
 STRONG, SMALL, MASKED, OTHER, HUNDRED, NEVER = NAMES = tuple(
     f"resnet18.{tag}" for tag in ("strong", "small", "masked", "other", "hundred", "never")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.backbone import create_backbone, with_normalization
+from zoo.certificates.lipschitz.windows import adaptive, overlap, sliding
 from zoo.evaluation import lipschitz_bound
-from zoo.evaluation.lipschitz.windows import adaptive, overlap, sliding
-from zoo.surgery import factorize, fold
+from zoo.lowrank.factorize import factorize, fold
 
 SHAPE = (2, 6, 6)
 

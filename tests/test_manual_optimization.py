@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from rank_training import Digits, Plain, fit
 from torch import Tensor, nn
 
-from zoo.allocation import deployed_size
 from zoo.callbacks import ChannelPruning, DynamicalLowRank, RankPruning
-from zoo.cost import count_params
 from zoo.errors import UserError
-from zoo.layers import factorized_layers
+from zoo.lowrank.allocation import deployed_size
+from zoo.lowrank.layers import factorized_layers
+from zoo.runtime.complexity import count_params
 
 
 class ByHand:

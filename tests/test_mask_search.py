@@ -14,10 +14,10 @@ from zoo.callbacks import MaskSearch
 from zoo.channels import prune_, trace_channels
 from zoo.channels.masks import ChannelMasks
 from zoo.cli import run as zoo
-from zoo.cost import count_params
 from zoo.errors import UserError
 from zoo.methods.csam import Csam
 from zoo.methods.hydra import Hydra
+from zoo.runtime.complexity import count_params
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "densenet"])

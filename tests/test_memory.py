@@ -13,8 +13,8 @@ def faults():
         torch.ones(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 """
-KEPT = "from zoo.memory import keep_freed_memory; keep_freed_memory()"
-GIVEN_BACK = "from zoo.memory import keep_freed_memory; keep_freed_memory(); keep_freed_memory(False)"
+KEPT = "from zoo.runtime.memory import keep_freed_memory; keep_freed_memory()"
+GIVEN_BACK = "from zoo.runtime.memory import keep_freed_memory; keep_freed_memory(); keep_freed_memory(False)"
 EVALUATED = """
 from zoo.evaluation import evaluate
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()

@@ -7,8 +7,8 @@ from torch import nn
 
 from zoo.callbacks import ChannelPruning, RankPruning
 from zoo.channels import fit_shapes_
-from zoo.memory_format import empty_as
-from zoo.surgery import factorize
+from zoo.lowrank.factorize import factorize
+from zoo.runtime.memory_format import empty_as
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 SHAPES = [(8, 6, 3, 3), (8, 6, 1, 1), (8, 1, 3, 3), (1, 6, 3, 3), (1, 1, 3, 3), (8, 1, 1, 1)]

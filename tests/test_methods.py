@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import load_file
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.budget import Budget
 from zoo.cli._parser import Parser
 from zoo.cli.train import DEFAULTS, add_arguments
-from zoo.cost import count_params
 from zoo.errors import UserError
 from zoo.export.exporter import export_model
-from zoo.export.metadata import Metadata
+from zoo.lowrank.factorize import Ranks, weight_layers
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
-from zoo.run import Run
-from zoo.surgery import Ranks, weight_layers
+from zoo.runs.file_metadata import Metadata
+from zoo.runs.run import Run
+from zoo.runtime.complexity import count_params
 
 ARCHS = ["test_resnet", "test_vit", "test_efficientnet"]
 IMAGE = (3, 32, 32)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from zoo.export.exporter import export_model
-from zoo.export.metadata import Metadata
-from zoo.export.session import OnnxModel
+from zoo.latency.session import OnnxModel
 from zoo.methods import METHODS
+from zoo.runs.file_metadata import Metadata
 
 ARCHS = ("test_convnext", "test_efficientnet", "test_resnet", "test_vit", "mobilenetv2_100", "resnet18")
 BATCHES = (1, 4, 19)

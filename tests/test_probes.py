@@ -10,15 +10,15 @@ from make_run import make_run
 from torch import Tensor, nn
 
 from zoo.backbone import create_backbone
-from zoo.card import Card
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.evaluation import Outcomes, probe
 from zoo.probes import PROBES, Case, Probe, Subject
 from zoo.probes.joint import Joint
 from zoo.probes.weights import Weights
-from zoo.run import CARD
-from zoo.weight_ascent import ascend, movable, move_at_random
+from zoo.runs.card import Card
+from zoo.runs.run import CARD
+from zoo.sensitivity.weight_ascent import ascend, movable, move_at_random
 
 PIXELS = 16
 

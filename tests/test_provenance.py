@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.provenance import cpu_name, hardware, in_threads
+from zoo.runs.provenance import cpu_name, hardware, in_threads
 
 
 @pytest.mark.parametrize(("n", "words"), [(1, "1 thread"), (2, "2 threads"), (16, "16 threads")])

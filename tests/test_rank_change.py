@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.channels import fit_shapes_
-from zoo.layers import FactorizedLinear
 from zoo.linalg import orthonormality_error
 from zoo.linalg.basis import BasisChange, singular_basis, slicing
-from zoo.rank_change import change_basis_, diagonalize_
+from zoo.lowrank.layers import FactorizedLinear
+from zoo.lowrank.rank_change import change_basis_, diagonalize_
 
 SIZES = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12), st.integers(0, 999))
 

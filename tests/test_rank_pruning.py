@@ -14,7 +14,6 @@ from rank_training import Digits, fit
 from safetensors.torch import load_file
 from torch import nn
 
-from zoo.allocation import deployed_size
 from zoo.callbacks import (
     DynamicalLowRank,
     ExponentialAverage,
@@ -26,13 +25,14 @@ from zoo.callbacks import (
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.cli import run as zoo
 from zoo.errors import UserError
-from zoo.layers import FactorizedLinear, factorized_layers
 from zoo.linalg import orthonormality_error
+from zoo.lowrank.allocation import deployed_size
+from zoo.lowrank.factorize import fold
+from zoo.lowrank.layers import FactorizedLinear, factorized_layers
 from zoo.methods.rank_adaptive import RankAdaptive
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.methods.robust_rank_adaptive import RobustRankAdaptive
-from zoo.run import Run
-from zoo.surgery import fold
+from zoo.runs.run import Run
 
 
 class Watch(pl.Callback):

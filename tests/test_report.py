@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from make_run import make_run
 
 from zoo.callbacks import LayerHistory
-from zoo.card import Card, Evaluation, Finding, LayerRow, Sanity
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.evaluation import condition_numbers
@@ -38,7 +37,8 @@ from zoo.report.sections.training import thinned
 from zoo.report.spectra import singular_values, starting_model
 from zoo.report.svg import draw
 from zoo.report.write import compose
-from zoo.run import LAYERS, Run
+from zoo.runs.card import Card, Evaluation, Finding, LayerRow, Sanity
+from zoo.runs.run import LAYERS, Run
 
 
 def evaluations(shift: float) -> tuple[Evaluation, ...]:

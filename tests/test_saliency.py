@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.allocation import cut_on_schedule, cut_to_size, cut_to_tolerance, cut_towards, share_scores
 from zoo.errors import UserError
-from zoo.layers import FactorizedLinear
 from zoo.linalg.basis import slicing
-from zoo.rank_change import change_basis_, diagonalize_
-from zoo.saliency import SALIENCIES
-from zoo.surgery import Layer
+from zoo.lowrank.allocation import cut_on_schedule, cut_to_size, cut_to_tolerance, cut_towards, share_scores
+from zoo.lowrank.factorize import Layer
+from zoo.lowrank.layers import FactorizedLinear
+from zoo.lowrank.rank_change import change_basis_, diagonalize_
+from zoo.lowrank.saliency import SALIENCIES
 
 
 def layer_of(n: int = 10, m: int = 12, r: int = 5) -> FactorizedLinear:

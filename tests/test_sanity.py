@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
-from zoo.card import Evaluation
 from zoo.data import load_test, open_data
 from zoo.evaluation import Sweep, evaluate, sanity
+from zoo.runs.card import Evaluation
 
 Problem = tuple[nn.Module, Tensor, Tensor]
 

@@ -24,11 +24,11 @@ from torchvision.transforms.v2 import functional as tv
 
 from zoo.cli import run as zoo
 from zoo.errors import UserError
-from zoo.export.layouts import Layout, kserve_files, model_name
-from zoo.export.metadata import Metadata
-from zoo.export.preprocessing import preprocess
-from zoo.export.serving import Packaging, export_packed
-from zoo.run import Run
+from zoo.runs.file_metadata import Metadata
+from zoo.runs.run import Run
+from zoo.serving.bundle import Packaging, export_packed
+from zoo.serving.layouts import Layout, kserve_files, model_name
+from zoo.serving.preprocessing import preprocess
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (3, 32, 24)

@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader
 
 from zoo.backbone import with_normalization
 from zoo.cli import run as zoo
-from zoo.config import TrainConfig
 from zoo.data import open_data
 from zoo.errors import UserError
+from zoo.lowrank.factorize import factorize
 from zoo.methods.robust_lowrank import RobustLowrank
-from zoo.run import Run
-from zoo.surgery import factorize
+from zoo.runs.config import TrainConfig
+from zoo.runs.run import Run
 from zoo.training.build import dense_backbone
 from zoo.training.module import single_values_refused
 from zoo.training.options import ends_with_validation, lightning_options, see_that_lightning_takes

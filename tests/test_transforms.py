@@ -8,9 +8,9 @@ from torch import nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import gaussian_blur, rotate
 
+from zoo.corruptions.transforms import TRANSFORMS, rotation
 from zoo.probes import Subject
 from zoo.probes.transforms import Transforms, log_chernoff
-from zoo.transforms import TRANSFORMS, rotation
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

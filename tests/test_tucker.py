@@ -14,23 +14,23 @@ from test_callbacks import Watch
 from test_cuda_graph import computed_again
 from torch import nn
 
-from zoo.allocation import deployed_size
 from zoo.callbacks import DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
-from zoo.chain import FactorChain
-from zoo.cuda_graph import Replays
 from zoo.export.forms import DENSE, candidates, geometry, trained_form, write_as
-from zoo.layers import factorized_layers
 from zoo.linalg import orthonormality_error
 from zoo.linalg.basis import singular_basis
-from zoo.linalg.modes import multiply_modes, unfoldings
+from zoo.linalg.mode_products import multiply_modes, unfoldings
+from zoo.lowrank.allocation import deployed_size
+from zoo.lowrank.chain import FactorChain
+from zoo.lowrank.factorize import factorize, fold, in_form, layers_of, weight_layers
+from zoo.lowrank.layers import factorized_layers
+from zoo.lowrank.rank_change import augment_, diagonalize_, truncate_
+from zoo.lowrank.saliency import SALIENCIES
+from zoo.lowrank.tucker import TuckerConv2d, has_tucker_form, inner_rank, tucker_size
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.methods.robust_rank_adaptive import spread
-from zoo.rank_change import augment_, diagonalize_, truncate_
-from zoo.run import Run
-from zoo.saliency import SALIENCIES
-from zoo.surgery import factorize, fold, in_form, layers_of, weight_layers
+from zoo.runs.run import Run
+from zoo.runtime.cuda_graph import Replays
 from zoo.training.awp import WeightPerturbation
-from zoo.tucker import TuckerConv2d, has_tucker_form, inner_rank, tucker_size
 
 GEOMETRIES = [{"padding": 1}, {"stride": 2, "padding": (1, 0)}, {"dilation": 2, "padding": 2}, {"stride": (1, 2)}]
 

@@ -14,10 +14,10 @@ from zoo.channels import trace_channels
 from zoo.channels.masks import ChannelMasks
 from zoo.cli import run as zoo
 from zoo.errors import UserError
+from zoo.lowrank.factorize import factorize
 from zoo.regularizers import REGULARIZERS
 from zoo.regularizers.weight_robust import WeightRobust, margin_bound
-from zoo.run import Run
-from zoo.surgery import factorize
+from zoo.runs.run import Run
 
 EPS = 0.01
 DIMS = ((1, 2, 3), (0, 2, 3))

@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def printable(text: str) -> str:
     """Return a text that came from elsewhere, fit for a terminal: what would command it becomes a question mark."""
     return "".join(c if c.isprintable() else "?" for c in text)

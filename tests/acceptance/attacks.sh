@@ -33,7 +33,7 @@ works -n 6 zoo evaluate whole --attacks standard --eps 0.1 --n 300
 (timeout -s KILL 25 zoo evaluate killed --attacks standard --eps 0.1 --n 300 >killed.log 2>&1)
 works -n 6 zoo evaluate killed --attacks standard --eps 0.1 --n 300
 works -n 2 python -c "
-from pathlib import Path; from zoo.run import Run
+from pathlib import Path; from zoo.runs.run import Run
 a, b = ([(e.attack, e.eps, e.accuracy, e.parts) for e in Run(Path(name)).card.evaluations] for name in ('whole', 'killed'))
 assert a == b, (a, b)
 print('killed and resumed: the same', len(a), 'figures')"
@@ -45,7 +45,7 @@ echo "== adversarial training, for every method"
 for adversary in none fgsm_rs pgd trades mart score; do
     works -n 1 zoo train $TINY --method robust_lowrank --adversary $adversary --awp 0.005 --ema 0.9 --label-smoothing 0.1 --out a
     works -n 1 python -c "
-from pathlib import Path; from zoo.run import Run
+from pathlib import Path; from zoo.runs.run import Run
 card = Run(Path('a')).card
 print('$adversary: largest condition number', card.max_condition_number)"
 done

@@ -15,7 +15,7 @@ COLUMNS=80 works -n 9 zoo list --models
 works -n 40 python -c "
 import json, zoo
 from pathlib import Path
-from zoo.card import Card
+from zoo.runs.card import Card
 folder = Path(zoo.__file__).parent / 'hub/bundled/$M'
 card = Card.load(folder / 'card.json')
 print(*sorted(type(card).model_fields))
@@ -39,7 +39,7 @@ for file in Path('tree').rglob('*.png'):  # enough for a validation split
     for i in range(9): (file.parent / f'{file.stem}_{i}.png').write_bytes(file.read_bytes())"
 works zoo train --init resnet18.robust_lowrank80_fast_c10 --data imagefolder --data-dir tree --image-size 32 --epochs 1 --n 20 --batch-size 16 --out tuned --overwrite true
 works python -c "
-from zoo.run import Run; from pathlib import Path; from zoo.hub.runs import read_run
+from zoo.runs.run import Run; from pathlib import Path; from zoo.hub.runs import read_run
 a, b = Run(Path('tuned')).card, read_run('resnet18.robust_lowrank80_fast_c10').card
 print(sum(a.ranks[k] == b.ranks[k] for k in b.ranks), 'of', len(b.ranks), 'ranks kept;', a.class_names)"
 

@@ -16,11 +16,12 @@ import torch
 
 from zoo.attacks import fp32, parse_eps
 from zoo.attacks.autoattack import AutoAttack
-from zoo.evaluation import Sweep, evaluate, folded
-from zoo.hub.measure import EvaluationSplit
-from zoo.memory import keep_freed_memory
-from zoo.provenance import hardware
-from zoo.run import Run
+from zoo.backbone.folded import folded
+from zoo.evaluation import Sweep, evaluate
+from zoo.publishing.measure import EvaluationSplit
+from zoo.runs.provenance import hardware
+from zoo.runs.run import Run
+from zoo.runtime.memory import keep_freed_memory
 
 
 def reference_accuracy(

@@ -20,7 +20,7 @@ from zoo.backbone import with_normalization
 from zoo.cli import run as zoo
 from zoo.cli._parser import Parser
 from zoo.cli.train import read_recipe
-from zoo.config import TrainConfig
+from zoo.runs.config import TrainConfig
 from zoo.training.build import open_config_data, starting_model
 from zoo.training.module import Classifier
 from zoo.training.options import lightning_options

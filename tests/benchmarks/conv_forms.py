@@ -2,8 +2,8 @@
 
 ``python tests/benchmarks/conv_forms.py RUN --data-dir DIR [--steps 150]`` takes a finished run of method dense and
 replaces every k x k convolution (k > 1) by k x k to r channels then 1 x 1 (the best rank-r matrix n x m k k), or by
-Tucker-2 (1 x 1, k x k, 1 x 1; see `zoo.tucker`). It prints the accuracy on test images as that leaves it, and after
-``--steps`` of plain SGD on all weights, the same images in the same order for both.
+Tucker-2 (1 x 1, k x k, 1 x 1; see `zoo.lowrank.tucker`). It prints the accuracy on test images as that leaves it, and
+after ``--steps`` of plain SGD on all weights, the same images in the same order for both.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from zoo.data import open_data
 from zoo.data._base import Source
-from zoo.hub.measure import EvaluationSplit
-from zoo.run import Run
-from zoo.surgery import Convolution, factorize, fold, in_form, weight_layers
+from zoo.lowrank.factorize import Convolution, factorize, fold, in_form, weight_layers
+from zoo.publishing.measure import EvaluationSplit
+from zoo.runs.run import Run
 from zoo.training.module import to_unit
 from zoo.training.schedule import learning_rate_factor
 

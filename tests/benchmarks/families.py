@@ -41,12 +41,12 @@ def take(arch: str, threads: int) -> dict[str, Any]:
     from test_families import NATIVE_SIZE, metadata
 
     from zoo.backbone import create_backbone, with_normalization
-    from zoo.budget import Budget
-    from zoo.cost import count_macs, count_params
     from zoo.errors import UserError
     from zoo.export.exporter import export_model
     from zoo.export.onnx_file import write_onnx
+    from zoo.lowrank.rank_selection import Budget
     from zoo.methods import METHODS
+    from zoo.runtime.complexity import count_macs, count_params
 
     torch.manual_seed(0)
     torch.set_num_threads(threads)
@@ -91,7 +91,7 @@ def take(arch: str, threads: int) -> dict[str, Any]:
 
 def ratio(arch: str, threads: int) -> float:
     """Return the latency of a member's graph at batch 1 over that of the dense one, in turns."""
-    from zoo.export.latency import measure
+    from zoo.latency.measure import measure
 
     files = [GRAPHS / arch / name for name in (DENSE, COMPRESSED)]
     dense, compressed = measure(files, device="cpu", threads=threads, batches=(1,), rounds=40, seconds=0.05)
@@ -100,7 +100,7 @@ def ratio(arch: str, threads: int) -> float:
 
 def in_process(arch: str, threads: int) -> dict[str, Any]:
     """Run one member in a process of its own, whose death is a result too."""
-    from zoo.provenance import cpu_name
+    from zoo.runs.provenance import cpu_name
 
     begin = time.monotonic()
     result = _in_process(arch, threads)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from zoo.export.latency import measure
-from zoo.surgery import Convolution
+from zoo.latency.measure import measure
+from zoo.lowrank.factorize import Convolution
 
 ARCHS = "resnet18,vgg16_bn,mobilenetv2_100,convnext_tiny,vit_tiny_patch16_224"
 BATCHES = (1, 32)

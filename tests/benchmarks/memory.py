@@ -18,10 +18,10 @@ from training_step import BATCH, IMAGE, Trainee
 
 from zoo.attacks._losses import margin
 from zoo.attacks._victim import Victim
-from zoo.evaluation.folded import folded
+from zoo.backbone.folded import folded
 from zoo.hub.models import load
-from zoo.memory import keep_freed_memory
-from zoo.provenance import hardware
+from zoo.runs.provenance import hardware
+from zoo.runtime.memory import keep_freed_memory
 
 CALLS = 6
 """Per block; the first two fill the memory or give it back and are not counted."""

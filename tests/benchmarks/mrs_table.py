@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 
 from zoo.adversaries import ADVERSARIES
 from zoo.attacks.pgd import PGD
-from zoo.config import TrainConfig
-from zoo.hub.measure import EvaluationSplit
-from zoo.importance import CRITERIA
+from zoo.channels.criteria import CRITERIA
 from zoo.methods import METHODS, Method
-from zoo.provenance import hardware
-from zoo.run import CARD, Run
+from zoo.publishing.measure import EvaluationSplit
+from zoo.runs.config import TrainConfig
+from zoo.runs.provenance import hardware
+from zoo.runs.run import CARD, Run
 from zoo.training.trainer import train
 
 FEWEST = 10

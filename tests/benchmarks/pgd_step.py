@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from zoo.adversaries import ADVERSARIES, Threat
 from zoo.backbone import create_backbone, with_normalization
-from zoo.budget import Budget
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
-from zoo.provenance import hardware
+from zoo.runs.provenance import hardware
 
 IMAGE, BATCH = (3, 32, 32), 128
 

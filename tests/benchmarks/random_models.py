@@ -3,11 +3,11 @@
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.budget import Budget
-from zoo.cost import count_macs, count_params
-from zoo.export.metadata import Metadata
+from zoo.lowrank.factorize import Convolution
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
-from zoo.surgery import Convolution
+from zoo.runs.file_metadata import Metadata
+from zoo.runtime.complexity import count_macs, count_params
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 CLASSES = tuple("0123456789")

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import create_backbone, with_normalization
 from zoo.callbacks import RankPruning
-from zoo.config import TrainConfig
-from zoo.cost import count_macs
-from zoo.finishers.none import NoFinisher
-from zoo.memory import keep_freed_memory
 from zoo.methods.robust_lowrank import RobustLowrank
+from zoo.post_training.none import NoFinisher
 from zoo.regularizers.none import NoRegularizer
+from zoo.runs.config import TrainConfig
+from zoo.runtime.complexity import count_macs
+from zoo.runtime.memory import keep_freed_memory
 from zoo.training.build import open_config_data, starting_model
 from zoo.training.module import Classifier
 from zoo.training.parts import Parts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from zoo.attacks._threat import check_eps
+from zoo.attacks import check_eps
 from zoo.errors import UserError
 
 

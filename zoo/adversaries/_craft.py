@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Threat
-from zoo.attacks._threat import project
-from zoo.layers import applied_once
-from zoo.modes import evaluating
+from zoo.attacks import project
+from zoo.lowrank.layers import applied_once
+from zoo.runtime.eval_mode import evaluating
 
 
 @contextmanager

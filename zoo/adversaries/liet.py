@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.adversaries._base import Adversary, Threat
 from zoo.adversaries._craft import gradient_of, searched, uniform_noise
-from zoo.attacks._threat import project
+from zoo.attacks import project
 from zoo.errors import UserError
 
 GREY = 0.5

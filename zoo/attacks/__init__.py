@@ -1,7 +1,8 @@
 """Attacks on a classifier: one attack is one file of this package."""
 
 from zoo.attacks._base import Attack, Outcome
-from zoo.attacks._threat import NORMS, Norm, check_eps, format_eps, parse_eps
+from zoo.attacks._losses import cross_entropy, margin
+from zoo.attacks._threat import NORMS, Norm, check_eps, distance, format_eps, parse_eps, project, steepest
 from zoo.attacks._victim import Gradients, Victim, fp32
 from zoo.plugins import Plugins
 
@@ -16,7 +17,12 @@ __all__ = [
     "Outcome",
     "Victim",
     "check_eps",
+    "cross_entropy",
+    "distance",
     "format_eps",
     "fp32",
+    "margin",
     "parse_eps",
+    "project",
+    "steepest",
 ]

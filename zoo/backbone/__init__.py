@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone.small_images import SMALL, adapt, small_options
-from zoo.errors import UserError, unknown_name
-from zoo.modes import evaluating
+from zoo.errors import UserError, first_line, unknown_name
+from zoo.runtime.eval_mode import evaluating
 
 
 class Normalize(nn.Module):
@@ -72,7 +72,7 @@ def create_backbone(
             return model
         except OSError as error:
             raise UserError(
-                f"the pretrained weights of {arch} cannot be fetched ({_first_line(error)}): "
+                f"the pretrained weights of {arch} cannot be fetched ({first_line(error)}): "
                 "leave --pretrained out, or give a file with --weights"
             ) from None
         except (
@@ -86,11 +86,7 @@ def create_backbone(
         ) as error:
             reason = error
     assert reason is not None
-    raise UserError(f"{arch} cannot be built for {height} x {width} images: {_first_line(reason)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(f"{arch} cannot be built for {height} x {width} images: {first_line(reason)}")
 
 
 @torch.no_grad()

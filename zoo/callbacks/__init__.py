@@ -1,10 +1,14 @@
 """Lightning callbacks; the constraints and the pruning of ranks and channels work in any LightningModule."""
 
+from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._sensitivity import Sensitivity
+from zoo.callbacks._trainer_callbacks import peers
 from zoo.callbacks.averaging import ExponentialAverage
 from zoo.callbacks.best import BestCheckpoint
 from zoo.callbacks.channel_pruning import ChannelPruning
 from zoo.callbacks.conditioning import ConditioningMonitor
 from zoo.callbacks.dynamical_lowrank import DynamicalLowRank
+from zoo.callbacks.held_out_sensitivity import HeldOutSensitivity
 from zoo.callbacks.layer_history import LayerHistory
 from zoo.callbacks.mask_search import MaskSearch
 from zoo.callbacks.overfitting import OverfittingGuard
@@ -18,10 +22,14 @@ __all__ = [
     "ConditioningMonitor",
     "DynamicalLowRank",
     "ExponentialAverage",
+    "HeldOutSensitivity",
     "LayerHistory",
     "MaskSearch",
     "OrthonormalRetraction",
     "OverfittingGuard",
     "RankPruning",
+    "RankSchedule",
+    "Sensitivity",
     "SpectrumClamp",
+    "peers",
 ]

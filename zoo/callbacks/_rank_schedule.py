@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.callbacks._followers import renew
+from zoo.callbacks._tied_state import renew
 from zoo.errors import UserError, unknown_name
 
 

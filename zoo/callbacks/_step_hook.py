@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from zoo.cuda_graph import Replays, called
 from zoo.errors import UserError
-from zoo.layers import Factorized, factorized_layers
+from zoo.lowrank.layers import Factorized, factorized_layers
+from zoo.runtime.cuda_graph import Replays, called
 
 
 class StepHook(Callback):

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from zoo.callbacks._peers import peers
 from zoo.callbacks._step_hook import StepHook
+from zoo.callbacks._trainer_callbacks import peers
 
 
 class ExponentialAverage(WeightAveraging):

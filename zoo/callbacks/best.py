@@ -6,8 +6,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from zoo.callbacks._peers import peers
 from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._trainer_callbacks import peers
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.callbacks._followers import renew, submodule_averages
 from zoo.callbacks._rank_schedule import RankSchedule, steps_taken, training_steps
 from zoo.callbacks._sensitivity import Sensitivity
+from zoo.callbacks._tied_state import renew, submodule_averages
 from zoo.channels import ChannelGraph, prune_, trace_channels, widths
-from zoo.channels.budget import choose_widths
-from zoo.cost import count_params
-from zoo.criticality import tilts
+from zoo.channels.criteria import CRITERIA, Criterion, Scores
+from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
-from zoo.importance import CRITERIA, Criterion
-from zoo.importance._base import Scores
+from zoo.runtime.complexity import count_params
+from zoo.sensitivity.criticality import tilts
 
 FineTune = Literal["full", "norms"]
 
@@ -36,7 +35,7 @@ class ChannelPruning(RankSchedule):
 
     Args:
         compression: share of the network's parameters to remove, in (0, 1).
-        criterion: which channels of a group go: a name in `zoo.importance`, or a criterion.
+        criterion: which channels of a group go: a name in `zoo.channels.criteria`, or a criterion.
         sensitivity: by which groups lose more or less than others; None: every group loses the same share.
         spare: difference between the shares that the least and the most sensitive group lose.
         finetune: what trains after the last cut: everything, or only vectors (normalisation and biases).

@@ -4,8 +4,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from zoo.layers import factorized_layers
 from zoo.linalg.stiefel import orthonormality_error
+from zoo.lowrank.layers import factorized_layers
 
 
 def log_interval(trainer: pl.Trainer) -> int:

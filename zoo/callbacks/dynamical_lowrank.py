@@ -7,22 +7,22 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
 
-from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, factor_budget
-from zoo.budget import BLOCKS, fast_ranks
-from zoo.callbacks._followers import averages_of, renew
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
+from zoo.callbacks._tied_state import averages_of, renew
 from zoo.errors import UserError
-from zoo.layers import Factorized, factorized_layers
-from zoo.rank_change import augment_, diagonalize_, truncate_
-from zoo.saliency import SALIENCIES
-from zoo.surgery import Ranks, layers_of
+from zoo.lowrank.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, factor_budget
+from zoo.lowrank.factorize import Ranks, layers_of
+from zoo.lowrank.layers import Factorized, factorized_layers
+from zoo.lowrank.rank_change import augment_, diagonalize_, truncate_
+from zoo.lowrank.rank_selection import BLOCKS, fast_ranks
+from zoo.lowrank.saliency import SALIENCIES
 
 
 class DynamicalLowRank(RankSchedule):
     """Augment the bases U and V by their gradients, train S in them for some steps, truncate; again and again.
 
     One cycle takes 1 + ``local_steps`` steps of the optimizer. In the first, no weight moves: the gradients of U and V
-    widen the bases to twice the rank (`zoo.rank_change.augment_`). In the others S and everything that is not
+    widen the bases to twice the rank (`zoo.lowrank.rank_change.augment_`). In the others S and everything that is not
     factorized trains, and the bases are frozen. Then the SVD of S is truncated; of a convolution in Tucker-2 form S is
     the core, and its higher-order SVD is. The gradient flow of the factors, with the inverse of S in it, is never
     integrated, so small singular values do no harm. A layer that the module froze stays as it is.

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from zoo.files import atomic
-from zoo.layers import factorized_layers
+from zoo.lowrank.layers import factorized_layers
 
 FIELDS = ("epoch", "step", "layer", "rank", "condition_number")
 

@@ -8,15 +8,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.callbacks._followers import renew
 from zoo.callbacks._rank_schedule import steps_taken, training_steps
+from zoo.callbacks._tied_state import renew
 from zoo.callbacks.channel_pruning import ChannelPruning, drop_gradients
 from zoo.channels import ChannelGraph
-from zoo.channels.budget import choose_widths
+from zoo.channels.criteria import CRITERIA, Scores
 from zoo.channels.masks import ChannelMasks
+from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
-from zoo.importance import CRITERIA
-from zoo.importance._base import Scores
 
 Start = Literal["largest", "percentile"]
 

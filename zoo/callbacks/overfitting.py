@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from zoo.attacks.pgd import PGD
-from zoo.callbacks._peers import peers
 from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks._trainer_callbacks import peers
 from zoo.channels import fit_shapes_
-from zoo.modes import evaluating
+from zoo.runtime.eval_mode import evaluating
 
 
 class OverfittingGuard(Callback):

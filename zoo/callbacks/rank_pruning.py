@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, factor_budget, share_scores
-from zoo.callbacks._followers import averages_of, renew, restore_constraints
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
 from zoo.callbacks._sensitivity import Sensitivity
-from zoo.criticality import tilts
+from zoo.callbacks._tied_state import averages_of, renew, restore_constraints
 from zoo.errors import UserError, unknown_name
-from zoo.layers import Factorized, factorized_layers
 from zoo.linalg.basis import slicing
-from zoo.rank_change import change_basis_, diagonalize_
-from zoo.saliency import SALIENCIES, Statistics
-from zoo.surgery import Ranks, layers_of
+from zoo.lowrank.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, factor_budget, share_scores
+from zoo.lowrank.factorize import Ranks, layers_of
+from zoo.lowrank.layers import Factorized, factorized_layers
+from zoo.lowrank.rank_change import change_basis_, diagonalize_
+from zoo.lowrank.saliency import SALIENCIES, Statistics
+from zoo.sensitivity.criticality import tilts
 
 
 class RankPruning(RankSchedule):
@@ -30,14 +30,14 @@ class RankPruning(RankSchedule):
     stays cut. A layer whose factors do not pay yet (full rank) is left alone, and so is one that is frozen
     or, where the saliency looks at gradients, gets none.
 
-    Works in any LightningModule that holds `zoo.layers.Factorized` layers. A module that is resumed must build its
-    layers with the ranks of the checkpoint: Lightning loads weights before callbacks.
+    Works in any LightningModule that holds `zoo.lowrank.layers.Factorized` layers. A module that is resumed must build
+    its layers with the ranks of the checkpoint: Lightning loads weights before callbacks.
 
     Args:
         compression: share of the dense network's parameters to remove, in (0, 1).
         tolerance: instead: each cut of a layer gives up at most this relative Frobenius error (of the saliency,
             the root of its share).
-        saliency: ``spectrum``, ``gradient`` or ``second_order``, see `zoo.saliency`.
+        saliency: ``spectrum``, ``gradient`` or ``second_order``, see `zoo.lowrank.saliency`.
         begin, end: when to cut, as shares of the training's steps.
         cuts: how often.
         window: steps before each cut over which gradients are gathered.

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.callbacks._step_hook import StepHook, batches
-from zoo.layers import flow_scales
-from zoo.linalg.modes import multiply_modes
+from zoo.linalg.mode_products import multiply_modes
 from zoo.linalg.padded import blocks, padded
 from zoo.linalg.stiefel import (
     ORTHONORMAL,
@@ -20,6 +19,7 @@ from zoo.linalg.stiefel import (
     retract_each,
     tangent_,
 )
+from zoo.lowrank.layers import flow_scales
 
 MOMENTA = ("momentum_buffer", "exp_avg")
 """Optimizer state that is a direction, and so must be tangent (SGD; Adam and its kin)."""
@@ -38,7 +38,7 @@ class OrthonormalRetraction(StepHook):
     A layer that is frozen as a whole is left as it is; of one that is frozen in part all factors follow, at the same
     weight, since R goes from one to the other.
 
-    Works in any LightningModule that holds `zoo.layers.Factorized` layers, under gradient accumulation,
+    Works in any LightningModule that holds `zoo.lowrank.layers.Factorized` layers, under gradient accumulation,
     gradient clipping and mixed precision, with one optimizer or several.
     """
 

@@ -1,7 +1,7 @@
 """Channels of a network: which belong together, how many each layer keeps, and taking some away."""
 
+from zoo.channels.cut import Widths, build_widths, fit_shapes_, layer_report, prune_, widths
 from zoo.channels.graph import Axis, ChannelGraph, Labels
-from zoo.channels.surgery import Widths, build_widths, fit_shapes_, layer_report, prune_, widths
 from zoo.channels.tracing import trace_channels
 
 __all__ = [

@@ -12,10 +12,10 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from zoo.channels.cut import prune_
 from zoo.channels.graph import Axis, ChannelGraph, Labels, tensors_of
-from zoo.channels.surgery import prune_
-from zoo.errors import UserError
-from zoo.surgery import shared_parameters
+from zoo.errors import UserError, first_line
+from zoo.lowrank.factorize import shared_parameters
 
 MIXING = ("bmm", "scaleddotproduct", "softmax", "unbind", "einsum", "roll")
 """Operations in which channels meet each other (attention), so that one cannot go without the others."""
@@ -63,7 +63,7 @@ def _traced(trial: nn.Module, example: Tensor, protect: Collection[str]) -> Chan
             dependencies = tp.DependencyGraph().build_dependency(trial, example, verbose=False)
             return _as_graph(trial, dependencies, protect)
     except Exception as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = first_line(error)
         last = entered[-1] if entered else "the network"
         raise UserError(f"the dependencies of the channels cannot be traced, last in layer {last!r}: {why}") from None
     finally:
@@ -204,7 +204,7 @@ def _problem(trial: nn.Module, graph: ChannelGraph, groups: list[str], example: 
         prune_(cut, graph, {group: torch.arange((graph.sizes[group] + 1) // 2) for group in groups})
         found = cut(example).shape
     except Exception as error:
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
     return "" if found == wanted else f"its answer has the shape {tuple(found)}"
 
 

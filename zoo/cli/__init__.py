@@ -6,7 +6,7 @@ import sys
 import warnings
 from types import ModuleType
 
-from zoo import __version__
+from zoo._version import __version__
 from zoo.cli._parser import Parser
 from zoo.errors import UserError, printable, unknown_name
 

@@ -11,16 +11,16 @@ from zoo.cli._run import add_hub
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from zoo.bench.benchmark import Target
     from zoo.evaluation.sweeps import Sweep
-    from zoo.export.bench import Target
-    from zoo.export.metadata import Metadata
     from zoo.export.settings import ExportSettings
-    from zoo.run import Run
+    from zoo.runs.file_metadata import Metadata
+    from zoo.runs.run import Run
 
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, measure, print the table and write the JSON file."""
-    from zoo.export.bench import Settings
+    from zoo.bench.benchmark import Settings
 
     add = parser.add_argument
     what = "Runs, published models, checkpoints (RUN/last.ckpt) or exported files."
@@ -40,8 +40,8 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from rich.console import Console
 
-    from zoo.export.bench import bench
-    from zoo.export.results import report, tables
+    from zoo.bench.benchmark import bench
+    from zoo.bench.results import report, tables
     from zoo.files import atomic
 
     paths, output, hub = options.pop("targets"), options.pop("json"), options.pop("hub")
@@ -109,13 +109,13 @@ def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
 
 def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":
     """Find the file and the model of a target; a run without a file is exported first, for so many threads."""
-    from zoo.export.bench import Target
+    from zoo.bench.benchmark import Target
     from zoo.export.exporter import ONNX_FILE, export_model
-    from zoo.export.metadata import Metadata
-    from zoo.export.session import OnnxModel, default_threads
     from zoo.export.settings import ExportSettings
     from zoo.hub.runs import open_run
-    from zoo.run import CARD, Run
+    from zoo.latency.session import OnnxModel, default_threads
+    from zoo.runs.file_metadata import Metadata
+    from zoo.runs.run import CARD, Run
 
     settings = ExportSettings(threads=threads or default_threads())
     if path.suffix == ".ckpt":
@@ -139,10 +139,10 @@ def open_target(path: Path, hub: str | None = None, threads: int | None = None) 
 
 def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":
     """Export a checkpoint beside itself, unless the file is there already."""
-    from zoo.checkpoint import Checkpoint
-    from zoo.export.bench import Target
+    from zoo.bench.benchmark import Target
     from zoo.export.exporter import export_model
-    from zoo.export.session import OnnxModel
+    from zoo.latency.session import OnnxModel
+    from zoo.runs.checkpoint import Checkpoint
 
     checkpoint, file = Checkpoint(path), path.with_suffix(".onnx")
     if not file.is_file() or OnnxModel(file, "cpu").metadata.weights_sha256 != checkpoint.sha256:
@@ -153,7 +153,7 @@ def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":
 
 
 def _target_of(run: "Run", name: str, file: Path, metadata: "Metadata") -> "Target":
-    from zoo.export.bench import Target
+    from zoo.bench.benchmark import Target
 
     masking = run.card.sanity.failures if run.card.sanity else ()
     return Target(name, file, metadata, run.model, masking, run.data_dir)

@@ -57,7 +57,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    from zoo.config import check_seed
+    from zoo.runs.config import check_seed
 
     try:
         seeds = tuple(dict.fromkeys(int(word) for word in text.split(",")))
@@ -106,8 +106,8 @@ def _evaluate(comparison: "Comparison", attacks: str | None, probes: str | None,
 def _latencies(comparison: "Comparison") -> dict[str, float]:
     """Return the median latency at batch 1 of each contender's first run, all timed in turns."""
     from zoo.cli.bench import open_target
-    from zoo.export.latency import measure
-    from zoo.export.session import default_threads, resolve_device
+    from zoo.latency.measure import measure
+    from zoo.latency.session import default_threads, resolve_device
 
     first = {x.name: comparison.folders(x)[0] for x in comparison.contenders}
     targets = [open_target(folder) for folder in first.values()]

@@ -19,10 +19,10 @@ from zoo.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.card import Card, Finding
     from zoo.evaluation import Sweep
     from zoo.probes import Probe
-    from zoo.run import Run
+    from zoo.runs.card import Card, Finding
+    from zoo.runs.run import Run
 
 CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
@@ -38,8 +38,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     _add_arguments(parser)
     options = parser.parse_args(argv)
 
+    from zoo.backbone.folded import folded
     from zoo.data import load_test, see_that_files_are_read
-    from zoo.evaluation import Outcomes, evaluate, folded, identity, probe, sanity
+    from zoo.evaluation import Outcomes, evaluate, identity, probe, sanity
     from zoo.hub.runs import open_run
     from zoo.probes import Subject
 
@@ -85,7 +86,7 @@ def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
     """Print what was measured now, and draw its curves."""
     from zoo.evaluation import print_card, print_findings
     from zoo.evaluation.curve import draw_curve, draw_weight_curve
-    from zoo.run import CARD
+    from zoo.runs.run import CARD
 
     title = f"{card.arch} {card.method}, {card.data}, {card.evaluations[0].n:,} test images"
     print_card(card, no_bound_for=obstacle)

@@ -12,8 +12,8 @@ from zoo.cli._run import add_run
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, export, and print what was written."""
-    from zoo.export.serving import Packaging
     from zoo.export.settings import ExportSettings
+    from zoo.serving.bundle import Packaging
 
     add_run(parser)
     parser.add_argument(
@@ -31,11 +31,11 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.data import see_that_files_are_read
     from zoo.export.export_report import lines, report
     from zoo.export.exporter import export_model
-    from zoo.export.metadata import Metadata
     from zoo.export.parity import LIMIT
-    from zoo.export.serving import check_output, export_packed
     from zoo.files import atomic
     from zoo.hub.runs import open_run
+    from zoo.runs.file_metadata import Metadata
+    from zoo.serving.bundle import check_output, export_packed
 
     run = open_run(target, hub)
     see_that_files_are_read(run.card.data, settings.data_dir)

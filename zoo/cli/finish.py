@@ -25,7 +25,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     finisher = kind.get(name)(**without_name(options.finish.as_dict()))
 
     from zoo.evaluation import print_card
-    from zoo.run import CONFIG, Run
+    from zoo.runs.run import CONFIG, Run
     from zoo.training.parts import Parts
     from zoo.training.refine import refine
 

@@ -73,10 +73,10 @@ def _add_arguments(parser: Parser) -> None:
 
 def _print_models(console: Any, options: Any) -> None:
     from zoo.attacks import parse_eps
-    from zoo.card import Threat
     from zoo.hub.search import published
     from zoo.hub.selection import Selection, parse_count
     from zoo.hub.table import models_table, plain
+    from zoo.runs.card import Threat
 
     norms = get_args(Threat.model_fields["norm"].annotation)
     norm: Any = options.norm or "Linf"
@@ -117,11 +117,11 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
     from zoo.adversaries import ADVERSARIES
     from zoo.attacks import ATTACKS
     from zoo.data import DATA
-    from zoo.finishers import FINISHERS
     from zoo.methods import METHODS
+    from zoo.post_training import FINISHERS
     from zoo.probes import PROBES
-    from zoo.recipes import describe_recipe, recipe_names
     from zoo.regularizers import REGULARIZERS
+    from zoo.runs.recipes import describe_recipe, recipe_names
 
     if kind == "recipes":
         return "recipe", {name: describe_recipe(name) for name in recipe_names()}

@@ -7,7 +7,7 @@ from zoo.cli._parser import Parser
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, measure, publish, and print what others do with it."""
-    from zoo.hub.publish import Publication, publish
+    from zoo.publishing.publish import Publication, publish
 
     parser.add_argument(
         "run", type=str, metavar="RUN", help="Folder of a finished training, or the name of a published model."

@@ -14,8 +14,8 @@ from zoo.cli._parser import Parser
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from zoo.config import TrainConfig
     from zoo.plugins import Plugins
+    from zoo.runs.config import TrainConfig
 
 DEFAULTS = {"method": "robust_lowrank", "adversary": "none", "regularize": "none", "finish": "none"}
 """What is plugged in by a flag of its own, and by default."""
@@ -58,7 +58,7 @@ def read_recipe(parser: Parser, argv: list[str]) -> "tuple[TrainConfig, dict[str
     add_arguments(parser, names)
     options = parser.parse_args(_with_configs(argv, partial(_with_named_plugins, names=names))).as_dict()
 
-    from zoo.config import TrainConfig
+    from zoo.runs.config import TrainConfig
 
     config = TrainConfig(**{f.name: options[f.name] for f in fields(TrainConfig)})
     config.trainer = _changed_trainer_options(parser, options["trainer"])
@@ -105,8 +105,8 @@ def without_name(options: dict[str, Any]) -> dict[str, Any]:
 def plugin_kinds() -> dict[str, "Plugins[Any]"]:
     """Return the kinds of plugins of a training, by their flag, in the order in which `train` takes them."""
     from zoo.adversaries import ADVERSARIES
-    from zoo.finishers import FINISHERS
     from zoo.methods import METHODS
+    from zoo.post_training import FINISHERS
     from zoo.regularizers import REGULARIZERS
 
     return {"method": METHODS, "adversary": ADVERSARIES, "regularize": REGULARIZERS, "finish": FINISHERS}
@@ -148,7 +148,7 @@ def _name_in_file(path: Path, kind: str) -> str | None:
 
 def _config_path(value: str) -> Path:
     """Return the file that ``--config`` names: a path, or the name of a recipe that comes with zoo."""
-    from zoo.recipes import recipe_path
+    from zoo.runs.recipes import recipe_path
 
     return recipe_path(value)
 
@@ -207,7 +207,7 @@ def add_arguments(parser: Parser, names: dict[str, str]) -> None:
     """Add every flag of the command, those of the named plugins among them."""
     from lightning.pytorch import Trainer
 
-    from zoo.config import TrainConfig
+    from zoo.runs.config import TrainConfig
 
     parser.add_argument("--config", action="config", help="YAML file of any of these values, or a recipe's name.")
     parser.add_argument("--resume", type=str, metavar="RUN", help="Continue an interrupted run; takes no other option.")

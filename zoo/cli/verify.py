@@ -27,8 +27,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     from rich.live import Live
 
     from zoo.hub.search import find, published
-    from zoo.hub.table import checks_table
-    from zoo.hub.verify import Check, verify
+    from zoo.publishing.table import checks_table
+    from zoo.publishing.verify import Check, verify
 
     models = list(published(options.hub).values()) if options.all else [find(options.name, options.hub)]
     console = Console(highlight=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from zoo.attacks import format_eps
-from zoo.card import Card
+from zoo.runs.card import Card
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from zoo.card import Card
 from zoo.errors import UserError, unknown_name
 from zoo.files import atomic
 from zoo.methods import METHODS
-from zoo.recipes import recipe_names
-from zoo.run import CARD, CONFIG, Run
+from zoo.runs.card import Card
+from zoo.runs.recipes import recipe_names
+from zoo.runs.run import CARD, CONFIG, Run
 
 PLAN = "comparison.json"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from zoo.data._base import DataSet
-from zoo.data._split import stratified
+from zoo.data._base import DataSet, Source
+from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
+from zoo.data._split import stratified, train_val
 from zoo.errors import UserError
 from zoo.plugins import Plugins
 
@@ -111,4 +112,17 @@ def _see_that_classes_agree(data: str, found: Sequence[str], known: Sequence[str
     raise UserError(f"{difference}: give the data that it was trained on with --data-dir")
 
 
-__all__ = ["DATA", "DataSet", "load_test", "open_data", "open_known", "see_that_files_are_read", "stratified"]
+__all__ = [
+    "DATA",
+    "DataSet",
+    "EvalBatches",
+    "Source",
+    "TrainBatches",
+    "load_test",
+    "mixed_seed",
+    "open_data",
+    "open_known",
+    "see_that_files_are_read",
+    "stratified",
+    "train_val",
+]

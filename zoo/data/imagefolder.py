@@ -34,7 +34,7 @@ def _decode(path: Path, size: int) -> Tensor:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return grey pixels of 16 bits at 8, which Pillow's own conversion would cut off at white, and others as they are.
 
-    The server does the same (`zoo.export.serve`), in a file that must run without this package.
+    The server does the same (`zoo.serving.serve`), in a file that must run without this package.
 
     Raises:
         OSError: the pixels are of 32 bits: which value is white is not known.

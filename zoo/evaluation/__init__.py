@@ -1,9 +1,9 @@
 """Measure a trained network: accuracy under attack, condition numbers, a bound on its Lipschitz constant."""
 
+from zoo.backbone.folded import folded
+from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.conditioning import condition_numbers
-from zoo.evaluation.folded import folded
 from zoo.evaluation.judge import Judge
-from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.probing import probe
 from zoo.evaluation.report import Report, quick_evaluation

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from zoo.layers import Factorized
 from zoo.linalg import condition_number
+from zoo.lowrank.layers import Factorized
 
 ACCURATE = 1e-12
 """Smallest (sigma_min / sigma_max)^2 at which eigenvalues of W W^T in fp64, cheaper than an SVD, will do."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.card import Evaluation, Finding
 from zoo.files import atomic
+from zoo.runs.card import Evaluation, Finding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

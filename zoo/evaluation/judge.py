@@ -8,11 +8,11 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from zoo.attacks import ATTACKS, Attack, Gradients, Victim, format_eps, fp32
-from zoo.card import Evaluation
-from zoo.cost import count_macs
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
+from zoo.runs.card import Evaluation
+from zoo.runtime.complexity import count_macs
 
 POOL_BYTES = 2**26
 """Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""

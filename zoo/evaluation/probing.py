@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from rich.progress import MofNCompleteColumn, Progress
 
-from zoo.card import Finding
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import progress_bar
 from zoo.probes import PROBES, Probe, Subject
+from zoo.runs.card import Finding
 
 
 def probe(

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zoo.card import Evaluation, Sanity
+from zoo.backbone.folded import folded
+from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.conditioning import condition_numbers
-from zoo.evaluation.folded import folded
-from zoo.evaluation.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.sweeps import QUICK, Sweep
+from zoo.runs.card import Evaluation, Sanity
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from rich.progress import TaskProgressColumn, TextColumn
 from torch import Tensor, nn
 
 from zoo.attacks import Gradients
-from zoo.card import Evaluation
 from zoo.evaluation.judge import Judge, share
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import progress_bar
 from zoo.evaluation.sweeps import QUICK, Sweep
-from zoo.memory import keep_freed_memory
+from zoo.runs.card import Evaluation
+from zoo.runtime.memory import keep_freed_memory
 
 RUNNING = "accuracy at most {task.fields[accuracy]:.1%}"
 

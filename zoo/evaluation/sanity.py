@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.attacks import Victim, fp32
-from zoo.attacks._losses import cross_entropy
+from zoo.attacks import Victim, cross_entropy, fp32
 from zoo.attacks.pgd import PGD
-from zoo.card import Evaluation, Sanity
 from zoo.data import stratified
+from zoo.runs.card import Evaluation, Sanity
 
 PROBES = 100
 """Images that the probes look at."""

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zoo.attacks import format_eps
-from zoo.card import Card, Evaluation, Finding
+from zoo.runs.card import Card, Evaluation, Finding
 
 
 def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:

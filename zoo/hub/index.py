@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from zoo.card import Card, Evaluation, Threat, first_mistake, refuse_newer
 from zoo.errors import UserError
 from zoo.hub.names import ModelName
+from zoo.runs.card import Card, Evaluation, Threat, first_mistake, refuse_newer
 
 INDEX = "index.json"
 SCHEMA = 1

@@ -6,13 +6,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.card import Threat, first_mistake
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.hub.search import find, published
 from zoo.hub.selection import Key, Selection
-from zoo.run import Run
-from zoo.transfer import load_transferred, transferred_ranks
+from zoo.runs.card import Threat, first_mistake
+from zoo.runs.run import Run
+from zoo.runs.transfer import load_transferred, transferred_ranks
 
 
 def list_models(

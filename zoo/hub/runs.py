@@ -11,7 +11,7 @@ from zoo.errors import UserError
 from zoo.files import atomic, cache_folder
 from zoo.hub.index import INDEX
 from zoo.hub.names import is_path
-from zoo.run import CARD, Run
+from zoo.runs.run import CARD, Run
 
 if TYPE_CHECKING:
     from zoo.hub.search import Found

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from zoo.card import Threat
 from zoo.errors import UserError
 from zoo.hub.index import Entry, Robust, Summary
 from zoo.hub.names import matching
+from zoo.runs.card import Threat
 
 Key = Literal["name", "params", "macs", "clean", "robust", "latency", "bytes"]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}

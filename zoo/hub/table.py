@@ -1,22 +1,15 @@
 """Published models and what was found on them, on the screen."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from zoo.attacks import format_eps
-from zoo.card import Threat
-from zoo.errors import printable
 from zoo.hub.index import Robust
 from zoo.hub.search import Found
-
-if TYPE_CHECKING:
-    from zoo.hub.verify import Check
-
-SIGNS = {True: "[green]ok[/]", False: "[bold red]failed[/]", None: "[dim]-[/]"}
+from zoo.runs.card import Threat
 
 
 def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:
@@ -70,14 +63,3 @@ def plain(name: str, found: Found) -> dict[str, Any]:
     """Return what is known of a model as plain data for JSON."""
     sizes = {file: entry.bytes for file, entry in found.entry.files.items()}
     return {"name": name, **found.entry.summary.model_dump(), "bytes": sizes, "hub": found.hub.address}
-
-
-def checks_table(title: str, checks: "Sequence[Check]") -> Table:
-    """Lay the checks of one model out."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="bold")
-    for column in ("figure", "card", "found", ""):
-        table.add_column(column, overflow="fold")
-    for check in checks:
-        words = (escape(printable(text)) for text in (check.figure, check.stated, check.found))
-        table.add_row(*words, SIGNS[check.agrees])
-    return table

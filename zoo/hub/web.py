@@ -8,7 +8,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from zoo import __version__
+from zoo._version import __version__
 from zoo.errors import UserError
 from zoo.hub._base import Hub, Interrupted, Patience, Spoilt, Stream
 

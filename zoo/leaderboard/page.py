@@ -7,10 +7,10 @@ from markupsafe import Markup
 
 from zoo.leaderboard.standings import Contender, Row, Standing
 from zoo.report.cases import Attack, clean
+from zoo.report.cells import command_cell, digest_cell, run_cell
 from zoo.report.figures import RunFigures
 from zoo.report.latencies import Timing
 from zoo.report.page import Block, Page, Section, Text
-from zoo.report.sections._cells import command_cell, digest_cell, run_cell
 from zoo.report.sections.sanity import masking_warnings, sanity
 from zoo.report.sections.tradeoff import tradeoff_blocks
 from zoo.report.table import Cell, Column, Table, number, percent, text

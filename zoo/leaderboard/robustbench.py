@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo.attacks import format_eps
-from zoo.card import Card, Evaluation, Threat
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.leaderboard.standings import SAME_EPS
+from zoo.runs.card import Card, Evaluation, Threat
 
 LINF, L2 = Threat(norm="Linf", eps=8 / 255), Threat(norm="L2", eps=0.5)
 BENCHMARKS: dict[str, tuple[Threat, ...]] = {"cifar10": (LINF, L2), "cifar100": (LINF,)}

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.attacks import format_eps
-from zoo.card import Card, Evaluation, Threat
 from zoo.hub.search import BUNDLED, Found
-from zoo.provenance import in_threads
 from zoo.report.cases import Attack
 from zoo.report.chart import COLORS, MARKERS, Style
 from zoo.report.figures import RunFigures
 from zoo.report.latencies import Timing
+from zoo.runs.card import Card, Evaluation, Threat
+from zoo.runs.provenance import in_threads
 
 SAME_EPS = 1e-6
 """Radii closer than this are one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from zoo import __version__
+from zoo._version import __version__
 from zoo.errors import UserError
 from zoo.files import atomic, sha256
 from zoo.leaderboard.page import compose

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.linalg.modes import leading_vectors, multiply_modes, unfoldings
+from zoo.linalg.mode_products import leading_vectors, multiply_modes, unfoldings
 
 Role = Literal["U", "S", "V"]
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.cuda_graph import called
 from zoo.linalg.padded import blocks, padded
+from zoo.runtime.cuda_graph import called
 
 WELL_CONDITIONED = 0.1
 """Smallest sigma_min^2 / sigma_max^2 at which eigenvectors of S^T S are as good as an SVD in fp32."""
@@ -115,7 +115,7 @@ def clamp_each(matrices: Sequence[Tensor], tau: float, run: Callable[..., Any] =
     Args:
         matrices: B square ones of any sizes, or tall ones of one shape (m, r), m >= r; on one device.
         tau: >= 0.
-        run: calls what does not wait for the device (see `zoo.cuda_graph.Replays`).
+        run: calls what does not wait for the device (see `zoo.runtime.cuda_graph.Replays`).
 
     Returns:
         The clamped matrices and their condition numbers (B,).

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.budget import Budget
-from zoo.layers import factorized_layers
-from zoo.surgery import Layer, LayerReport, Ranks, report
+from zoo.lowrank.factorize import Layer, LayerReport, Ranks, report
+from zoo.lowrank.layers import factorized_layers
+from zoo.lowrank.rank_selection import Budget
+from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -91,8 +92,13 @@ class Method(ABC):
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
 
-    def callbacks(self, budget: Budget | None) -> "list[Callback]":
-        """Return the Lightning callbacks that the method needs during training, for a budget as given to `plan`."""
+    def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
+        """Return the Lightning callbacks that the method needs during training.
+
+        Args:
+            budget: as given to `plan`.
+            held_out: validation images, for methods that measure on them; None where there are none at hand.
+        """
         return []
 
     @abstractmethod

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from zoo.budget import Budget
 from zoo.channels import build_widths, layer_report, trace_channels, widths
-from zoo.channels.budget import choose_widths
-from zoo.cost import count_params
+from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
+from zoo.lowrank.factorize import Layer, LayerReport, Ranks
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods._base import Method
-from zoo.surgery import Layer, LayerReport, Ranks
+from zoo.runtime.complexity import count_params
 
 DEFAULT_BUDGET = Budget(compression=0.75)
 BACKBONE = "model.backbone"

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.budget import Budget
 from zoo.channels.masks import ChannelMasks
+from zoo.corruptions.transforms import TRANSFORMS, drawn
 from zoo.errors import UserError
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods._base import Objective, cross_entropy
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
-from zoo.transforms import TRANSFORMS, drawn
+from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -33,7 +34,7 @@ class Csam(ChannelMethod):
     This project's: a score per channel, made a mask by the largest with a straight-through gradient, which meets the
     budget exactly; one normalized step of relative length rho upwards; and the terms
     stability * max |p(x) - p(T(x))| + margin * relu(gap - (p1 - p2) / 2), p the softmax, T a transform of
-    `zoo.transforms`. Fine-tuning takes the same loss at the fixed mask.
+    `zoo.corruptions.transforms`. Fine-tuning takes the same loss at the fixed mask.
     """
 
     begin: float = 0.5
@@ -94,7 +95,7 @@ class Csam(ChannelMethod):
         loss = result["loss"] + self.stability * instability + self.margin * narrow
         return result | {"loss": loss, "instability": instability, "narrow_margin": narrow}
 
-    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+    def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the search for masks and the cut."""
         from zoo.callbacks import MaskSearch  # a finished model needs no Lightning
 

@@ -6,9 +6,10 @@ Sehwag, Wang, Mittal, Jana: HYDRA: pruning adversarially robust neural networks,
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.budget import Budget
 from zoo.errors import UserError
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
+from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -36,7 +37,7 @@ class Hydra(ChannelMethod):
         if not 0 <= self.warmup < self.begin or not self.score_lr > 0:
             raise UserError("hydra trains scores from warmup to begin: give 0 <= warmup < begin, and score_lr > 0")
 
-    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+    def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the search for masks and the cut."""
         from zoo.callbacks import MaskSearch  # a finished model needs no Lightning
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from zoo.backbone import ends
-from zoo.budget import Budget, compressible, fraction_ranks
-from zoo.layers import Init
-from zoo.macs_budget import budget_ranks
+from zoo.lowrank.factorize import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
+from zoo.lowrank.layers import Init
+from zoo.lowrank.macs_rank_selection import budget_ranks
+from zoo.lowrank.rank_selection import Budget, compressible, fraction_ranks
 from zoo.methods._base import Method
-from zoo.surgery import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
 
 DEFAULT_BUDGET = Budget(compression=0.8)
 

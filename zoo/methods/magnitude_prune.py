@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.budget import Budget
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
+from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 class MagnitudePrune(ChannelMethod):
     """One cut of the channels with the smallest L2 norms, the same share in every layer, then fine-tuning."""
 
-    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+    def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the pruning."""
         from zoo.callbacks import ChannelPruning  # a finished model needs no Lightning
 

@@ -7,9 +7,10 @@ network robustness, arXiv 2410.15176.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from zoo.budget import Budget
 from zoo.errors import UserError
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
+from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -49,12 +50,11 @@ class MrsPrune(ChannelMethod):
         if self.criterion == "taylor" and self.begin == 0:
             raise UserError("criterion taylor needs gradients from steps before the cut: give a begin above 0")
 
-    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+    def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the pruning."""
-        from zoo.callbacks import ChannelPruning  # a finished model needs no Lightning
-        from zoo.training.held_out import HeldOutSensitivity
+        from zoo.callbacks import ChannelPruning, HeldOutSensitivity  # a finished model needs no Lightning
 
-        sensitivity = HeldOutSensitivity(self.images, self.climb)
+        sensitivity = HeldOutSensitivity(held_out, self.images, self.climb)
         pruning = ChannelPruning(
             compression(budget),
             self.criterion,

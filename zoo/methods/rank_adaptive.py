@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from zoo.budget import Budget, larger_start
 from zoo.errors import UserError
+from zoo.lowrank.factorize import Convolution, Ranks
+from zoo.lowrank.rank_selection import Budget, larger_start
 from zoo.methods.lowrank import DEFAULT_BUDGET, Lowrank
-from zoo.surgery import Convolution, Ranks
+from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -49,7 +50,7 @@ class RankAdaptive(Lowrank):
         ended = super().plan(model, budget)  # refused here, before anything is trained, if it cannot be met
         return ended if self.tolerance is not None else super().plan(model, larger_start(budget, self.start))
 
-    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+    def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the cycles of augmentation, steps on S and truncation."""
         from zoo.callbacks import DynamicalLowRank  # a finished model needs no Lightning
 

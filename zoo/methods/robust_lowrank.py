@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from zoo.backbone import ends
-from zoo.budget import Budget, compressible, fraction_ranks, larger_start
 from zoo.errors import UserError
-from zoo.layers import Init, factorized_layers
-from zoo.macs_budget import budget_ranks
+from zoo.lowrank.factorize import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
+from zoo.lowrank.layers import Init, factorized_layers
+from zoo.lowrank.macs_rank_selection import budget_ranks
+from zoo.lowrank.rank_selection import Budget, compressible, fraction_ranks, larger_start
 from zoo.methods._base import Method
 from zoo.methods.lowrank import DEFAULT_BUDGET
-from zoo.surgery import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
+from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -104,19 +105,18 @@ class RobustLowrank(Method):
             {"params": [p for p in groups[0]["params"] if id(p) in factors], "weight_decay": 0.0},
         ]
 
-    def callbacks(self, budget: Budget | None) -> "list[Callback]":
+    def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the retraction of U and V, then the clamp of S; before them, if ranks adapt, their pruning."""
-        from zoo.callbacks import OrthonormalRetraction, RankPruning, SpectrumClamp  # a finished model needs none
+        # A finished model needs none of them, nor Lightning.
+        from zoo.callbacks import HeldOutSensitivity, OrthonormalRetraction, RankPruning, SpectrumClamp
 
         constraints = [OrthonormalRetraction(), SpectrumClamp(self.tau)]
         if self.rank_budget == "fixed":
             return [*constraints]
-        from zoo.training.held_out import HeldOutSensitivity
-
         pruning = RankPruning(
             (budget or DEFAULT_BUDGET).compression,
             saliency=self.saliency,
-            sensitivity=HeldOutSensitivity() if self.allocation == "sensitivity" else None,
+            sensitivity=HeldOutSensitivity(held_out) if self.allocation == "sensitivity" else None,
             spare=self.spare,
         )
         return [pruning, *constraints]  # in this order: it gathers the gradients that the retraction then rescales

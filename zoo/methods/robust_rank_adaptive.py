@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
-from zoo.layers import factorized_layers
+from zoo.lowrank.layers import factorized_layers
 from zoo.methods._base import Objective, cross_entropy
 from zoo.methods.rank_adaptive import RankAdaptive
 

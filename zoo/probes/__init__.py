@@ -2,7 +2,7 @@
 
 from zoo.plugins import Plugins
 from zoo.probes._base import Case, Probe
-from zoo.probes._subject import Subject
+from zoo.sensitivity.subject import Subject
 
 PROBES: Plugins[Probe] = Plugins("probe", "zoo.probes", Probe)
 

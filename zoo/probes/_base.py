@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from zoo.probes._subject import Subject
+from zoo.sensitivity.subject import Subject
 
 Case = dict[str, str | float]
 """What one figure of a probe was measured under, such as ``{"direction": "worst", "radius": 0.02}``."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from zoo.corruptions import CORRUPTIONS, SEVERITIES, obstacle
-from zoo.data._loader import mixed_seed
+from zoo.data import mixed_seed
 from zoo.probes._base import Case, Probe
-from zoo.probes._subject import Subject
+from zoo.sensitivity.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)

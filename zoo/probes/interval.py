@@ -10,17 +10,17 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from zoo.attacks import fp32
+from zoo.certificates.interval import IntervalNetwork
 from zoo.errors import UserError
-from zoo.evaluation.interval import IntervalNetwork
 from zoo.probes._base import Case, Probe
-from zoo.probes._subject import Subject
+from zoo.sensitivity.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalBounds(Probe):
     """Certified Linf accuracy: images that provably keep their class within eps, by interval bound propagation.
 
-    A lower bound of the accuracy under any attack; see `zoo.evaluation.interval` for what the proof holds of.
+    A lower bound of the accuracy under any attack; see `zoo.certificates.interval` for what the proof holds of.
     """
 
     eps: tuple[float, ...] = (1e-4, 5e-4, 0.001, 0.002, 0.004)

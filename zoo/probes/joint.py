@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from zoo.probes._base import Case, Probe
-from zoo.probes._subject import Subject
-from zoo.weight_ascent import ascend, movable
+from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.weight_ascent import ascend, movable
 
 
 @dataclass(frozen=True, kw_only=True)

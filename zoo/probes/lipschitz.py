@@ -11,12 +11,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from zoo.attacks import Victim, fp32
-from zoo.attacks._losses import margin
+from zoo.attacks import Victim, fp32, margin
+from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.errors import UserError
-from zoo.evaluation import LipschitzBound, lipschitz_bound
 from zoo.probes._base import Case, Probe
-from zoo.probes._subject import Subject
+from zoo.sensitivity.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from zoo.attacks import fp32
+from zoo.corruptions.transforms import TRANSFORMS, drawn
 from zoo.probes._base import Case, Probe
-from zoo.probes._subject import Subject
-from zoo.transforms import TRANSFORMS, drawn
+from zoo.sensitivity.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Transforms(Probe):
     """What the bound is divided by, for the finite sample."""
 
     def cases(self, subject: Subject) -> list[Case]:
-        """Every transform of `zoo.transforms`."""
+        """Every transform of `zoo.corruptions.transforms`."""
         return [{"transform": name} for name in TRANSFORMS]
 
     @torch.no_grad()

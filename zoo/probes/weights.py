@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from zoo.probes._base import Case, Probe
-from zoo.probes._subject import Subject
-from zoo.weight_ascent import ascend, movable, move_at_random
+from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.weight_ascent import ascend, movable, move_at_random
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
-from zoo.modes import evaluating
 from zoo.regularizers._base import Regularizer
 from zoo.regularizers._movement import Movements
+from zoo.runtime.eval_mode import evaluating
 
 
 @dataclass(frozen=True)

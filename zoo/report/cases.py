@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zoo.attacks import format_eps
-from zoo.card import Card, Evaluation
 from zoo.report.figures import RunFigures
+from zoo.runs.card import Card, Evaluation
 
 STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "autoattack")
 """Attacks from weak to strong; one that is not in the list counts as weaker than all."""

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.card import Card
 from zoo.report.chart import COLORS, MARKERS, Point, Style
 from zoo.report.export_forms import LayerForm, read_forms
 from zoo.report.history import LayerState, layer_states, metric_curves
 from zoo.report.latencies import BENCH, Timing, read_timings
 from zoo.report.spectra import Spectrum, spectra
-from zoo.run import Run
+from zoo.runs.card import Card
+from zoo.runs.run import Run
 
 ONNX = "model.onnx"
 """The exported file in a RUN folder."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zoo.errors import UserError
 from zoo.report.chart import Point
-from zoo.run import LAYERS, METRICS
+from zoo.runs.run import LAYERS, METRICS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError
-from zoo.provenance import in_threads
+from zoo.runs.provenance import in_threads
 
 BENCH = "bench.json"
 """Name of the file that `zoo bench` writes."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from markupsafe import Markup
 
-from zoo import __version__
+from zoo._version import __version__
 from zoo.report import svg
 from zoo.report.chart import Chart, Heatmap, Series, Style
 from zoo.report.table import Table

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from zoo import __version__
+from zoo._version import __version__
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.report.figures import RunFigures, gather

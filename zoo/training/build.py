@@ -5,15 +5,15 @@ from pathlib import Path
 from torch import nn
 
 from zoo.backbone import create_backbone
-from zoo.budget import Budget
-from zoo.config import TrainConfig
 from zoo.data import DataSet, open_data, see_that_files_are_read
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
+from zoo.lowrank.factorize import Ranks
+from zoo.lowrank.rank_selection import Budget
 from zoo.methods import Method
-from zoo.run import load_weights
-from zoo.surgery import Ranks
-from zoo.transfer import load_multiplied_out, load_transferred, transferred_ranks
+from zoo.runs.config import TrainConfig
+from zoo.runs.run import load_weights
+from zoo.runs.transfer import load_multiplied_out, load_transferred, transferred_ranks
 
 
 def open_config_data(config: TrainConfig) -> DataSet:

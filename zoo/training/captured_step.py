@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.cuda_graph import Capture, captured
+from zoo.runtime.cuda_graph import Capture, captured
 
 Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """Images and labels to ``loss``, a differentiable scalar, and further tensors."""

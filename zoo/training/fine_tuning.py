@@ -1,6 +1,7 @@
 """Fine-tune one part of a trained network on clean images."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from zoo.data._loader import TrainBatches
+from zoo.data import TrainBatches
+from zoo.post_training import TrainedNetwork
 from zoo.training.module import Classifier, to_unit
 from zoo.training.options import lightning_options
 from zoo.training.progress import ProgressBar
@@ -57,6 +59,12 @@ class PartialClassifier(pl.LightningModule):
         optimizer = torch.optim.SGD([self.part], self.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
         half = [max(1, (self.trainer.max_epochs or 1) // 2)]
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, half)}
+
+
+def trained_network(classifier: Classifier) -> TrainedNetwork:
+    """Return a classifier, in eval mode, as what is done after training takes it."""
+    c = classifier
+    return TrainedNetwork(c.model, c.method, c.held_out, partial(fine_tune, c))
 
 
 def fine_tune(

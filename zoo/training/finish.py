@@ -13,17 +13,17 @@ from torch import nn
 from zoo.adversaries import ADVERSARIES
 from zoo.attacks.pgd import PGD
 from zoo.backbone import create_backbone
-from zoo.callbacks._peers import peers
-from zoo.callbacks._rank_schedule import RankSchedule
-from zoo.card import Card, LayerRow, Provenance
-from zoo.cost import count_macs, count_params
+from zoo.callbacks import RankSchedule, peers
 from zoo.data import load_test
 from zoo.errors import UserError
 from zoo.evaluation import QUICK, Sweep, quick_evaluation
+from zoo.lowrank.factorize import weight_layers
 from zoo.methods import METHODS, Method
-from zoo.provenance import commit, hardware, versions
-from zoo.run import BEST, CARD, Run, save_weights
-from zoo.surgery import weight_layers
+from zoo.runs.card import Card, LayerRow, Provenance
+from zoo.runs.provenance import commit, hardware, versions
+from zoo.runs.run import BEST, CARD, Run, save_weights
+from zoo.runtime.complexity import count_macs, count_params
+from zoo.training.fine_tuning import trained_network
 from zoo.training.module import Classifier
 
 
@@ -48,7 +48,7 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, command: s
         module.load_checkpoint(folder / BEST)
     device = trainer.strategy.root_device
     training = _training(module, trainer)
-    outcome = module.parts.finisher.refine(module.to(device).eval())
+    outcome = module.parts.finisher.refine(trained_network(module.to(device).eval()))
     applied = module.parts.applied(**({"finish": outcome} if outcome else {}))
     return leave_run(folder, module, device, training, applied, command)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from zoo.config import TrainConfig
 from zoo.errors import UserError
 from zoo.files import atomic
-from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, METRICS, WEIGHTS
+from zoo.runs.config import TrainConfig
+from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, METRICS, WEIGHTS
 from zoo.training.parts import Parts
 
 

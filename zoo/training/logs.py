@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from zoo.errors import UserError
-from zoo.run import METRICS
+from zoo.errors import UserError, first_line
+from zoo.runs.run import METRICS
 
 
 def csv_logger(folder: Path, step: int) -> CSVLogger:
@@ -46,6 +46,6 @@ def _wandb_logger(folder: Path) -> WandbLogger:
     try:
         _ = logger.experiment
     except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise UserError(f"--logger wandb: {reason} (or keep its files here, with WANDB_MODE=offline)") from None
     return logger

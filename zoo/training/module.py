@@ -15,23 +15,21 @@ from torch import Tensor, nn
 from zoo.adversaries import Threat
 from zoo.adversaries.none import NoAdversary
 from zoo.attacks.pgd import PGD
-from zoo.callbacks._rank_schedule import RankSchedule
+from zoo.callbacks import RankSchedule
 from zoo.callbacks.conditioning import log_interval
 from zoo.channels import fit_shapes_
-from zoo.config import TrainConfig
-from zoo.data import DataSet
-from zoo.data._base import Source
-from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
-from zoo.data._split import stratified, train_val
+from zoo.data import DataSet, EvalBatches, Source, TrainBatches, mixed_seed, stratified, train_val
 from zoo.errors import UserError
-from zoo.layers import applied_once
-from zoo.surgery import Ranks
+from zoo.lowrank.factorize import Ranks
+from zoo.lowrank.layers import applied_once
+from zoo.runs.config import TrainConfig
+from zoo.sensitivity.held_out import HeldOut
 from zoo.training.awp import WeightPerturbation
 from zoo.training.build import budget
 from zoo.training.captured_step import CapturedStep
 from zoo.training.parts import Parts
+from zoo.training.resume_check import recipe
 from zoo.training.schedule import learning_rate_factor, ramp
-from zoo.training.unchanged import recipe
 
 PROBES = 512
 """Images on which PGD is run after each epoch of adversarial training."""
@@ -77,6 +75,11 @@ class Classifier(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Put the training images on the device."""
         self.source = self.source.to(self.trainer.strategy.root_device)
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The validation images, for what must be decided on them."""
+        return HeldOut(lambda: self.source, self.val_indices, self.config.threat.eps)
 
     @property
     def network(self) -> nn.Module:
@@ -232,7 +235,7 @@ class Classifier(pl.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the method's callbacks; a training that starts from a finished model keeps its ranks."""
-        callbacks = self.method.callbacks(budget(self.config))
+        callbacks = self.method.callbacks(budget(self.config), self.held_out)
         return [x for x in callbacks if not (self.config.init and isinstance(x, RankSchedule))]
 
     def probe(self) -> tuple[Tensor, Tensor]:

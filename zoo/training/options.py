@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from zoo.config import TrainConfig
-from zoo.errors import UserError
+from zoo.errors import UserError, first_line
+from zoo.runs.config import TrainConfig
 from zoo.training.precision import precision_of
 
 DIVISORS = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps")
@@ -87,7 +87,7 @@ def see_that_lightning_takes(options: dict[str, Any], batches: int, val_batches:
     try:
         trainer = pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
     except Exception as error:  # MisconfigurationException, ValueError or TypeError, by option
-        raise UserError(f"Lightning's Trainer refuses its options: {str(error).splitlines()[0]}") from None
+        raise UserError(f"Lightning's Trainer refuses its options: {first_line(error)}") from None
     batches = _taken(trainer, "limit_train_batches", batches)
     _taken(trainer, "limit_val_batches", val_batches)
     interval = _given(options, "val_check_interval", 1.0)

@@ -7,10 +7,10 @@ from typing import Any
 from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.errors import UserError
-from zoo.finishers import FINISHERS, Finisher
-from zoo.finishers.none import NoFinisher
 from zoo.methods import METHODS, Method
 from zoo.plugins import Plugins
+from zoo.post_training import FINISHERS, Finisher
+from zoo.post_training.none import NoFinisher
 from zoo.regularizers import REGULARIZERS, Regularizer
 from zoo.regularizers.none import NoRegularizer
 

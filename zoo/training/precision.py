@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.config import Precision
 from zoo.errors import UserError
-from zoo.layers import FactorizedConv2d
-from zoo.modes import evaluating
+from zoo.lowrank.layers import FactorizedConv2d
+from zoo.runs.config import Precision
+from zoo.runtime.eval_mode import evaluating
 
 WHOLE_MAP = 4
 """Side from which on bf16 goes wrong where a window and its stride are the whole map."""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from zoo.config import TrainConfig
-from zoo.run import Run
+from zoo.runs.config import TrainConfig
+from zoo.runs.run import Run
 from zoo.training.build import open_config_data
+from zoo.training.fine_tuning import trained_network
 from zoo.training.finish import leave_run
 from zoo.training.folder import prepare, refuse_occupied
 from zoo.training.module import Classifier
@@ -42,7 +43,7 @@ def refine(
     data = open_config_data(config)
     device = torch.device("cuda" if trains_on_cuda(config) else "cpu")
     module = Classifier(run.trained_model(), parts, data, data.source(train=True).to(device), config)
-    outcome = parts.finisher.refine(module.to(device).eval())
+    outcome = parts.finisher.refine(trained_network(module.to(device).eval()))
     applied = [*run.card.applied, parts.applied(finish=outcome)[-1]]
     prepare(folder, config, parts)
     return leave_run(folder, module, device, run.card.training, applied, command)

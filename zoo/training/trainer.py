@@ -15,18 +15,24 @@ from lightning.pytorch.utilities import rank_zero_only
 from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.callbacks import BestCheckpoint, ConditioningMonitor, ExponentialAverage, LayerHistory, OverfittingGuard
-from zoo.callbacks._rank_schedule import RankSchedule
-from zoo.config import TrainConfig
+from zoo.callbacks import (
+    BestCheckpoint,
+    ConditioningMonitor,
+    ExponentialAverage,
+    LayerHistory,
+    OverfittingGuard,
+    RankSchedule,
+)
 from zoo.errors import UserError
-from zoo.finishers import Finisher
-from zoo.finishers.none import NoFinisher
-from zoo.memory import keep_freed_memory
+from zoo.lowrank.factorize import Ranks
 from zoo.methods import METHODS, Method
+from zoo.post_training import Finisher
+from zoo.post_training.none import NoFinisher
 from zoo.regularizers import Regularizer
 from zoo.regularizers.none import NoRegularizer
-from zoo.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
-from zoo.surgery import Ranks
+from zoo.runs.config import TrainConfig
+from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
+from zoo.runtime.memory import keep_freed_memory
 from zoo.training.build import open_config_data, starting_model
 from zoo.training.finish import finish_run
 from zoo.training.folder import gone_if_vain, prepare, refuse_occupied, started_by
@@ -35,7 +41,7 @@ from zoo.training.module import ROBUST_ACCURACY, Classifier
 from zoo.training.options import VALIDATION, ends_with_validation, lightning_options, see_that_lightning_takes
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
-from zoo.training.unchanged import recipe, see_that_it_is_the_same
+from zoo.training.resume_check import recipe, see_that_it_is_the_same
 
 
 def train(
@@ -134,7 +140,7 @@ def _checked(config: TrainConfig, parts: Parts, ranks: Ranks | None) -> tuple[Cl
     options = lightning_options(config, model, data.image_shape)
     batches = see_that_lightning_takes(options, *module.batches_per_epoch)
     _see_that_the_end_is_validated(module, options, batches)
-    parts.finisher.check(module)
+    parts.finisher.check(module.held_out)
     return module, options
 
 

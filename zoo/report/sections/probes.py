@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from zoo.attacks import format_eps
-from zoo.card import Finding
+from zoo.report.cells import run_cell
 from zoo.report.chart import Axis, Chart, Point, Series
 from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Details, Gallery, Section, Text
-from zoo.report.sections._cells import run_cell
 from zoo.report.table import Column, Table, percent
+from zoo.runs.card import Finding
 
 TITLES = {
     "weights": "Weights moved, relative radius",

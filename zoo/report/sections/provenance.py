@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from zoo.report.cells import command_cell, digest_cell, run_cell
 from zoo.report.figures import RunFigures
 from zoo.report.page import Section
-from zoo.report.sections._cells import command_cell, digest_cell, run_cell
 from zoo.report.table import Column, Table, number, text
 
 

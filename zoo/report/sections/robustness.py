@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from zoo.attacks import format_eps
 from zoo.report.cases import Attack, accuracies, all_keys, clean, curves
+from zoo.report.cells import run_cell
 from zoo.report.chart import Axis, Chart, Series
 from zoo.report.figures import RunFigures
 from zoo.report.page import Details, Gallery, Section, Text
-from zoo.report.sections._cells import run_cell
 from zoo.report.table import Cell, Column, Table, number, percent
 
 

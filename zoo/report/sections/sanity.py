@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from zoo.card import Sanity
 from zoo.report.cases import Attack, key_text
+from zoo.report.cells import run_cell
 from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Section, Text
-from zoo.report.sections._cells import run_cell
 from zoo.report.table import Cell, Column, Table, number, percent, text
+from zoo.runs.card import Sanity
 
 CHECKS = {
     "random_outputs": ("same answers\ntwice", "two forward passes agree"),

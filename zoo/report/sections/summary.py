@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from zoo.attacks import format_eps
 from zoo.report.cases import Key, accuracies, clean, reference
+from zoo.report.cells import run_cell
 from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Section
-from zoo.report.sections._cells import run_cell
 from zoo.report.sections.sanity import masking_warnings
 from zoo.report.table import Cell, Column, Table, number, percent, text
 

@@ -1,0 +1,1 @@
+"""Latency and accuracy of an exported file, beside its baselines."""

@@ -1,0 +1,114 @@
+"""Choose how many channels each group keeps, for a share of the parameters to remove."""
+
+import math
+
+from zoo.channels.graph import ChannelGraph, ParameterCount
+from zoo.errors import UserError
+from zoo.lowrank.rank_selection import BLOCKS, MOST, OVERSHOOT
+
+
+def fast_widths(size: int, dense: int, block: int) -> list[int]:
+    """Return the widths a group may take, ascending: multiples of a step, powers of two below it, and its size.
+
+    The step is the block, but in groups of fewer than 128 channels at most 8, of fewer than 32 at most 4: a coarser
+    one would decide how much such a group loses.
+
+    Args:
+        size: present channels.
+        dense: channels before any cut.
+        block: the step that is asked for.
+    """
+    step = min(block, 16 if dense >= 128 else 8 if dense >= 32 else 4)
+    small = [2**i for i in range(10) if 2**i < min(step, size)]
+    return sorted({*small, *range(step, size + 1, step), size})
+
+
+def choose_widths(
+    graph: ChannelGraph,
+    dense: dict[str, int],
+    size: float,
+    total: int,
+    tilts: dict[str, float] | None = None,
+) -> dict[str, int]:
+    """Choose widths so that the network keeps at most ``size`` parameters, and not much less.
+
+    Each group loses the share clip(level - tilt, 0, most) of its dense channels, the level being the same for all; the
+    uniform ratio has no tilts. Widths are rounded down to multiples of 16 and what that leaves over goes to the
+    groups that are furthest below their share, in finer steps only if the size would be undershot by more
+    than `zoo.lowrank.rank_selection.OVERSHOOT` of the total.
+
+    Args:
+        graph: of the network as it is; no width rises above its present one.
+        dense: channels of each group before any cut.
+        size: parameters that may stay.
+        total: parameters of the whole dense network.
+        tilts: what sensitive groups are spared, see `zoo.sensitivity.criticality.tilts`.
+
+    Raises:
+        UserError: the smallest widths leave too many parameters; the message names the most possible.
+    """
+    count = ParameterCount(graph)
+    tilts = tilts or dict.fromkeys(graph.sizes, 0.0)
+    most = MOST if any(tilts.values()) else 1.0
+    smallest = dict.fromkeys(graph.sizes, 1)
+    if count(smallest) > size:
+        possible = math.floor(1000 * (1 - count(smallest) / total)) / 10
+        stays = next((f"; {layer} stays: {why}" for layer, why in graph.obstacles.items()), "")
+        raise UserError(
+            f"the budget leaves {math.floor(size)} of {total} parameters, but one channel in each of the "
+            f"{len(graph.sizes)} groups that can be pruned removes only {possible} %{stays}"
+        )
+    for block in BLOCKS:
+        levels = {group: fast_widths(present, dense[group], block) for group, present in graph.sizes.items()}
+        wanted = _wanted(dense, tilts, levels, count, size, most)
+        if wanted is None:
+            continue
+        chosen = _rounded(levels, wanted)
+        _spend(chosen, levels, wanted, count, size)
+        if size - count(chosen) <= OVERSHOOT * total:
+            break
+    return chosen
+
+
+def _wanted(
+    dense: dict[str, int],
+    tilts: dict[str, float],
+    levels: dict[str, list[int]],
+    count: ParameterCount,
+    size: float,
+    most: float,
+) -> dict[str, float] | None:
+    """Return the widths, not yet rounded, at the least level that meets the size when they are rounded down."""
+
+    def at(level: float, most: float) -> dict[str, float]:
+        return {g: (1 - min(max(level - tilts[g], 0.0), most)) * n for g, n in dense.items()}
+
+    low, high = 0.0, 1 + max(map(abs, tilts.values()))
+    for cap in (most, 1.0):
+        if count(_rounded(levels, at(high, cap))) <= size:
+            break
+    else:
+        return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if count(_rounded(levels, at(middle, cap))) <= size else (middle, high)
+    return at(high, cap)
+
+
+def _rounded(levels: dict[str, list[int]], wanted: dict[str, float]) -> dict[str, int]:
+    """Round every width down to one of its levels."""
+    return {g: max((x for x in found if x <= wanted[g] + 1e-9), default=found[0]) for g, found in levels.items()}
+
+
+def _spend(
+    chosen: dict[str, int], levels: dict[str, list[int]], wanted: dict[str, float], count: ParameterCount, size: float
+) -> None:
+    """Widen groups one step at a time, those furthest below what they should have first, while the size allows it."""
+    open_groups = set(chosen)
+    while open_groups:
+        group = min(open_groups, key=lambda g: (chosen[g] / max(wanted[g], 1e-3), g))
+        above = [x for x in levels[group] if x > chosen[group]]
+        if above and count(chosen | {group: above[0]}) <= size:
+            chosen[group] = above[0]
+        else:
+            open_groups.remove(group)

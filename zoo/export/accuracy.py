@@ -1,0 +1,140 @@
+"""Accuracy of an exported file itself, on test images and on adversarial examples made with PyTorch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.attacks import ATTACKS
+from zoo.errors import UserError
+from zoo.evaluation.sweeps import Sweep
+from zoo.latency.session import OnnxModel
+
+BATCH = 250
+"""Images per forward pass and per attack."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One measured accuracy of an exported file.
+
+    Attributes:
+        attack: ``clean`` or the attack's name.
+        norm: of the perturbation; None for clean.
+        eps: its radius in pixel units of [0, 1].
+        accuracy: share of images that the ONNX graph classifies rightly.
+        pytorch_accuracy: the same of the model that the examples were made with; None where there is none.
+        n: test images.
+        options: the attack's other settings.
+    """
+
+    attack: str
+    norm: str | None
+    eps: float
+    accuracy: float
+    pytorch_accuracy: float | None
+    n: int
+    options: dict[str, Any]
+
+
+def _batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        yield x.float() / 255, y
+
+
+def _right(model: OnnxModel, images: Tensor, labels: Tensor) -> int:
+    logits = model.logits(np.ascontiguousarray(images.cpu().numpy()))
+    return int((logits.argmax(1) == labels.cpu().numpy()).sum())
+
+
+def check_labels(model: OnnxModel, labels: Tensor) -> None:
+    """Refuse test labels that the file has no class for.
+
+    Raises:
+        UserError: a label is out of range: the data are of another data set than the file's.
+    """
+    classes = len(model.metadata.class_names)
+    if int(labels.max()) >= classes:
+        raise UserError(f"{model.path} has {classes} classes, {model.metadata.data} has more")
+
+
+def clean_accuracy(model: OnnxModel, images: Tensor, labels: Tensor) -> Accuracy:
+    """Measure accuracy on images as they are.
+
+    Args:
+        model: the exported file.
+        images: uint8, (n, C, H, W).
+        labels: (n,).
+    """
+    right = sum(_right(model, x, y) for x, y in _batches(images, labels))
+    return Accuracy("clean", None, 0.0, right / len(labels), None, len(labels), {})
+
+
+def adversarial_accuracies(
+    models: Sequence[OnnxModel], source: nn.Module, sweep: Sweep, images: Tensor, labels: Tensor
+) -> list[list[Accuracy]]:
+    """Measure accuracy on examples made with the PyTorch model that the files were exported from.
+
+    Args:
+        models: exported files, all given the same examples.
+        source: their PyTorch model in eval mode; the attack runs on its device.
+        sweep: the attack and its radii.
+        images: uint8, (n, C, H, W).
+        labels: (n,).
+
+    Returns:
+        For each file, one accuracy per radius.
+    """
+    device = next(source.parameters()).device
+    right, robust = [[0] * len(sweep.eps) for _ in models], torch.zeros(len(sweep.eps))
+    for x, y in _batches(images.to(device), labels.to(device)):
+        outcome = sweep.attack(source, x, y, sweep.eps)
+        robust += outcome.robust.sum(1).cpu()
+        for model, counts in zip(models, right, strict=True):
+            for i, adversarial in enumerate(outcome.adversarial):
+                counts[i] += _right(model, adversarial, y)
+    n = len(labels)
+    here = [count / n for count in robust.tolist()]
+    return [
+        [_accuracy(sweep, eps, count / n, there, n) for eps, count, there in zip(sweep.eps, counts, here, strict=True)]
+        for counts in right
+    ]
+
+
+class _Logits(nn.Module):
+    """The graph as a model that has logits and no gradients: all that a black-box attack asks for."""
+
+    def __init__(self, model: OnnxModel) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self._model.logits(np.ascontiguousarray(images.cpu().numpy()))
+        return torch.from_numpy(logits).to(images.device)
+
+
+def black_box_accuracies(model: OnnxModel, sweep: Sweep, images: Tensor, labels: Tensor) -> list[Accuracy]:
+    """Measure accuracy under an attack on the graph itself, which needs no PyTorch model.
+
+    Args:
+        model: the exported file.
+        sweep: an attack that asks for logits only, such as Square, and its radii.
+        images: uint8, (n, C, H, W).
+        labels: (n,).
+
+    Returns:
+        One accuracy per radius.
+    """
+    victim, robust, n = _Logits(model).eval(), torch.zeros(len(sweep.eps)), len(labels)
+    for x, y in _batches(images, labels):
+        robust += sweep.attack(victim, x, y, sweep.eps).robust.sum(1)
+    shares = [count / n for count in robust.tolist()]
+    return [_accuracy(sweep, eps, share, None, n) for eps, share in zip(sweep.eps, shares, strict=True)]
+
+
+def _accuracy(sweep: Sweep, eps: float, there: float, here: float | None, n: int) -> Accuracy:
+    options = {key: value for key, value in asdict(sweep.attack).items() if key != "norm"}
+    return Accuracy(ATTACKS.name_of(sweep.attack), sweep.attack.norm, eps, there, here, n, options)

@@ -1,0 +1,90 @@
+"""What `zoo export` did, as lines for the screen and as plain data."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from zoo.export.choice import TIE
+from zoo.export.exporter import Exported
+from zoo.export.parity import LIMIT
+from zoo.export.whole_graph import DENSE_FP32, MERGED, fastest
+from zoo.runs import provenance
+
+
+def report(done: Exported) -> dict[str, Any]:
+    """Return it as plain data: the choice for each layer with its reason and times, parity, accuracies."""
+    return {
+        "file": done.path.name,
+        "bytes": done.bytes,
+        "params": done.params,
+        "macs": done.written.macs,
+        "factorized_layers": done.factorized,
+        "target": done.metadata.target,
+        "precision": done.metadata.precision,
+        "parity": {str(batch): value for batch, value in done.parity.items()},
+        "graphs": {str(batch): ratios for batch, ratios in done.graphs.items()},
+        "layers": done.metadata.forms,
+        "accuracies": [
+            {"name": c.name, "fp32": asdict(c.before), done.metadata.precision: asdict(c.after), "drop": c.drop}
+            for c in done.changes
+        ],
+        "processor": provenance.cpu_name(),
+        "versions": provenance.versions(),
+    }
+
+
+def lines(done: Exported) -> list[str]:
+    """Return it for the screen: layers of equal forms together, sizes, parity, accuracies, the file."""
+    found = [*_forms(done), *_graphs(done)]
+    found.append(
+        f"{done.bytes / 1e6:.2f} MB, {done.params:,} parameters, {done.factorized} factorized layers"
+        + (f", {done.metadata.precision}" if done.metadata.precision != "fp32" else "")
+    )
+    parity = ", ".join(f"{value:.1e} (batch {batch})" for batch, value in done.parity.items())
+    of = "" if done.metadata.precision == "fp32" else f" of the graph before it became {done.metadata.precision}"
+    found.append(f"largest difference of logits{of} from PyTorch, relative: {parity}; limit {LIMIT:.0e}")
+    for change in done.changes:
+        found.append(
+            f"{change.name}: {change.after.accuracy:.2%} in {done.metadata.precision}, {change.before.accuracy:.2%} "
+            f"in fp32, {change.after.n} images"
+        )
+    found.append(f"saved in {done.path}")
+    return found
+
+
+def _forms(done: Exported) -> list[str]:
+    if not done.choices:
+        return []
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, choice in done.choices.items():
+        alike.setdefault((str(choice.form), choice.reason), []).append(name.removeprefix("backbone."))
+    names = [group[0] + (f" and {len(group) - 1} more" if len(group) > 1 else "") for group in alike.values()]
+    width, column = max(map(len, names)), max(len(form) for form, _ in alike)
+    found = [f"{name:{width}}  {form:{column}}  {why}" for name, (form, why) in zip(names, alike, strict=True)]
+    kinds = Counter(
+        "one dense layer" if not c.form.rank else "padded" if c.form != c.trained else "as trained"
+        for c in done.choices.values()
+    )
+    how = "estimated for any machine" if done.metadata.target == "generic" else f"measured on this {_machine(done)}"
+    found.append(f"forms {how}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    return found
+
+
+def _graphs(done: Exported) -> list[str]:
+    """Return what the graph that was written takes of the time of the dense ones."""
+    if not done.graphs:
+        return []
+    best, precision, found = fastest(done.graphs), done.metadata.precision, []
+    for dense, what in ((MERGED, "all layers dense"), (DENSE_FP32, "all layers dense in fp32")):
+        if dense in done.graphs[1]:
+            ratios = {batch: at[best] / at[dense] for batch, at in done.graphs.items()}
+            first, *rest = (f"{ratio:.2f}" for ratio in ratios.values())
+            more = "".join(f"; {x}, batch {batch}" for x, batch in zip(rest, list(ratios)[1:], strict=True))
+            found.append(f"the whole graph takes {first} of the time that it takes with {what}, batch 1{more}")
+            if max(ratios.values()) > 1 + TIE:
+                found.append(f"so on this machine {precision} is smaller, but slower than the dense model in fp32")
+    return found
+
+
+def _machine(done: Exported) -> str:
+    return "GPU" if done.metadata.target == "cuda" else f"processor ({provenance.cpu_name()})"

@@ -1,0 +1,133 @@
+"""Export a deployed model: fold, write, compare, and only then put the file in its place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from zoo.errors import UserError
+from zoo.export.choice import Choices, choose_forms
+from zoo.export.precision_cost import AccuracyChange, accuracy_changes, calibration_images, check_drop
+from zoo.export.settings import ExportSettings
+from zoo.export.target import Target, open_target
+from zoo.export.whole_graph import CHOSEN, Ratios, compare, fastest, overruled
+from zoo.export.writer import GraphWriter, Written, copy_with
+from zoo.files import atomic
+from zoo.latency.session import OnnxModel
+from zoo.runs.file_metadata import Metadata
+
+ONNX_FILE = "model.onnx"
+"""Name of the exported file in a RUN folder."""
+GENERIC = ExportSettings(target="generic")
+"""Needs no measuring: the same file on every machine."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        written: what is in it, and how its logits compare with PyTorch's.
+        metadata: what it says of itself.
+        choices: the form of each layer that was trained as two.
+        graphs: times of whole graphs, see `zoo.export.whole_graph`; empty if they were not compared.
+        changes: accuracies in fp32 and in the precision written; empty for fp32.
+    """
+
+    path: Path
+    bytes: int
+    written: Written
+    metadata: Metadata
+    choices: Choices
+    graphs: Ratios
+    changes: tuple[AccuracyChange, ...]
+
+    @property
+    def params(self) -> int:
+        """Parameters in it."""
+        return self.written.params
+
+    @property
+    def factorized(self) -> int:
+        """Layers that are two in it."""
+        return self.written.factorized
+
+    @property
+    def parity(self) -> dict[int, float]:
+        """Largest relative difference of logits, by batch size."""
+        return self.written.parity
+
+
+def export_model(
+    model: nn.Module,
+    metadata: Metadata,
+    path: Path,
+    settings: ExportSettings = GENERIC,
+    say: Callable[[str], None] = lambda text: None,
+) -> Exported:
+    """Write a model as ONNX and compare it with PyTorch; a file that fails is not left behind.
+
+    Args:
+        model: the deployed model in eval mode, on the CPU; images in [0, 1] to logits.
+        metadata: what the file shall say of itself.
+        path: the file; an older one is replaced once the new one has passed.
+        settings: what it is made for, and how precise.
+        say: told what is being done.
+
+    Raises:
+        UserError: the model cannot be exported or has weights that are no numbers, its logits differ, it loses too much
+            accuracy, or there is no such target here.
+    """
+    _check_finite(model)
+    target = open_target(settings.target, settings.threads)
+    images = calibration_images(metadata, settings) if settings.precision == "int8" else None
+    metadata = replace(metadata, target=target.name, precision=settings.precision)
+    with atomic(path) as temporary, TemporaryDirectory() as folder:
+        write = GraphWriter(model, metadata, Path(folder), images)
+        say("choosing the form of each layer")
+        choices = choose_forms(model, metadata.image_shape, target)
+        choices, graphs = _hold_up_together(choices, target, write, say)
+        say("writing")
+        written = write({name: choice.form for name, choice in choices.items()})
+        metadata = replace(
+            metadata,
+            forms={name: choice.to_dict() for name, choice in choices.items()},
+            graph_params=written.params,
+            graph_macs=written.macs,
+        )
+        copy_with(written.path, temporary, metadata)
+        changes: list[AccuracyChange] = []
+        if settings.precision != "fp32":
+            say(f"accuracy in {settings.precision}")
+            after = OnnxModel(temporary, target.device, target.threads)
+            changes = accuracy_changes(OnnxModel(written.full, "cpu", target.threads), after, model, settings)
+            check_drop(changes, settings.max_drop, settings.precision)
+        size = temporary.stat().st_size
+    return Exported(path, size, written, metadata, choices, graphs, tuple(changes))
+
+
+def _check_finite(model: nn.Module) -> None:
+    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        more = f" (and {len(broken) - 1} more)" if broken[1:] else ""
+        raise UserError(
+            f"{broken[0]} holds values that are no finite numbers{more}: its "
+            "training has diverged; train again, perhaps with a smaller --lr"
+        )
+
+
+def _hold_up_together(
+    choices: Choices, target: Target, write: GraphWriter, say: Callable[[str], None]
+) -> tuple[Choices, Ratios]:
+    """Compare the chosen graph with others of the same model; return the choices of the one to write."""
+    if not target.is_measured:
+        return choices, {}
+    say("timing whole graphs")
+    ratios = compare(choices, write, target)
+    best = fastest(ratios) if ratios else CHOSEN
+    return (choices if best == CHOSEN else overruled(choices, best, ratios, target.block)), ratios

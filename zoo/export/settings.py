@@ -1,0 +1,47 @@
+"""What the user says of an exported file: what it is made for, how precise, and what that may cost."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from zoo.errors import UserError
+from zoo.export.target import TargetName
+from zoo.latency.session import default_threads
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is written. Data are needed for int8 and fp16 only."""
+
+    target: TargetName = "cpu"
+    """cpu or cuda of this machine: layers are timed in each of their forms; generic: their times are estimated."""
+    precision: Precision = "fp32"
+    """fp32; fp16 for the target cuda; int8: static quantisation, calibrated on training images."""
+    threads: int = field(default_factory=default_threads)
+    """Threads of one operator on the CPU that the file will run with."""
+    max_drop: float = 1.0
+    """Points of clean or adversarial accuracy that less precision may cost; more fails the export."""
+    calibration: int = 256
+    """Training images that the ranges of int8 are taken from."""
+    n: int = 500
+    """Test images that the accuracy before and after is measured on, the same share of every class."""
+    seed: int = 0
+    """Seed of the choice of images."""
+    data_dir: Path | None = None
+    """Where the data sets are; default: where the run's training found its own."""
+    download: bool = False
+    """Download a data set that is not there."""
+
+    def __post_init__(self) -> None:
+        if self.precision == "fp16" and self.target != "cuda":
+            raise UserError(
+                f"fp16 is slower than fp32 on the target {self.target!r}: ONNX Runtime computes it on GPUs only; "
+                "choose --target cuda, or --precision int8"
+            )
+        for name in ("threads", "calibration", "n"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.max_drop <= 100:
+            raise UserError(f"max-drop is in points of accuracy, 0 to 100: got {self.max_drop}")

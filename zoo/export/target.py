@@ -1,0 +1,63 @@
+"""What a file is made for: how the cost of a layer's forms is told, and how many channels go at once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.errors import UserError
+from zoo.export.forms import Form, Geometry
+from zoo.export.latency_measured import MeasuredCost
+from zoo.export.latency_model import BLOCK, estimated_cost
+from zoo.latency.cache import cpu_features
+from zoo.latency.session import default_threads, resolve_device
+
+TargetName = Literal["cpu", "cuda", "generic"]
+Cost = Callable[[Geometry, Sequence[Form]], list[float]]
+"""Costs of forms of one layer, in one unit: the smallest is the fastest."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file is made for.
+
+    Attributes:
+        name: ``cpu`` or ``cuda`` of this machine, or ``generic``.
+        block: channels that its kernels take at once: ranks are padded up to multiples where that is faster.
+        cost: of a layer's forms.
+        threads: of one operator on the CPU.
+    """
+
+    name: TargetName
+    block: int
+    cost: Cost
+    threads: int
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether costs are times on this machine, in milliseconds; else they are estimates without a unit."""
+        return self.name != "generic"
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where files for it can be run here."""
+        return "cuda" if self.name == "cuda" else "cpu"
+
+
+def open_target(name: TargetName = "generic", threads: int | None = None) -> Target:
+    """Return a target by name.
+
+    Args:
+        name: ``generic`` needs no machine and gives the same file everywhere.
+        threads: that the file will run with; None: `default_threads`.
+
+    Raises:
+        UserError: there is no such target, or no GPU for ``cuda``.
+    """
+    threads = threads or default_threads()
+    if name == "generic":
+        return Target(name, BLOCK, estimated_cost, threads)
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"unknown target {name!r}: choose from cpu, cuda, generic")
+    device = resolve_device(name)
+    block = 16 if device == "cpu" and "avx512f" in cpu_features() else 8
+    return Target(name, block, MeasuredCost(device, threads), threads)

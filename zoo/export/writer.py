@@ -1,0 +1,96 @@
+"""Write one model's graph in several forms, each once, at the precision that was asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from zoo.export.choice import Forms, apply_forms
+from zoo.export.onnx_file import write_onnx
+from zoo.export.parity import check_parity
+from zoo.export.precision import saturates_here, to_fp16, to_int8
+from zoo.lowrank.chain import FactorChain
+from zoo.runs.file_metadata import Metadata
+from zoo.runtime.complexity import count_macs, count_params
+
+
+@dataclass(frozen=True)
+class Written:
+    """One graph.
+
+    Attributes:
+        path: the file, at the precision that was asked for.
+        full: the same graph in fp32.
+        params: parameters in it, BatchNorm folded, zeros that ranks are padded with included.
+        macs: its multiply-accumulates for one image, those zeros included.
+        factorized: layers that are two in it.
+        parity: largest relative difference of logits from PyTorch's, by batch size, in fp32.
+    """
+
+    path: Path
+    full: Path
+    params: int
+    macs: int
+    factorized: int
+    parity: dict[int, float]
+
+
+class GraphWriter:
+    """Writes a model's graph; the same forms a second time are the same file.
+
+    Args:
+        model: the deployed model in eval mode, on the CPU.
+        metadata: of the files; its precision is that of the graphs.
+        folder: where files are written.
+        images: calibration images of int8, (n, C, H, W) in [0, 1].
+    """
+
+    def __init__(
+        self, model: nn.Module, metadata: Metadata, folder: Path, images: NDArray[np.float32] | None = None
+    ) -> None:
+        self.model, self.metadata, self.folder, self.images = model, metadata, folder, images
+        self._written: dict[str, Written] = {}
+
+    def __call__(self, forms: Forms) -> Written:
+        """Write the graph with its layers in some forms, and compare its logits with PyTorch's.
+
+        Raises:
+            UserError: the architecture cannot be exported, or its logits differ.
+        """
+        key = str(sorted((name, str(form)) for name, form in forms.items()))
+        if key not in self._written:
+            self._written[key] = self._write(forms, f"{len(self._written)}")
+        return self._written[key]
+
+    def _write(self, forms: Forms, name: str) -> Written:
+        full = path = self.folder / f"{name}.onnx"
+        shape = self.metadata.image_shape
+        folded = write_onnx(apply_forms(self.model, forms), full, shape, self.metadata.to_props())
+        parity = check_parity(self.model, full, shape)
+        if self.metadata.precision == "fp16":
+            path = self.folder / f"{name}-fp16.onnx"
+            to_fp16(full, path)
+        elif self.metadata.precision == "int8":
+            assert self.images is not None
+            path = self.folder / f"{name}-int8.onnx"
+            # Who knows what a generic file will run on?
+            generic = self.metadata.target == "generic"
+            to_int8(full, path, self.images, seven_bits=generic or (self.metadata.target == "cpu" and saturates_here()))
+        return Written(
+            path=path,
+            full=full,
+            params=count_params(folded),
+            macs=count_macs(folded, shape),
+            factorized=sum(isinstance(module, FactorChain) for module in folded.modules()),
+            parity=parity,
+        )
+
+
+def copy_with(source: Path, path: Path, metadata: Metadata) -> None:
+    """Write a file again with other metadata."""
+    proto = onnx.load(source)
+    onnx.helper.set_model_props(proto, metadata.to_props())
+    path.write_bytes(proto.SerializeToString())

@@ -1,0 +1,1 @@
+"""How long a file or a network takes on this machine."""

@@ -1,0 +1,201 @@
+"""Time one exported file in a process of its own, which `zoo.latency.measure` starts.
+
+By hand: ``echo '1 0.5' | python -m zoo.latency.timing FILE.onnx cpu 2`` times batch 1 for half a second on
+2 threads. Each line of standard input is a request ``BATCH SECONDS``, or ``start`` for the time that opening takes;
+each is answered by one line of JSON after `MARKER`.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import get_native_id
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from zoo.errors import UserError
+from zoo.latency.session import INPUT, OUTPUT, OnnxModel, failed_run
+
+MARKER = "@zoo "
+"""What an answer begins with: libraries print to standard output as well."""
+FIRST_RUNS = 5
+"""Runs before the first timed one of a batch size: memory is planned and kernels are chosen there."""
+WARM_RUNS = 1
+"""Runs before each round: another process has had the caches since the last one."""
+IDLE, LONGEST_WAIT = 0.004, 1.0
+"""Seconds in which idle threads hardly compute, and after which they are no longer waited for."""
+OPENINGS = 3
+"""Times that a file is opened, to tell how long that takes."""
+FEWEST = 1
+"""Timed runs of a round, however slow."""
+
+
+class Timeable(Protocol):
+    """What can be timed."""
+
+    provider: str
+
+    def runner(self, batch: int) -> Callable[[], Any]:
+        """Return a function that classifies one batch of random images, which are on the device already."""
+        ...
+
+    def start_times(self) -> list[float]:
+        """Return how long it takes until a model is ready, in seconds, measured several times if that is cheap."""
+        ...
+
+
+class OnnxFile:
+    """An exported file; on the CPU each of its threads, and this process's, stays on a processor of its own."""
+
+    def __init__(self, path: Path, device: Any, threads: int) -> None:
+        places = _processors(threads) if device == "cpu" else []
+        self._open = lambda: OnnxModel(path, device, threads, places[1:])
+        self.model = self._open()
+        if places:
+            os.sched_setaffinity(0, places[:1])
+        self.provider = self.model.provider
+
+    def runner(self, batch: int) -> Callable[[], Any]:
+        """Return a function that classifies one batch of random images, which are on the device already."""
+        images = random_images(batch, self.model.metadata.image_shape)
+        if self.model.device == "cpu":
+            return lambda: self.model.logits(images)
+        binding = self.model.session.io_binding()
+        binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, "cuda", 0))
+        binding.bind_output(OUTPUT, "cuda")
+        return lambda: self.model.session.run_with_iobinding(binding)
+
+    def start_times(self) -> list[float]:
+        """Open the file a few times more: ONNX Runtime reads it and optimises its graph."""
+        return [time for _ in range(OPENINGS) for time in time_runs(self._open, 0.0)]
+
+
+def wait_for_threads() -> None:
+    """Return once this process's threads are idle: ONNX Runtime's wait busily for 50 ms and more after a run.
+
+    They would take a processor from the file that is timed next. One whose processor another process has just now
+    computes nothing and yet is not idle, so Linux is asked as well.
+    """
+    end = time.monotonic() + LONGEST_WAIT
+    while time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(IDLE)
+        if time.process_time() - before < IDLE / 4 and not _others_want_a_processor():
+            return
+
+
+def _others_want_a_processor() -> bool:
+    """Say whether Linux lists a thread of this process, besides the caller's, as running; elsewhere no."""
+    with suppress(OSError):
+        threads = [thread for thread in Path("/proc/self/task").iterdir() if thread.name != str(get_native_id())]
+        return any((thread / "stat").read_text().rpartition(")")[2].split()[0] == "R" for thread in threads)
+    return False
+
+
+def _processors(threads: int) -> list[int]:
+    """Return a processor for each thread, the same for every file; none where there are too few or Linux is not.
+
+    They are seldom equally fast on a shared machine, so that a file would be judged by where its threads came to lie.
+    """
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return usable[:threads] if len(usable) >= threads else []
+
+
+def random_images(batch: int, image_shape: tuple[int, int, int]) -> Any:
+    """Return images in [0, 1], float32, (batch, C, H, W)."""
+    return np.random.default_rng(0).random((batch, *image_shape), dtype=np.float32)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python's collector from running."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
+    """Call ``run`` for about so many seconds and return the time of each call, in seconds."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < FEWEST or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+class Memory:
+    """The process's memory beyond what it had when this was made, in MB; 0 where Linux does not tell."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, that of the imports
+        self._before = _status("VmRSS")
+
+    def peak(self) -> float:
+        """Return the most there has been since."""
+        return max(0.0, _status("VmHWM") - self._before)
+
+
+def _status(entry: str) -> float:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(entry):
+                return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
+def _answer(content: dict[str, Any]) -> None:
+    print(MARKER + json.dumps(content), flush=True)
+
+
+def serve(make: Callable[[], Timeable]) -> None:
+    """Make what is to be timed and answer requests until standard input ends."""
+    memory = Memory()
+    try:
+        model = make()
+    except UserError as error:
+        _answer({"error": str(error)})
+        return
+    _answer({"provider": model.provider})
+    runners: dict[int, Callable[[], Any]] = {}
+    for line in sys.stdin:
+        if line.strip() == "start":
+            _answer({"times": model.start_times()})
+            continue
+        words = line.split()
+        batch, seconds = int(words[0]), float(words[1])
+        try:
+            fresh = batch not in runners
+            if fresh:
+                runners[batch] = model.runner(batch)
+            run = runners[batch]
+            for _ in range(FIRST_RUNS if fresh else WARM_RUNS):
+                run()
+            with no_collection():
+                times = time_runs(run, seconds)
+            wait_for_threads()
+        except Exception as error:  # ONNX Runtime's and PyTorch's exceptions share no base of their own
+            _answer({"error": str(error) if isinstance(error, UserError) else failed_run(batch, error)})
+            return
+        _answer({"times": times, "memory_mb": memory.peak()})
+
+
+def main(argv: list[str]) -> None:
+    """Serve the file, device and number of threads on the command line."""
+    path, device, threads = argv
+    serve(lambda: OnnxFile(Path(path), device, int(threads)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,309 @@
+"""Linear and convolution layers whose weight is a product U S V^T of rank r."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.linalg import condition_number, product_singular_values, random_stiefel
+from zoo.lowrank.chain import FactorChain, filled
+
+Init = Literal["weights", "random"]
+MERGE_ABOVE = 0.9
+"""Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
+TINY = 1e-12
+"""Keeps the scale of a step finite where S vanishes."""
+_compute_factors = True
+
+
+@contextmanager
+def uninitialized() -> Iterator[None]:
+    """Build factorized layers without computing their factors, when saved weights are loaded into them next."""
+    global _compute_factors
+    before, _compute_factors = _compute_factors, False
+    try:
+        yield
+    finally:
+        _compute_factors = before
+
+
+def computes_factors() -> bool:
+    """Return whether a factorized layer that is built computes its factors; see `uninitialized`."""
+    return _compute_factors
+
+
+class Factorized(nn.Module, ABC):
+    """A weight W = U S V^T in R^(n x m): U (n, r) and V (m, r), S (r, r), all trainable; a bias of n or none.
+
+    Subclasses say how n and m come from a layer and how the factors are applied. ``weight`` multiplies
+    the factors out, so that code which reads a layer's weight still works. Of a layer that is frozen, weight or bias,
+    the factors or the bias are too.
+    """
+
+    out_features: int
+    in_features: int
+    paired: ClassVar[bool] = True
+    """Whether column j of U and column j of V are one component, which goes as a whole."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, rank: int) -> None:
+        super().__init__()
+        n, m = weight.shape[0], weight[0].numel()
+        if not 1 <= rank <= min(n, m):
+            raise ValueError(f"rank {rank} of a {n} x {m} weight: must be in 1..{min(n, m)}")
+        self.weight_shape = weight.shape
+        u, s, v = self.factor_shapes(weight.shape, rank)
+        self.U = nn.Parameter(weight.new_empty(u), weight.requires_grad)
+        self.S = nn.Parameter(weight.new_empty(s), weight.requires_grad)
+        self.V = nn.Parameter(weight.new_empty(v), weight.requires_grad)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        self._applied: tuple[Tensor, ...] | None = None
+
+    @staticmethod
+    def factor_shapes(shape: Sequence[int], rank: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of U, S and V for a weight of this shape."""
+        n, m = shape[0], math.prod(shape[1:])
+        return (n, rank), (rank, rank), (m, rank)
+
+    def ranks_at(self, rank: int) -> tuple[int, int]:
+        """Return the numbers of columns of U and of V at a rank."""
+        u, _, v = self.factor_shapes(self.weight_shape, rank)
+        return u[1], v[1]
+
+    @property
+    def rank(self) -> int:
+        """The number r of columns of U and V."""
+        return self.S.shape[0]
+
+    @property
+    def core_matrix(self) -> Tensor:
+        """S as a matrix of r columns, whose singular values are the weight's where U and V are orthonormal."""
+        return self.S
+
+    def as_core(self, matrix: Tensor) -> Tensor:
+        """Return the S whose `core_matrix` this is."""
+        return matrix
+
+    @torch.no_grad()
+    def flow_scale(self) -> Tensor:
+        """Return r / ||S||_F^2, the scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold."""
+        return flow_scales([self.S], [self.rank])[0]
+
+    @property
+    def weight(self) -> Tensor:
+        """The product U S V^T in the shape of the layer it replaced."""
+        return ((self.U @ self.S) @ self.V.T).reshape(self.weight_shape)
+
+    @property
+    def pays(self) -> bool:
+        """Whether the factors, as they are deployed, hold clearly fewer weights than their product."""
+        return self.deployed_weights <= MERGE_ABOVE * self.weight_shape.numel()
+
+    @property
+    def deployed_weights(self) -> int:
+        """The number of weights in U S and V^T."""
+        return self.rank * (len(self.U) + len(self.V))
+
+    @property
+    def trains(self) -> bool:
+        """Whether U, S and V all take gradients."""
+        return all(p.requires_grad for p in (self.U, self.S, self.V))
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether none of U, S and V takes gradients."""
+        return not any(p.requires_grad for p in (self.U, self.S, self.V))
+
+    def applied(self) -> tuple[Tensor, ...]:
+        """Return the weights that a forward pass applies: of one layer, or of two; see `applied_once`."""
+        if self._applied is None or torch.compiler.is_compiling():
+            return self._weights()
+        return self._applied
+
+    @abstractmethod
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Compute them."""
+
+    @abstractmethod
+    def fold(self) -> nn.Module:
+        """Return the deployed form: two plain layers, or one if the factors do not pay.
+
+        Each is frozen if everything that it is computed from is.
+        """
+
+    @torch.no_grad()
+    def initialize(self, weight: Tensor, init: Init) -> None:
+        """Set the factors from a dense weight.
+
+        Args:
+            weight: the dense weight, any shape that flattens to (n, m).
+            init: ``"weights"``: the truncated SVD of it (the nearest product of rank r). ``"random"``: U and V
+                uniform on the Stiefel manifold, S a multiple of I with the weight's Frobenius norm.
+        """
+        if not computes_factors():
+            return
+        dense = weight.detach().flatten(1).float()
+        r = self.rank
+        if init == "weights":
+            u, s, vh = torch.linalg.svd(dense, full_matrices=False)
+            u, s, v = u[:, :r], torch.diag(s[:r]), vh[:r].T
+        else:
+            u, v = random_stiefel(dense.shape[0], r), random_stiefel(dense.shape[1], r)
+            s = torch.eye(r) * (torch.linalg.matrix_norm(dense).cpu() / r**0.5)
+        self.U.copy_(u)
+        self.S.copy_(s)
+        self.V.copy_(v)
+
+    @torch.no_grad()
+    def singular_values(self) -> Tensor:
+        """Return the r singular values of U S V^T, descending; U and V need not be orthonormal. Shape (r,)."""
+        return product_singular_values(self.U, self.S, self.V)
+
+    @torch.no_grad()
+    def energies(self) -> tuple[Tensor, Tensor]:
+        """Return what cutting each column of U and of V adds to ||W - W'||_F^2, in the singular basis; descending.
+
+        Columns that are one component count once, with U. Shapes (r,) and (r,).
+        """
+        squares = self.S.diagonal().square()
+        return squares, torch.zeros_like(squares)
+
+    def condition_number(self) -> float:
+        """Return the largest over the smallest of the r singular values."""
+        return condition_number(self.singular_values()).item()
+
+    def extra_repr(self) -> str:
+        """Describe the factorization."""
+        n, m = self.U.shape[0], self.V.shape[0]
+        return f"{n} x {m}, rank={self.rank}, bias={self.bias is not None}"
+
+
+class FactorizedLinear(Factorized):
+    """A linear layer with weight U S V^T: r outputs first, then n.
+
+    Args:
+        linear: the layer to replace; its weight initializes the factors, its bias is copied.
+        rank: r, 1 to min(n, m).
+        init: see `Factorized.initialize`.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, init: Init = "weights") -> None:
+        super().__init__(linear.weight, linear.bias, rank)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.initialize(linear.weight, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer: (..., m) to (..., n)."""
+        *first, last = self.applied()
+        return F.linear(F.linear(x, *first) if first else x, last, self.bias)
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        return (self.V.T, self.U @ self.S) if self.pays else (self.weight,)
+
+    @torch.enable_grad()
+    def fold(self) -> nn.Module:
+        """Return the deployed form: two linear layers with S merged into the second, or one dense layer."""
+        if not self.pays:
+            return filled(nn.Linear(self.in_features, self.out_features, self.bias is not None), self.weight, self.bias)
+        reduce = nn.Linear(self.in_features, self.rank, bias=False)
+        expand = nn.Linear(self.rank, self.out_features, self.bias is not None)
+        return FactorChain(filled(reduce, self.V.T, None), filled(expand, self.U @ self.S, self.bias))
+
+
+class FactorizedConv2d(Factorized):
+    """A convolution with weight U S V^T (rows: output channels): k x k to r channels, then 1 x 1 to n.
+
+    V's rows are ordered (input channel, row, column), as in ``weight.flatten(1)``.
+
+    Args:
+        conv: the ungrouped convolution to replace; its weight initializes the factors, its bias is copied.
+        rank: r, 1 to min(n, m) with m = in_channels * kh * kw.
+        init: see `Factorized.initialize`.
+
+    Raises:
+        ValueError: the convolution is grouped or pads with anything but zeros.
+    """
+
+    def __init__(self, conv: nn.Conv2d, rank: int, init: Init = "weights") -> None:
+        if conv.groups != 1 or conv.padding_mode != "zeros":
+            raise ValueError("only ungrouped convolutions with zero padding can be factorized")
+        super().__init__(conv.weight, conv.bias, rank)
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.kernel_size, self.stride = conv.kernel_size, conv.stride
+        self.padding, self.dilation, self.groups = conv.padding, conv.dilation, 1
+        self.initialize(conv.weight, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer: (B, in, H, W) to (B, out, H', W')."""
+        kernels = self.applied()
+        for i, kernel in enumerate(kernels):
+            bias = self.bias if i == len(kernels) - 1 else None
+            x = F.conv2d(x, kernel, bias, **self._geometry(i, len(kernels)))
+        return x
+
+    def _geometry(self, i: int, kernels: int) -> dict[str, Any]:
+        """Return how kernel i moves over its map: the layer's own size has the last but one, or the only one."""
+        if i != max(kernels - 2, 0):
+            return {}
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        if not self.pays:
+            return (self.weight,)
+        return self.V.T.reshape(self.rank, *self.weight_shape[1:]), (self.U @ self.S)[:, :, None, None]
+
+    @torch.enable_grad()
+    def fold(self) -> nn.Module:
+        """Return the deployed form: a convolution for each kernel that a forward pass applies."""
+        kernels, layers = self._weights(), []
+        for i, kernel in enumerate(kernels):
+            n, m, kh, kw = kernel.shape
+            bias = self.bias if i == len(kernels) - 1 else None
+            conv = nn.Conv2d(m, n, (kh, kw), bias=bias is not None, **self._geometry(i, len(kernels)))
+            layers.append(filled(conv, kernel, bias))
+        return FactorChain(*layers) if len(layers) > 1 else layers[0]
+
+
+def factorized_layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, Factorized]]:
+    """Yield the name and module of each factorized layer, in the model's order; names begin with the model's own."""
+    for name, module in model.named_modules(prefix=prefix):
+        if isinstance(module, Factorized):
+            yield name, module
+
+
+@contextmanager
+def applied_once(model: nn.Module) -> Iterator[None]:
+    """Compute what each factorized layer applies once for all forward passes inside, in the type of autocast.
+
+    The factors must not change inside. Gradients are those of computing it anew each time, up to that type's roundings.
+    On a GPU small layers are bound by the number of operators, of which this leaves fewer.
+    """
+    layers = [layer for _, layer in factorized_layers(model) if layer._applied is None]
+    try:
+        for layer in layers:
+            layer._applied = tuple(_as_computed(weight) for weight in layer._weights())
+        yield
+    finally:
+        for layer in layers:
+            layer._applied = None
+
+
+def _as_computed(weight: Tensor) -> Tensor:
+    """Return a weight in the type and the layout in which it is multiplied."""
+    device = weight.device.type
+    if torch.is_autocast_enabled(device):
+        weight = weight.to(torch.get_autocast_dtype(device))
+    return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+
+
+@torch.no_grad()
+def flow_scales(cores: Sequence[Tensor], columns: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return `Factorized.flow_scale` of several factors on one device, from the S of their layers and their columns."""
+    scales = torch._foreach_pow(torch._foreach_norm(list(cores)), -2)
+    torch._foreach_clamp_max_(scales, 1 / TINY)
+    torch._foreach_mul_(scales, [float(r) for r in columns])
+    return tuple(scales)

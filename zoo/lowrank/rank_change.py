@@ -1,0 +1,96 @@
+"""Give a factorized layer a new basis or a new rank while it trains, and whatever follows its factors with it."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import get_args
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis, slicing
+from zoo.linalg.stiefel import complement, full_precision
+from zoo.lowrank.layers import Factorized
+from zoo.runtime.memory_format import empty_as
+from zoo.runtime.optimizer_state import follow_
+
+SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
+"""Optimizer state that holds squares or magnitudes of gradients (Adam and its kin, RMSprop, Adagrad, Adadelta);
+other state of a parameter's shape is taken for a gradient."""
+
+
+def change_basis_(
+    layer: Factorized, change: BasisChange, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()
+) -> None:
+    """Change the basis, or with fewer columns the rank, of a layer in place.
+
+    The parameters stay the same objects, so optimizers keep training them; gradients are dropped.
+
+    Args:
+        layer: to change.
+        change: of its U, S and V.
+        optimizers: their state of these parameters changes along: momenta as gradients do, second moments as
+            variances do.
+        averages: copies of the layer that hold averages of its factors, to be changed likewise.
+    """
+    optimizers, layers = list(optimizers), [layer, *averages]
+    with full_precision(layer.S.device):  # or U and V are not orthonormal afterwards
+        for role in get_args(Role):
+            parameter = getattr(layer, role)
+            follow_(optimizers, parameter, partial(_moved, role, change))
+            for same in layers:
+                factor = getattr(same, role)
+                factor.data = _as_before(factor.data, change.factor(role, factor.data))
+                factor.grad = None
+
+
+def _moved(role: Role, change: BasisChange, key: str, value: Tensor) -> Tensor:
+    follow = change.second_moment if key in SECOND_MOMENTS else change.gradient
+    return _as_before(value, follow(role, value))
+
+
+def _as_before(old: Tensor, new: Tensor) -> Tensor:
+    return empty_as(old, new.shape).copy_(new)
+
+
+def diagonalize_(layer: Factorized, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()) -> None:
+    """Bring a layer into the basis of its singular vectors, see `singular_basis`; the product stays."""
+    change_basis_(layer, singular_basis(layer.U.data, layer.S.data, layer.V.data), optimizers, averages)
+
+
+@torch.no_grad()
+def augment_(
+    layer: Factorized,
+    gradient_u: Tensor,
+    gradient_v: Tensor,
+    optimizers: Iterable[Optimizer] = (),
+    averages: Iterable[Factorized] = (),
+) -> None:
+    """Give a layer with orthonormal U and V up to r more columns, spanned by gradients; the product stays.
+
+    U becomes an orthonormal basis of [U | gradient], V likewise, and S gets zero rows and columns: the basis
+    augmentation of dynamical low-rank training (RobustDLRT, arXiv 2505.08022, section 3).
+
+    Args:
+        layer: to augment; at most to its full rank.
+        gradient_u: of the loss in U, in U's shape.
+        gradient_v: of the loss in V, in V's shape.
+        optimizers, averages: see `change_basis_`; what they hold for the new columns is zero.
+    """
+    u, v, (r, s) = layer.U.data, layer.V.data, layer.S.shape[:2]
+    rows = len(u)
+    wide_r, wide_s = layer.ranks_at(min(2 * r, rows, layer.weight_shape.numel() // rows))
+    with full_precision(u.device):
+        new_u, new_v = complement(u, gradient_u, wide_r - r), complement(v, gradient_v, wide_s - s)
+    averages = list(averages)
+    change_basis_(layer, embedding(layer.S.data, wide_r - r, wide_s - s), optimizers, averages)
+    for same in (layer, *averages):
+        same.U.data[:, r:], same.V.data[:, s:] = new_u, new_v
+
+
+def truncate_(
+    layer: Factorized, rank: int, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()
+) -> None:
+    """Keep the leading components of a layer that is in its singular basis (see `diagonalize_`)."""
+    kept = (torch.arange(size, device=layer.S.device) for size in layer.ranks_at(rank))
+    change_basis_(layer, slicing(layer.S.data, *kept), optimizers, averages)

@@ -1,0 +1,197 @@
+"""Choose ranks: for a share of the parameters to remove, or for a fixed fraction of the full rank."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zoo.errors import UserError
+from zoo.lowrank.factorize import Layer, Ranks
+from zoo.lowrank.layers import MERGE_ABOVE
+
+OVERSHOOT = 0.015
+"""Share of the parameters by which the target may be overshot before ranks are rounded more finely."""
+BLOCKS = (16, 8, 4, 2, 1)
+"""Steps between ranks, fastest first: blocked CPU kernels and tensor cores want multiples of 16 or of 8."""
+MOST = 0.95
+"""Share of a layer that goes at most where shares follow sensitivities, unless the budget cannot be met otherwise."""
+LEAST_COMPRESSION = 0.1
+"""Of the start of a training whose ranks fall: below it, factors no longer pay."""
+NARROWEST = 16
+"""Layers of a smaller full rank stay as they are: too few weights to save, and every direction is needed."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How small the model must become; give a compression or a rank fraction.
+
+    Attributes:
+        compression: share of the dense model's parameters to remove, in (0, 1).
+        rank_fraction: rank of each layer over its full rank min(n, m), in (0, 1], rounded up: CondLR's own
+            definition, whose tables call 1 - rank_fraction the compression.
+        macs_reduction: with a compression, share of the dense model's multiply-accumulates to remove, in (0, 1);
+            None: what comes of the compression.
+
+    Raises:
+        UserError: neither or both are given, one is out of range, or a rank fraction meets a macs_reduction.
+    """
+
+    compression: float | None = None
+    rank_fraction: float | None = None
+    macs_reduction: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.compression is None) == (self.rank_fraction is None):
+            raise UserError("give either compression or rank_fraction, not both or neither")
+        if self.compression is not None and not 0 < self.compression < 1:
+            raise UserError(f"compression {self.compression} is impossible: give a share between 0 and 1, such as 0.8")
+        if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
+            raise UserError(f"rank fraction {self.rank_fraction} is impossible: give a value in (0, 1], such as 0.2")
+        if self.macs_reduction is not None and not 0 < self.macs_reduction < 1:
+            raise UserError(f"macs_reduction {self.macs_reduction} is impossible: give a share between 0 and 1")
+        if self.macs_reduction is not None and self.compression is None:
+            raise UserError("macs_reduction goes with a compression: a rank fraction fixes every rank")
+
+
+def larger_start(budget: Budget, times: float) -> Budget:
+    """Return the budget of a training that starts with more parameters, and cuts them while it goes on.
+
+    Args:
+        budget: what it ends with.
+        times: how many times its parameters the start has, as far as factors pay.
+
+    Raises:
+        UserError: the budget is a rank fraction, which fixes every rank, or limits multiply-accumulates too.
+    """
+    if budget.compression is None:
+        raise UserError("ranks that adapt need a compression: a rank fraction fixes every rank")
+    if budget.macs_reduction is not None:
+        raise UserError("ranks that adapt go by what the loss depends on: leave the macs_reduction out")
+    least = min(budget.compression, LEAST_COMPRESSION)
+    return Budget(compression=max(1 - times * (1 - budget.compression), least))
+
+
+def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) -> Ranks:
+    """Return ceil(fraction * full rank) for every layer that can be factorized, full rank for ``keep_full``."""
+    return {
+        layer.name: layer.full_rank if layer.name in keep_full else math.ceil(fraction * layer.full_rank)
+        for layer in layers
+        if not layer.obstacle
+    }
+
+
+def fast_ranks(layer: Layer, block: int) -> list[int]:
+    """Return the ranks a layer may take: multiples of the block that pay, and powers of two below it; ascending."""
+    small = [2**i for i in range(10) if 2**i < block]
+    ranks = small + list(range(block, layer.full_rank + 1, block))
+    size = MERGE_ABOVE * layer.n * layer.m
+    return [rank for rank in ranks if rank <= layer.full_rank and layer.factorized_size(rank) <= size]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the shares of weights that layers keep are to one another.
+
+    Attributes:
+        relative: what part of the common share a layer keeps, by its name, in (0, 1]; 1 of those that are not named.
+        least: rank that a layer keeps whatever its share is, where it is named.
+    """
+
+    relative: Mapping[str, float] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, layer: Layer, common: float) -> float:
+        """Return the number of weights that a layer keeps at most."""
+        return common * self.relative.get(layer.name, 1.0) * layer.n * layer.m
+
+    def common(self, layer: Layer, rank: int) -> float:
+        """Return the common share at which a layer keeps this rank."""
+        return layer.factorized_size(rank) / self.of(layer, 1.0)
+
+
+EQUAL = Shares()
+
+
+def _shared_out(layers: list[Layer], common: float, block: int, shares: Shares) -> Ranks:
+    """Give each layer the largest allowed rank that keeps at most its share of its weights (or the smallest)."""
+    ranks = {}
+    for layer in layers:
+        levels, most, least = fast_ranks(layer, block), shares.of(layer, common), shares.least.get(layer.name, 0)
+        fitting = [r for r in levels if layer.factorized_size(r) <= most or r <= least]
+        ranks[layer.name] = fitting[-1] if fitting else levels[0]
+    return ranks
+
+
+def compressible(layers: list[Layer], keep: set[str]) -> list[Layer]:
+    """Return the layers whose factors can pay, except those named in ``keep``.
+
+    Raises:
+        UserError: there are none; the message gives the most frequent reason.
+    """
+    inner = [layer for layer in layers if layer.name not in keep]
+    chosen = [x for x in inner if not x.obstacle and x.full_rank >= NARROWEST and fast_ranks(x, 16)]
+    if not chosen:
+        reasons = Counter(layer.obstacle or "too small" for layer in inner)
+        why = "".join(f" ({count} of {len(inner)}: {reason})" for reason, count in reasons.most_common(1))
+        raise UserError(f"no inner layer of this backbone can be compressed{why}: choose another backbone")
+    return chosen
+
+
+def compression_ranks(layers: list[Layer], total: int, compression: float, shares: Shares = EQUAL) -> Ranks:
+    """Choose ranks so that the deployed model, S merged into U, keeps at most (1 - compression) of its parameters.
+
+    Every layer keeps about the same share of its weights, or what ``shares`` says of it. Ranks are rounded
+    down to multiples of 16, and what that leaves over goes to the layers furthest below their share, in steps
+    of 16 and, only if the target would be overshot by more than `OVERSHOOT`, in finer ones.
+
+    Args:
+        layers: the layers to factorize, all `compressible`.
+        total: the number of parameters of the whole dense model.
+        compression: share of ``total`` to remove, in (0, 1).
+        shares: which layers keep less than others.
+
+    Raises:
+        UserError: even rank 1 everywhere leaves too many parameters; the message names the most possible.
+    """
+    fixed = total - sum(layer.n * layer.m for layer in layers)
+    target = (1 - compression) * total
+
+    def size(ranks: Ranks) -> int:
+        return fixed + sum(layer.factorized_size(ranks[layer.name]) for layer in layers)
+
+    smallest = size({layer.name: 1 for layer in layers})
+    if smallest > target:
+        most = math.floor(1000 * (1 - smallest / total)) / 10
+        raise UserError(
+            f"compression {compression} is impossible here: rank 1 in all {len(layers)} layers that can be "
+            f"factorized removes {most} %; give a smaller compression or a wider backbone"
+        )
+    for block in BLOCKS:
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            common = (low + high) / 2
+            low, high = (common, high) if size(_shared_out(layers, common, block, shares)) <= target else (low, common)
+        ranks = _shared_out(layers, low, block, shares)
+        if size(ranks) > target:
+            continue
+        _spend(layers, ranks, target - size(ranks), block, shares)
+        if target - size(ranks) <= OVERSHOOT * total:
+            break
+    return ranks
+
+
+def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int, shares: Shares) -> None:
+    """Raise ranks one step at a time, furthest below its share first, while the parameters left allow it."""
+    while True:
+        steps = []
+        for layer in layers:
+            rank = ranks[layer.name]
+            above = [r for r in fast_ranks(layer, block) if r > rank]
+            cost = layer.factorized_size(above[0]) - layer.factorized_size(rank) if above else math.inf
+            if cost <= left:
+                steps.append((shares.common(layer, rank), layer.name, above[0], cost))
+        if not steps:
+            return
+        _, name, rank, cost = min(steps)
+        ranks[name] = rank
+        left -= cost

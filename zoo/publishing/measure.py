@@ -1,0 +1,174 @@
+"""Measure the figures of a card again, on the weights that are stored."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.attacks import ATTACKS, Gradients
+from zoo.data import load_test, stratified
+from zoo.errors import UserError
+from zoo.evaluation import (
+    EPS,
+    Outcomes,
+    Sweep,
+    condition_numbers,
+    evaluate,
+    folded,
+    identity,
+    lipschitz_bound,
+    probe,
+    sanity,
+)
+from zoo.probes import PROBES, Subject
+from zoo.runs.card import Card, Evaluation, Finding
+from zoo.runs.run import Run
+
+SLACK = 0.005
+"""Share of the images whose verdict may change with rounding: of fp16 weights, or of another machine's fp32."""
+
+
+@dataclass(frozen=True)
+class EvaluationSplit:
+    """The whole test split that a card's figures are measured on: images uint8 (N, C, H, W), labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, card: Card, data_dir: Path | None = None, download: bool = False) -> "EvaluationSplit":
+        """Load it; see `zoo.data.load_test`."""
+        images, labels = load_test(
+            card.data,
+            data_dir=data_dir,
+            download=download,
+            image_shape=card.image_shape,
+            class_names=card.class_names,
+            n=None,
+        )
+        return cls(images, labels)
+
+    def first(self, n: int) -> "EvaluationSplit":
+        """Return the n images that ``zoo train`` and ``zoo evaluate`` choose."""
+        chosen = stratified(self.labels, n, seed=0)
+        return EvaluationSplit(self.images[chosen], self.labels[chosen])
+
+    @property
+    def sha256(self) -> str:
+        """Digest of shape, pixels and labels."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def tolerance(stated: Evaluation, n: int) -> float:
+    """Return by how much an accuracy measured on n images may differ from a stated one.
+
+    On the same images, rounding flips few of them; fewer images add four standard errors.
+    """
+    same = SLACK + 2 / n
+    return same if n >= stated.n else same + 4 * math.sqrt(max(stated.accuracy * (1 - stated.accuracy), 0.01) / n)
+
+
+def clean_accuracy(run: Run, images: EvaluationSplit) -> float:
+    """Return the accuracy of a run's deployed network, in fp32."""
+    exported = folded(run.model(), run.card.image_shape)
+    return evaluate(exported, images.images, images.labels, [], progress=False)[0].accuracy
+
+
+def sweep_of(evaluations: Sequence[Evaluation]) -> Sweep:
+    """Return the attack that evaluations of one setting were made with, over their radii.
+
+    Raises:
+        UserError: this zoo has no such attack or setting.
+    """
+    first = evaluations[0]
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in first.options.items() if key != "gradients"}
+    attack = ATTACKS.get(first.attack)
+    assert first.norm is not None
+    try:
+        return Sweep(attack(norm=first.norm, **options), tuple(e.eps for e in evaluations))
+    except TypeError:
+        raise UserError(f"the card's {first.attack} has settings unknown here: `zoo evaluate` the run again") from None
+
+
+def groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    """Group evaluations under attack by what they have in common but the radius."""
+    found: dict[str, list[Evaluation]] = {}
+    for e in evaluations:
+        if e.norm is not None:
+            found.setdefault(repr((e.n, e.attack, e.norm, e.options)), []).append(e)
+    return list(found.values())
+
+
+def evaluated(
+    run: Run, group: Sequence[Evaluation], images: EvaluationSplit, outcomes: Path | None = None
+) -> list[Evaluation]:
+    """Measure a group of evaluations again, the clean accuracy first.
+
+    Args:
+        run: whose deployed network is attacked.
+        group: see `groups`; empty: the clean accuracy alone.
+        images: to attack.
+        outcomes: file that verdicts are kept in, so that an interrupted measurement goes on.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    gradients: Gradients = group[0].options.get("gradients", "fp32") if group else "fp32"
+    kept = None
+    if outcomes is not None:
+        n = len(images.labels)
+        file = outcomes.with_stem(f"{outcomes.stem}-{n}")
+        kept = Outcomes(file, identity(run.card.weights.sha256, images.images, images.labels))
+    exported = folded(run.model(), run.card.image_shape)
+    sweeps = [sweep_of(group)] if group else []
+    return evaluate(exported, images.images, images.labels, sweeps, gradients=gradients, device=device, outcomes=kept)
+
+
+def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> Card:
+    """Return a run's card with every figure measured on the weights in its folder.
+
+    Args:
+        run: whose card says what is to be measured, on how many images.
+        split: the test split.
+        outcomes: see `evaluated`.
+    """
+    card = run.card
+    n = card.clean.n if card.clean else len(split.labels)
+    found = evaluated(run, [], split.first(n), outcomes)
+    for group in groups(card.evaluations):
+        found += evaluated(run, group, split.first(group[0].n), outcomes)[1:]
+    numbers = condition_numbers(run.trained_model())
+    images = split.first(n)
+    exported = folded(run.model(), card.image_shape)
+    update: dict[str, Any] = {
+        "evaluations": (),
+        "findings": (),
+        "sanity": sanity(exported, images.images, images.labels, found),
+        "layers": tuple(row.model_copy(update={"condition_number": numbers.get(row.name)}) for row in card.layers),
+        "max_condition_number": max((k for k in numbers.values() if k is not None), default=None),
+        "lipschitz_bound": lipschitz_bound(run.model(), card.image_shape).value,
+        "data_sha256": split.sha256,
+    }
+    for name in dict.fromkeys(finding.probe for finding in card.findings):
+        update["findings"] += tuple(probed(run, split, name))
+    return card.model_copy(update=update).with_evaluations(found)
+
+
+def probed(run: Run, split: EvaluationSplit, name: str) -> list[Finding]:
+    """Repeat a probe of a run's card, with the radius at which it made its adversarial images.
+
+    Args:
+        run: whose deployed network is probed.
+        split: the test split.
+        name: of a probe that the card has findings of.
+    """
+    eps = max((e.eps for e in run.card.evaluations if e.norm == "Linf"), default=EPS["Linf"][-1])
+    images = split.first(next(finding.n for finding in run.card.findings if finding.probe == name))
+    exported = folded(run.model(), run.card.image_shape)
+    return probe(Subject(exported, images.images, images.labels, eps), [PROBES.get(name)()])

@@ -1,0 +1,109 @@
+"""A checkpoint of a training, finished or not, as a model: what it would be if it ended there."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from zoo.backbone import create_backbone, with_normalization
+from zoo.runtime.complexity import count_macs, count_params
+from zoo.data import DataSet, open_data
+from zoo.errors import UserError
+from zoo.files import sha256
+from zoo.lowrank.layers import uninitialized
+from zoo.methods import METHODS, Method
+from zoo.runs.run import CONFIG, read_config
+
+if TYPE_CHECKING:
+    from zoo.runs.file_metadata import Metadata
+
+
+class Checkpoint:
+    """A checkpoint in a RUN folder, whose configuration says how it was made.
+
+    Args:
+        path: such as ``RUN/last.ckpt``.
+
+    Raises:
+        UserError: it is missing or damaged, or lies without its configuration, or that is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError(f"no checkpoint at {path}")
+        if not (path.parent / CONFIG).is_file():
+            raise UserError(f"{path} lies without its {CONFIG}, which says what it is: leave it in its RUN folder")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            self._state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k[:6] == "model."}
+            self._ranks: dict[str, int] = content["ranks"]
+        except Exception as error:  # zip, pickle and key errors of a file that is none
+            raise UserError(
+                f"{path} is no checkpoint of a training, or a damaged one ({type(error).__name__})"
+            ) from None
+        self.path, self._config = path, read_config(path.parent)
+        self.sha256 = sha256(path)
+
+    @cached_property
+    def data(self) -> DataSet:
+        """The data set it is trained on."""
+        return open_data(self._config["data"], data_dir=self.data_dir, image_size=self._config.get("image_size"))
+
+    @property
+    def data_dir(self) -> Path | None:
+        """Where its training reads the data."""
+        folder = self._config.get("data_dir")
+        return Path(folder) if folder else None
+
+    @property
+    def _method(self) -> Method:
+        options = dict(self._config["method"])
+        return METHODS.saved(options.pop("name"), options, self.path)
+
+    def _backbone(self) -> nn.Module:
+        return create_backbone(self._config["arch"], len(self.data.class_names), self.data.image_shape)
+
+    def model(self) -> nn.Module:
+        """Return the deployed form (plain layers), in eval mode; images in [0, 1] to logits.
+
+        Raises:
+            UserError: its tensors are those of another model than the configuration's.
+        """
+        with uninitialized():
+            converted = self._method.convert(self._backbone(), self._ranks)
+        trained = with_normalization(converted, self.data.mean, self.data.std).eval()
+        try:
+            trained.load_state_dict(self._state)
+        except RuntimeError:
+            raise UserError(f"{self.path} holds another model than {CONFIG} beside it describes") from None
+        return self._method.finish(trained).eval()
+
+    def metadata(self) -> "Metadata":
+        """Return what an exported file of it says of itself."""
+        from zoo._version import __version__
+        from zoo.runs.file_metadata import Metadata
+
+        model, dense, data = self.model(), self._backbone(), self.data
+        counts: dict[str, Any] = {
+            "params": count_params(model),
+            "macs": count_macs(model, data.image_shape),
+            "dense_params": count_params(dense),
+            "dense_macs": count_macs(dense, data.image_shape),
+        }
+        return Metadata(
+            zoo_version=__version__,
+            arch=self._config["arch"],
+            method=self._config["method"]["name"],
+            data=self._config["data"],
+            image_shape=data.image_shape,
+            class_names=data.class_names,
+            mean=data.mean,
+            std=data.std,
+            ranks=self._ranks,
+            weights_sha256=self.sha256,
+            training=f"checkpoint {self.path.name}",
+            commit="",
+            **counts,
+        )

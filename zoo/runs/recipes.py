@@ -1,0 +1,34 @@
+"""The recipes that come with zoo: YAML files for ``zoo train --config``."""
+
+from pathlib import Path
+
+from zoo.errors import UserError, unknown_name
+
+FOLDER = Path(__file__).parents[1] / "configs"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def describe_recipe(name: str) -> str:
+    """Return what a recipe says of itself: the comment at its head, as far as the command."""
+    head, _, _ = (FOLDER / f"{name}.yaml").read_text().partition("# Command:")
+    return " ".join(line.removeprefix("#").strip() for line in head.splitlines())
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file that is meant: a path to one, or a recipe's name.
+
+    Raises:
+        UserError: there is no such file and no such recipe.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"there is no configuration file {name}")
+    if name not in recipe_names():
+        raise unknown_name("recipe", name, recipe_names())
+    return FOLDER / f"{name}.yaml"

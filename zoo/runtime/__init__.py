@@ -1,0 +1,1 @@
+"""PyTorch itself: modes, memory, layouts, CUDA graphs, optimizer state, and what a model costs."""

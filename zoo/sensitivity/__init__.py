@@ -1,0 +1,1 @@
+"""How much a network depends on each part of its weights."""

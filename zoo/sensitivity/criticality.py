@@ -1,0 +1,85 @@
+"""Module robust criticality: how much robustness hangs on each layer's weights.
+
+Zhu, Hu, Wang, Xie: Improving generalization of adversarial training via robust critical fine-tuning, ICCV 2023,
+arXiv 2308.02533, section 3. MRS-guided pruning (arXiv 2410.15176), whose body was not at hand, is modelled on it here.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.lowrank.chain import FactorChain
+from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.weight_ascent import ascend, movable
+
+
+def weight_modules(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Return the weights of each linear and convolution layer by its name; a factorized layer is one module."""
+    found: dict[str, list[nn.Parameter]] = {}
+    inside = {id(child) for chain in model.modules() if isinstance(chain, FactorChain) for child in chain.children()}
+    for name, module in model.named_modules():
+        if isinstance(module, FactorChain) or (isinstance(module, nn.Linear | nn.Conv2d) and id(module) not in inside):
+            found[name] = [p for p in module.parameters() if p.ndim > 1]
+    return found
+
+
+def robust_criticality(
+    subject: Subject,
+    radius: float = 0.1,
+    steps: int = 10,
+    say: Callable[[str], None] = lambda name: None,
+    modules: dict[str, list[nn.Parameter]] | None = None,
+) -> dict[str, float]:
+    """Measure how much the mean cross-entropy on adversarial images grows when one module moves in its worst direction.
+
+    Adversarial images are made once, at the weights as they are; then each module alone climbs, within
+    ||dW||_F <= radius ||W||_F for each of its weights. The paper climbs by epochs of SGD and keeps the largest
+    loss met; this climbs by normalized gradients over all images, and takes the loss at its end.
+
+    Args:
+        subject: the deployed network, and images that it was not trained on (not test images if the result decides
+            what is trained or pruned).
+        radius: relative; 0.1 in the paper.
+        steps: of the ascent.
+        say: told each module's name before it is measured.
+        modules: weights that climb together, by a name; None: those of each layer, see `weight_modules`.
+
+    Returns:
+        The growth by module, >= 0, in the model's order.
+    """
+    images = subject.adversarial
+    before = _loss(subject, images)
+    grown = {}
+    for name, weights in (modules or weight_modules(subject.model)).items():
+        say(name)
+        with movable(subject.model):
+            ascend(subject, weights, images, radius, 0.0, steps)
+            grown[name] = max(0.0, _loss(subject, images) - before)
+    return grown
+
+
+def tilts(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, float]:
+    """Return what is taken off the share that each part of a network loses, negative where more is taken.
+
+    With s the sensitivity, t = log(1 + s) scaled to 0..1 over the parts: weight * (t - mean of t). This project's
+    definition: the formula of arXiv 2410.15176 was not at hand.
+
+    Args:
+        sensitivities: by part, >= 0.
+        weight: 0 makes all shares equal.
+    """
+    logs = {part: math.log1p(s) for part, s in sensitivities.items()}
+    low, high = min(logs.values()), max(logs.values())
+    scaled = {part: (x - low) / (high - low) if high > low else 0.0 for part, x in logs.items()}
+    mean = sum(scaled.values()) / len(scaled)
+    return {part: weight * (x - mean) for part, x in scaled.items()}
+
+
+@torch.no_grad()
+def _loss(subject: Subject, images: Tensor) -> float:
+    batches = zip(images.split(subject.batch_size), subject.labels.split(subject.batch_size), strict=True)
+    total = sum(F.cross_entropy(subject.model(x).float(), y, reduction="sum").item() for x, y in batches)
+    return total / len(images)

@@ -1,0 +1,34 @@
+"""Images that a training keeps back: what is decided about a network is decided on them, never on test images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from zoo.data import Source, stratified
+from zoo.sensitivity.subject import Subject
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The validation images of a training, and the radius that it defends.
+
+    Attributes:
+        source: returns the training split, where it is now: Lightning moves it to the device.
+        indices: of the validation images in it (N,).
+        eps: Linf radius in pixels of [0, 1].
+    """
+
+    source: Callable[[], Source]
+    indices: Tensor
+    eps: float
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def subject(self, model: nn.Module, n: int) -> Subject:
+        """Return a network, in eval mode, with at most n of the images, the same share of each class."""
+        source = self.source()
+        rows = self.indices.to(source.labels.device)
+        rows = rows[stratified(source.labels[rows].cpu(), n, seed=0).to(rows.device)]
+        return Subject(model, source.fetch(rows), source.labels[rows], self.eps)

@@ -1,0 +1,1 @@
+"""What a server needs to answer requests with an exported file."""

@@ -1,0 +1,41 @@
+"""A training that is resumed goes on as it was begun."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UserError
+from zoo.runs.config import TrainConfig
+from zoo.training.parts import Parts
+
+FREE = {
+    "data_dir", "download", "weights", "init", "pretrained", "n", "compile", "cuda_graph", "precision", "device",
+    "logger", "out", "trainer",
+}  # fmt: skip
+"""What may be different where a training goes on: the machine, and what is asked at its end."""
+
+
+def recipe(config: TrainConfig, parts: Parts) -> dict[str, Any]:
+    """Return what a checkpoint is the outcome of, by the keys of a configuration, for `see_that_it_is_the_same`."""
+    fixed = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+    plugins = {flag: options for flag, options in parts.named().items() if flag != "finish"}
+    return fixed | {f"{flag}.{key}": value for flag, options in plugins.items() for key, value in options.items()}
+
+
+def see_that_it_is_the_same(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
+    """Compare the recipe of a checkpoint with that of the configuration beside it.
+
+    Args:
+        before: of the checkpoint; empty if it is from a version that saved none.
+        now: of the configuration.
+        file: of the configuration, for the message.
+
+    Raises:
+        UserError: a key has another value.
+    """
+    for key, value in before.items():
+        if now.get(key) != value:
+            raise UserError(
+                f"{file} has {key} {now.get(key)}, and its checkpoint was trained with {value}: "
+                "put that back, or start a new run with another --out"
+            )
