@@ -50,7 +50,9 @@ class Pace(pl.Callback):
 def few_steps(config: TrainConfig, parts: Parts, callbacks: list[pl.Callback], steps: int) -> None:
     """Train a model that is thrown away for a few steps."""
     data = open_config_data(config)
-    model = with_normalization(starting_model(config, parts.method, data), data.mean, data.std)
+    model = with_normalization(
+        starting_model(config, parts.method, data, adversary=parts.adversary), data.mean, data.std
+    )
     options = lightning_options(config, model, data.image_shape) | {
         "max_epochs": -1,
         "max_steps": steps,

@@ -1,8 +1,8 @@
 """How a network is compressed and trained: one method is one file of this package."""
 
-from zoo.methods._base import Method, Objective, cross_entropy
+from zoo.methods._base import Calibration, Method, Objective, cross_entropy
 from zoo.plugins import Plugins
 
 METHODS: Plugins[Method] = Plugins("method", "zoo.methods", Method)
 
-__all__ = ["METHODS", "Method", "Objective", "cross_entropy"]
+__all__ = ["METHODS", "Calibration", "Method", "Objective", "cross_entropy"]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +26,18 @@ def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor, label_smooth
     logits = model(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     return {"loss": loss, "logits": logits.detach()}
+
+
+class Calibration(NamedTuple):
+    """Training images whose outputs in the dense model the starting factors keep.
+
+    Attributes:
+        images: how many.
+        adversarial: whether as the training's adversary attacks them in the dense model, or as they are.
+    """
+
+    images: int
+    adversarial: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,11 @@ class Method(ABC):
     def keeps_weights(self) -> bool:
         """Whether `convert` starts from the dense model's weights, so that it matters which they are."""
         return True
+
+    @property
+    def calibrated_on(self) -> Calibration | None:
+        """The images that factors are fitted to after `convert` when a training starts; None: to none."""
+        return None
 
     def ranks(self, model: nn.Module) -> Ranks:
         """Return what `convert` rebuilds a model of this form from: the present rank of each factorized layer.

@@ -37,6 +37,7 @@ class RankAdaptive(Lowrank):
     """How many times the final parameters training starts with."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise UserError(f"tolerance {self.tolerance} is impossible: give a relative error between 0 and 1")
         if self.local_steps < 1:

@@ -11,11 +11,11 @@ from torch import nn
 
 from zoo.backbone import ends
 from zoo.errors import UserError
-from zoo.lowrank.factorize import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form, weight_layers
-from zoo.lowrank.layers import Init, factorized_layers
+from zoo.lowrank.factorize import Ranks, in_form, weight_layers
+from zoo.lowrank.layers import factorized_layers
 from zoo.lowrank.macs_rank_selection import budget_ranks
 from zoo.lowrank.rank_selection import Budget, compressible, fraction_ranks, larger_start
-from zoo.methods._base import Method
+from zoo.methods._factorized import FactorizedMethod
 from zoo.methods.lowrank import DEFAULT_BUDGET
 from zoo.sensitivity.held_out import HeldOut
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RobustLowrank(Method):
+class RobustLowrank(FactorizedMethod):
     """CondLR: low-rank weights U S V^T, U and V orthonormal, condition number of S at most 1 + tau.
 
     After every optimizer step U and V are retracted to orthonormal columns, their R factors go into S, and
@@ -39,10 +39,6 @@ class RobustLowrank(Method):
 
     tau: float = 0.1
     """Condition numbers stay at most 1 + tau; 0 makes all singular values of a layer equal."""
-    convolution: Convolution = "matrix"
-    """Form of k x k convolutions: matrix (k x k, then 1 x 1) or tucker (1 x 1, k x k, 1 x 1)."""
-    init: Init = "weights"
-    """Start the factors from the backbone's weights (truncated SVD) or at random (same norm)."""
     rank_budget: Literal["fixed", "adaptive"] = "fixed"
     """Fixed: every layer keeps the same share. Adaptive: start larger, then cut where the loss depends on it least."""
     saliency: Literal["second_order", "gradient", "spectrum"] = "second_order"
@@ -55,6 +51,7 @@ class RobustLowrank(Method):
     """Of adaptive ranks: how many times the final parameters training starts with."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.tau < float("inf"):
             raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs a tau from 0 up")
         if not self.start > 1:
@@ -78,19 +75,6 @@ class RobustLowrank(Method):
             return fraction_ranks(layers, budget.rank_fraction, last)
         chosen = budget_ranks(model, compressible(layers, first | last), budget)
         return {x.name: chosen.get(x.name, x.full_rank) for x in layers if not x.obstacle}
-
-    @property
-    def keeps_weights(self) -> bool:
-        """Whether factors start from the dense weights, not at random."""
-        return self.init == "weights"
-
-    def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
-        """Replace each layer that has a rank by its factorization."""
-        return factorize(model, ranks, self.init, self.convolution)
-
-    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
-        """Say what became of each layer of the dense model, for the card."""
-        return super().report(in_form(layers, self.convolution), ranks)
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         """Return the groups with no decay on U and V: the weight's scale is in S."""
@@ -120,7 +104,3 @@ class RobustLowrank(Method):
             spare=self.spare,
         )
         return [pruning, *constraints]  # in this order: it gathers the gradients that the retraction then rescales
-
-    def finish(self, model: nn.Module) -> nn.Module:
-        """Merge S into U (a Tucker-2 core stays), and multiply out the factors that do not pay."""
-        return fold(model)

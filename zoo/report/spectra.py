@@ -56,6 +56,8 @@ def starting_model(run: Run) -> nn.Module:
         raise UserError(f"{run.name} started from timm's pretrained weights, which are not fetched for a report")
     if config.get("init"):
         raise UserError(f"{run.name} started from the trained model {config['init']}, whose weights it did not keep")
+    if run.method.calibrated_on:
+        raise UserError(f"{run.name} started from factors fitted to training images, which a report does not read")
     generator = torch.random.get_rng_state()
     try:
         torch.manual_seed(config["seed"])

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.runtime.complexity import count_macs, count_params
 from zoo.data import DataSet, open_data
 from zoo.errors import UserError
 from zoo.files import sha256
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
 from zoo.runs.run import CONFIG, read_config
+from zoo.runtime.complexity import count_macs, count_params
 
 if TYPE_CHECKING:
     from zoo.runs.file_metadata import Metadata

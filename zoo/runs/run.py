@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.runs.card import Card, Weights
 from zoo.errors import UserError
 from zoo.files import atomic, sha256
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
+from zoo.runs.card import Card, Weights
 
 CARD = "card.json"
 CONFIG = "config.yaml"

@@ -7,9 +7,9 @@ from torch import nn
 
 from zoo.backbone import ends
 from zoo.errors import UserError
+from zoo.lowrank.factorize import Ranks, weight_layers
 from zoo.lowrank.layers import factorized_layers
 from zoo.runs.run import Run, other_shapes, read_weights
-from zoo.lowrank.factorize import Ranks, weight_layers
 
 
 def transferred_ranks(run: Run, model: nn.Module) -> Ranks:

@@ -1,9 +1,11 @@
 """Build what a run trains: data, dense backbone, starting weights, converted model."""
 
+import copy
 from pathlib import Path
 
 from torch import nn
 
+from zoo.adversaries import Adversary
 from zoo.backbone import create_backbone
 from zoo.data import DataSet, open_data, see_that_files_are_read
 from zoo.errors import UserError
@@ -66,7 +68,9 @@ def _start_from(model: nn.Module, source: Path) -> None:
         load_multiplied_out(read_run(source), model)
 
 
-def starting_model(config: TrainConfig, method: Method, data: DataSet, ranks: Ranks | None = None) -> nn.Module:
+def starting_model(
+    config: TrainConfig, method: Method, data: DataSet, ranks: Ranks | None = None, adversary: Adversary | None = None
+) -> nn.Module:
     """Build the backbone that training starts from, in the form that is trained.
 
     Args:
@@ -74,6 +78,7 @@ def starting_model(config: TrainConfig, method: Method, data: DataSet, ranks: Ra
         method: how the network is compressed.
         data: what it is trained on.
         ranks: of a checkpoint that is loaded next; None: those of ``config.init``, or the method's plan.
+        adversary: what it is trained against, for factors that are fitted to attacked images.
 
     Raises:
         UserError: the backbone or the weights are not to be had, or the method has no use for them.
@@ -85,7 +90,13 @@ def starting_model(config: TrainConfig, method: Method, data: DataSet, ranks: Ra
     if ranks is not None:
         return method.convert(model, ranks)
     if config.init is None:
-        return method.convert(model, method.plan(model, budget(config)))
+        dense = copy.deepcopy(model) if method.calibrated_on else None
+        model = method.convert(model, method.plan(model, budget(config)))
+        if method.calibrated_on and dense is not None:
+            from zoo.training.calibration import fit_to_training_images_  # a report needs no Lightning
+
+            fit_to_training_images_(model, dense, method.calibrated_on, config, data, adversary)
+        return model
     start = read_run(config.init)
     if start.card.arch != config.arch:
         raise UserError(f"{config.init} is a {start.card.arch}: leave --arch {config.arch} out")

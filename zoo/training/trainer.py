@@ -134,7 +134,7 @@ def _checked(config: TrainConfig, parts: Parts, ranks: Ranks | None) -> tuple[Cl
     """
     data = open_config_data(config)
     source = data.source(train=True)
-    model = with_normalization(starting_model(config, parts.method, data, ranks), data.mean, data.std)
+    model = with_normalization(starting_model(config, parts.method, data, ranks, parts.adversary), data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_compilation(module)
     options = lightning_options(config, model, data.image_shape)

@@ -1,0 +1,57 @@
+"""What methods that train factors have in common."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from zoo.errors import UserError
+from zoo.lowrank.factorize import Convolution, Layer, LayerReport, Ranks, factorize, fold, in_form
+from zoo.methods._base import Calibration, Method
+
+Init = Literal["weights", "outputs", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorizedMethod(Method):
+    """A network whose weights are products U S V^T of low rank."""
+
+    init: Init = "weights"
+    """Start the factors from the backbone's weights (truncated SVD), from the outputs of its layers on training images
+    (the SVD whitened by the inputs' covariance), or at random (same norm)."""
+    calibration: Literal["clean", "adversarial"] = "clean"
+    """Of init outputs: training images as they are, or as the adversary attacks them."""
+    calibration_images: int = 512
+    """Of init outputs: how many training images."""
+    convolution: Convolution = "matrix"
+    """Form of k x k convolutions: matrix (k x k, then 1 x 1) or tucker (1 x 1, k x k, 1 x 1)."""
+
+    def __post_init__(self) -> None:
+        if self.calibration_images < 1:
+            raise UserError(f"calibration_images {self.calibration_images} is impossible: give at least 1 image")
+        if self.calibration != "clean" and self.init != "outputs":
+            raise UserError(f"calibration {self.calibration} goes with init outputs: give that too, or leave it out")
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether factors start from the dense weights, not at random."""
+        return self.init != "random"
+
+    @property
+    def calibrated_on(self) -> Calibration | None:
+        """The images to whose outputs factors are fitted when a training starts."""
+        if self.init != "outputs":
+            return None
+        return Calibration(self.calibration_images, adversarial=self.calibration == "adversarial")
+
+    def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
+        """Replace each layer that has a rank by its factorization; factors that keep outputs are fitted afterwards."""
+        return factorize(model, ranks, "random" if self.init == "random" else "weights", self.convolution)
+
+    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+        """Say what became of each layer of the dense model, for the card."""
+        return super().report(in_form(layers, self.convolution), ranks)
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Merge S into U (a Tucker-2 core stays), and multiply out the factors that do not pay."""
+        return fold(model)

@@ -1,0 +1,57 @@
+"""Fit the factors that a training starts from to its training images."""
+
+import torch
+from torch import nn
+
+from zoo.adversaries import Adversary
+from zoo.adversaries.none import NoAdversary
+from zoo.backbone import with_normalization
+from zoo.data import DataSet
+from zoo.data._split import stratified, train_val
+from zoo.errors import UserError
+from zoo.lowrank.output_fit import fit_to_outputs_
+from zoo.methods import Calibration
+from zoo.runs.config import TrainConfig
+from zoo.runtime.eval_mode import evaluating
+from zoo.training.options import trains_on_cuda
+
+
+def fit_to_training_images_(
+    model: nn.Module,
+    dense: nn.Module,
+    calibration: Calibration,
+    config: TrainConfig,
+    data: DataSet,
+    adversary: Adversary | None,
+) -> None:
+    """Fit a converted backbone's factors to what the dense one gives on training images, in place.
+
+    The images are drawn evenly over the classes by the run's seed, none of them for validation, and are not augmented.
+
+    Args:
+        model: converted from the dense backbone; on the CPU, and so it is afterwards.
+        dense: the backbone with its starting weights.
+        calibration: which images.
+        config: the recipe.
+        data: what is trained on.
+        adversary: what is trained against.
+
+    Raises:
+        UserError: images are to be attacked and there is no adversary, or the backbone's outputs are not finite.
+    """
+    if calibration.adversarial and (adversary is None or isinstance(adversary, NoAdversary)):
+        raise UserError("--method.calibration adversarial takes the images of an adversary: give --adversary, or clean")
+    source = data.source(train=True)
+    training, _ = train_val(source.labels, config.val_fraction)
+    rows = training[stratified(source.labels[training], calibration.images, config.seed)]
+    device = torch.device("cuda" if trains_on_cuda(config) else "cpu")
+    original, factorized = (with_normalization(x, data.mean, data.std).to(device) for x in (dense, model))
+    images = source.fetch(rows).float().div(255)
+    if calibration.adversarial:
+        assert adversary is not None
+        with evaluating(original):
+            batches = [x.split(config.batch_size) for x in (images.to(device), source.labels[rows].to(device))]
+            found = [adversary.search(original, x, y, config.threat) for x, y in zip(*batches, strict=True)]
+        images = torch.cat(found)
+    fit_to_outputs_(factorized, original, images)
+    factorized.to("cpu")
