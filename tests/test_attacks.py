@@ -428,6 +428,16 @@ def test_a_model_that_returns_nan_or_is_in_training_mode_is_refused():
         FGSM()(linear_model().train(), images, labels, [0.1])
 
 
+def test_a_model_of_which_a_part_is_in_training_mode_is_refused_and_left_as_it_is():
+    norm = nn.BatchNorm2d(SHAPE[0])
+    model = nn.Sequential(nn.Sequential(norm, nn.Dropout()), nn.Flatten(), nn.Linear(PIXELS, 4)).eval()
+    model[0].train()
+    before = norm.running_mean.clone()
+    with pytest.raises(UserError, match=r"^0 of the model is in training mode: call model.eval"):
+        FGSM()(model, torch.rand(4, *SHAPE), torch.zeros(4, dtype=torch.long), [0.1])
+    assert torch.equal(norm.running_mean, before)
+
+
 def test_an_attack_that_leaves_its_ball_is_not_believed(trained):
     class Cheat(FGSM):
         def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:

@@ -5,9 +5,10 @@ from itertools import pairwise
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
+from rank_training import Digits, Plain, fit, loader
 
-from zoo.callbacks import ExponentialAverage
+from zoo.callbacks import ChannelPruning, ExponentialAverage, OrthonormalRetraction, RankPruning, SpectrumClamp
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.linalg.stiefel import orthonormality_error
@@ -111,3 +112,90 @@ def test_the_decay_grows_to_its_value() -> None:
     assert all(a <= b for a, b in pairwise(kept))
     assert kept[0] == pytest.approx(0.1)
     assert kept[-1] == pytest.approx(0.9)
+
+
+class ReplacedAtTheEnd(Callback):
+    """What any other library may do."""
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        with torch.no_grad():
+            for p in pl_module.parameters():
+                p.add_(0.05 * torch.randn_like(p))
+
+
+class Validated(Digits):
+    """Says how far off the constraints the weights are that are validated."""
+
+    def __init__(self, optimizer: str = "adam") -> None:
+        super().__init__(optimizer)
+        self.worst = 0.0
+
+    def val_dataloader(self):
+        return loader(1)
+
+    def validation_step(self, batch, batch_idx) -> None:
+        self.worst = max(self.worst, off(self))
+
+
+def off(module: pl.LightningModule) -> float:
+    """How far the worst factor is from orthonormal, or the worst condition number above 1.1."""
+    layers = [layer for _, layer in factorized_layers(module)]
+    bases = [orthonormality_error(x.detach()).item() for layer in layers for x in (layer.U, layer.V)]
+    return max(*bases, *(layer.condition_number() / 1.1 - 1 for layer in layers))
+
+
+CONSTRAINTS = (OrthonormalRetraction, lambda: SpectrumClamp(0.1))
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: WeightAveraging(),
+        lambda: EMAWeightAveraging(decay=0.9),
+        lambda: EMAWeightAveraging(decay=0.9, update_every_n_steps=3),
+        lambda: StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=1),
+        ReplacedAtTheEnd,
+    ],
+)
+def test_beside_other_averages_the_constraints_hold_where_they_are_validated_and_at_the_end(make, first: bool) -> None:
+    module, constraints = Validated(), [constraint() for constraint in CONSTRAINTS]
+    fit(module, [*constraints, make()] if first else [make(), *constraints], num_sanity_val_steps=0, max_epochs=3)
+    assert module.worst <= 1e-4
+    assert off(module) <= 1e-4
+
+
+def test_statistics_that_are_gathered_for_an_average_are_those_of_the_constrained_one() -> None:
+    """`StochasticWeightAveraging` runs its last epoch on the average, for BatchNorm."""
+    module, seen = Validated(), []
+    module.net.insert(2, torch.nn.BatchNorm2d(32))
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_: object) -> None:
+            seen.append(off(pl_module))
+
+    averaging = StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=1)
+    fit(module, [*(constraint() for constraint in CONSTRAINTS), averaging, Watch()])
+    assert len(seen) == 3 * 16
+    assert max(seen) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["ranks", "channels"])
+def test_an_average_that_cannot_follow_a_change_of_shapes_is_refused(kind: str) -> None:
+    module, schedule = (Digits(), RankPruning(0.6, cuts=2)) if kind == "ranks" else (Plain(), ChannelPruning(0.5))
+    with pytest.raises(UserError, match="StochasticWeightAveraging does not go with"):
+        fit(module, [schedule, StochasticWeightAveraging(0.01, swa_epoch_start=1)])
+
+
+def test_an_optimizer_with_weights_of_its_own_is_refused_by_name() -> None:
+    class ScheduleFree(torch.optim.SGD):
+        def step(self, closure=None):
+            found = super().step(closure)
+            for p in self.param_groups[0]["params"]:
+                self.state[p].setdefault("z", p.detach().clone())
+            return found
+
+    module = Digits()
+    module.configure_optimizers = lambda: ScheduleFree(module.parameters(), 0.01)
+    with pytest.raises(UserError, match=r"ScheduleFree .*'z'.*AdamW"):
+        fit(module, [OrthonormalRetraction()])

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
+from zoo.lowrank.tucker import TuckerConv2d
 from zoo.training.awp import WeightPerturbation
 
 
@@ -92,3 +93,34 @@ def test_a_run_trains_with_it(train_tiny):
     assert run.card.max_condition_number <= 1.1 + 1e-4
     plain = train_tiny(name="plain", adversary="fgsm_rs", eps="0.1")
     assert run.card.weights.sha256 != plain.card.weights.sha256
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: TuckerConv2d(nn.Conv2d(16, 32, 3), 8), lambda: FactorizedConv2d(nn.Conv2d(16, 32, 3), 8)]
+)
+def test_factors_move_along_the_gradient_flow_each_at_its_own_scale(make):
+    """Where S moves by t times its gradient, U moves by t r / ||S||^2 times its own, and V by t s / ||S||^2."""
+    torch.manual_seed(0)
+    layer, images = make(), torch.rand(8, 16, 6, 6)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    gradients = dict(
+        zip("USV", torch.autograd.grad(layer(images).square().mean(), [layer.U, layer.S, layer.V]), strict=True)
+    )
+    WeightPerturbation(layer, 0.01).perturb(lambda: layer(images).square().mean())
+    steps = {name: ((getattr(layer, name) - before[name]).norm() / gradients[name].norm()).item() for name in "USV"}
+    size = before["S"].square().sum().item()
+    assert steps["U"] / steps["S"] == pytest.approx(layer.U.shape[1] / size, rel=1e-3)
+    assert steps["V"] / steps["S"] == pytest.approx(layer.V.shape[1] / size, rel=1e-3)
+
+
+@pytest.mark.parametrize("frozen", ["U", "S", "V", "US"])
+def test_a_layer_that_is_frozen_in_part_moves_as_far_by_the_other_factors(frozen):
+    torch.manual_seed(0)
+    layer, images = FactorizedLinear(nn.Linear(20, 30), 8), torch.rand(8, 20)
+    for name in frozen:
+        getattr(layer, name).requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    weight = layer.weight.detach().clone()
+    WeightPerturbation(layer, 0.01).perturb(lambda: layer(images).square().mean())
+    assert ((layer.weight - weight).norm() / weight.norm()).item() == pytest.approx(0.01, rel=1e-3)
+    assert all(torch.equal(getattr(layer, name), before[name]) for name in frozen)

@@ -13,7 +13,7 @@ from rank_training import Plain, fit
 from safetensors.torch import load_file
 
 from zoo.backbone import create_backbone
-from zoo.callbacks import ChannelPruning, ExponentialAverage, OverfittingGuard
+from zoo.callbacks import ChannelPruning, ExponentialAverage, MaskSearch, OverfittingGuard
 from zoo.channels import layer_report, prune_, trace_channels, widths
 from zoo.channels.criteria import CRITERIA
 from zoo.channels.width_selection import choose_widths
@@ -238,3 +238,47 @@ def test_impossible_options_are_refused(options: dict) -> None:
 def test_impossible_hyper_parameters_are_refused(options: dict) -> None:
     with pytest.raises(UserError):
         MrsPrune(**options)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.names())
+def test_a_frozen_group_keeps_its_width_and_the_others_make_up_for_it(criterion: str) -> None:
+    module, pruning = Plain(), ChannelPruning(0.5, criterion, cuts=2, begin=0.1, end=0.5, window=3)
+    module.net[3].first.requires_grad_(False)
+    module.net[3].norm.requires_grad_(False)
+    dense = count_params(module)
+    fit(module, [pruning])
+    assert widths(module)["net.3.first"] == 64
+    assert 0.5 <= 1 - count_params(module) / dense <= 0.55
+
+
+def test_a_frozen_group_is_not_masked() -> None:
+    module, search = Plain(), MaskSearch(0.5, begin=0.5)
+    module.net[3].first.requires_grad_(False)
+    module.net[3].norm.requires_grad_(False)
+    fit(module, [search])
+    assert search.done
+    assert widths(module)["net.3.first"] == 64
+
+
+def test_a_group_that_gets_no_gradient_keeps_its_width() -> None:
+    """As behind a branch that the loss does not look at."""
+
+    class Cut(Plain):
+        def training_step(self, batch, batch_idx):
+            block = self.net[3]
+            x = self.net[:3](batch[0])
+            hidden = block.norm(block.first(x)).relu().detach()
+            return torch.nn.functional.cross_entropy(self.net[4:](x + block.second(hidden)), batch[1])
+
+    module = Cut()
+    fit(module, [ChannelPruning(0.5, "taylor", begin=0.5, window=3)])
+    assert widths(module)["net.3.first"] == 64
+    assert widths(module)["net.0"] < 32
+
+
+def test_a_network_of_which_too_much_is_frozen_is_refused_before_the_first_step() -> None:
+    module = Plain()
+    module.net[:3].requires_grad_(False)
+    module.net[3].requires_grad_(False)
+    with pytest.raises(UserError, match="stays: it is frozen"):
+        fit(module, [ChannelPruning(0.5, "taylor")])

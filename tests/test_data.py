@@ -67,6 +67,17 @@ def test_training_and_validation_are_apart_and_always_the_same() -> None:
     assert len(train_val(labels, 0.0)[1]) == 0
 
 
+@pytest.mark.parametrize(
+    "counts", [[1] * 20, [40] * 3 + [1] * 37, [3, 3, 1], [1, 1], [0, 5, 0, 1]], ids=lambda counts: str(len(counts))
+)
+def test_an_image_of_every_class_stays_for_training(counts: list[int]) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    for share in (0.1, 0.3, 0.49):
+        train, val = train_val(labels, share)
+        assert set(labels[train].tolist()) == set(labels.tolist())
+        assert sorted([*train.tolist(), *val.tolist()]) == list(range(len(labels)))
+
+
 def test_the_first_validation_images_are_of_all_classes() -> None:
     """Those of an image folder are stored class by class."""
     labels = torch.arange(10).repeat_interleave(200)

@@ -37,6 +37,7 @@ from zoo.evaluation.curve import draw_curve
 from zoo.lowrank.factorize import factorize, fold
 from zoo.runs.card import Evaluation
 from zoo.runs.run import CARD, Run
+from zoo.runtime.complexity import count_macs
 
 
 @pytest.fixture(autouse=True)
@@ -177,10 +178,12 @@ def test_the_running_accuracy_is_shown_on_a_terminal_only(problem, capsys, monke
     assert capsys.readouterr().err == ""
 
 
-def test_each_part_of_a_model_stays_in_the_mode_that_it_was_in(problem):
+def test_a_model_of_which_a_part_is_in_training_mode_is_refused_and_left_in_its_modes(problem):
     model = nn.Sequential(problem[0], nn.Dropout(0.5).train())
     model.training = False
-    evaluate(model, *problem[1:], [])
+    with pytest.raises(UserError, match="1 of the model is in training mode"):
+        evaluate(model, *problem[1:], [])
+    count_macs(model, tuple(problem[1].shape[1:]))
     assert [module.training for module in model] == [False, True]
 
 

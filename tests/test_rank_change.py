@@ -1,16 +1,18 @@
 """A change of basis leaves the weight and the training as they are; a cut is a truncation."""
 
 import pytest
+import timm.optim
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.channels import fit_shapes_
+from zoo.errors import UserError
 from zoo.linalg import orthonormality_error
 from zoo.linalg.basis import BasisChange, singular_basis, slicing
 from zoo.lowrank.layers import FactorizedLinear
-from zoo.lowrank.rank_change import change_basis_, diagonalize_
+from zoo.lowrank.rank_change import augment_, change_basis_, diagonalize_
 
 SIZES = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12), st.integers(0, 999))
 
@@ -171,3 +173,91 @@ def test_layers_take_the_ranks_of_saved_weights() -> None:
     assert model[0].U is parameter
     assert torch.equal(model[0].weight, model[0].U @ model[0].S @ model[0].V.T)
     assert model[0].rank == 6
+
+
+OPTIMIZERS = {
+    "adam": lambda p: torch.optim.Adam(p, 1e-3, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=0.0),
+    "nadam": lambda p: torch.optim.NAdam(p, 1e-3),
+    "radam": lambda p: torch.optim.RAdam(p, 1e-3),
+    "adamax": lambda p: torch.optim.Adamax(p, 1e-3),
+    "adagrad": lambda p: torch.optim.Adagrad(p, 1e-3),
+    "adadelta": lambda p: torch.optim.Adadelta(p, 1.0),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-3, momentum=0.9),
+    "centred rmsprop": lambda p: torch.optim.RMSprop(p, 1e-3, centered=True),
+    "adafactor": lambda p: torch.optim.Adafactor(p, 1e-3),
+    "muon": lambda p: torch.optim.Muon(p, 1e-3, weight_decay=0.0),
+    "sgd": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
+    "adabelief": lambda p: timm.optim.AdaBelief(p, 1e-3, amsgrad=True, rectify=False),
+    "timm muon": lambda p: timm.optim.Muon(p, 1e-3, algo="adamuon"),
+    "timm adafactor": lambda p: timm.optim.Adafactor(p, 1e-3),
+    "lion": lambda p: timm.optim.Lion(p, 1e-3),
+    "adan": lambda p: timm.optim.Adan(p, 1e-3),
+    "sgdp": lambda p: timm.optim.SGDP(p, 1e-3, momentum=0.9),
+    "lookahead": lambda p: timm.optim.Lookahead(torch.optim.Adam(p, 1e-3), k=10_000),
+}
+
+
+def trained(make, steps: int = 200) -> tuple[FactorizedLinear, torch.optim.Optimizer]:
+    """A layer with orthonormal bases whose factors have had many noisy gradients of one distribution."""
+    torch.manual_seed(0)
+    layer = FactorizedLinear(nn.Linear(40, 32, bias=False), 8)
+    optimizer = make([layer.U, layer.S, layer.V])
+    for _ in range(steps):
+        noisy_step(layer, optimizer)
+    with torch.no_grad():
+        layer.U.copy_(torch.linalg.qr(layer.U)[0])
+        layer.V.copy_(torch.linalg.qr(layer.V)[0])
+    return layer, optimizer
+
+
+def noisy_step(layer: FactorizedLinear, optimizer: torch.optim.Optimizer) -> None:
+    for p in (layer.U, layer.S, layer.V):
+        p.grad = 0.5 + torch.randn_like(p)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_new_coordinates_take_no_longer_steps_than_the_old_ones(name: str) -> None:
+    layer, optimizer = trained(OPTIMIZERS[name])
+    augment_(layer, torch.randn_like(layer.U), torch.randn_like(layer.V), [optimizer])
+    assert layer.rank == 16
+    factors, new = (layer.U, layer.S, layer.V), torch.zeros(16, 16, dtype=torch.bool)
+    new[8:], new[:, 8:] = True, True
+    new_of = {0: torch.arange(16).expand(32, 16) >= 8, 1: new, 2: torch.arange(16).expand(40, 16) >= 8}
+    for _ in range(5):
+        before = [p.detach().clone() for p in factors]
+        noisy_step(layer, optimizer)
+        for i, (p, old) in enumerate(zip(factors, before, strict=True)):
+            moved = (p.detach() - old).square()
+            assert moved[new_of[i]].mean().sqrt() <= 1.5 * moved[~new_of[i]].mean().sqrt()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_goes_on_after_a_cut(name: str) -> None:
+    layer, optimizer = trained(OPTIMIZERS[name], 3)
+    diagonalize_(layer, [optimizer])
+    change_basis_(layer, slicing(layer.S, torch.tensor([0, 2, 5])), [optimizer])
+    before = layer.S.detach().clone()
+    noisy_step(layer, optimizer)
+    assert layer.S.isfinite().all()
+    assert not torch.equal(layer.S, before)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"), [(torch.optim.Rprop, "Rprop"), (torch.optim.ASGD, "ASGD"), (timm.optim.MADGRAD, "MADGRAD")]
+)
+def test_an_optimizer_whose_state_is_unknown_is_refused_by_name(optimizer, name: str) -> None:
+    layer, made = trained(lambda p: optimizer(p, lr=1e-3), 2)
+    with pytest.raises(UserError, match=f"{name} keeps .* AdamW"):
+        diagonalize_(layer, [made])
+
+
+def test_an_infinity_norm_follows_as_a_magnitude() -> None:
+    """Of a gradient with independent entries of variance x^2 each, whose squares add up."""
+    layer, optimizer = trained(OPTIMIZERS["adamax"], 1)
+    before = optimizer.state[layer.U]["exp_inf"].clone()
+    half = torch.full((8, 8), 8**-0.5) * torch.linalg.qr(torch.randn(8, 8))[0].sign()
+    change_basis_(layer, BasisChange(half, half.T, torch.eye(8), torch.eye(8)), [optimizer])
+    expected = before.square().mean(1, keepdim=True).sqrt().expand(-1, 8)
+    torch.testing.assert_close(optimizer.state[layer.U]["exp_inf"], expected)

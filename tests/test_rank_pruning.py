@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from rank_training import Digits, fit
 from safetensors.torch import load_file
 from torch import nn
@@ -174,6 +175,41 @@ def test_the_average_of_the_weights_is_cut_along() -> None:
     left = sum(p.numel() for p in fold(module).parameters())
     assert left / deployed_size(module).dense <= 0.4
     assert all(orthonormality_error(x.U.detach()) <= 1e-5 for _, x in factorized_layers(module))
+
+
+def test_an_average_recovers_from_a_cut_as_the_weights_do() -> None:
+    """An average that holds the weights themselves is the same as they are after the cut."""
+    average = WeightAveraging(avg_fn=lambda mean, value, _: value)
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Compare(RankPruning):
+        def _cut(self, trainer: pl.Trainer, pl_module: pl.LightningModule, cuts: int) -> None:
+            super()._cut(trainer, pl_module, cuts)
+            for name, layer in factorized_layers(pl_module):
+                copy = average._average_model.module.get_submodule(name)
+                pairs.append((layer.weight.detach().clone(), copy.weight.detach().clone()))
+
+    fit(Digits(), [Compare(0.6, cuts=2, saliency="second_order"), average])
+    assert len(pairs) == 6
+    for weight, copy in pairs:
+        torch.testing.assert_close(copy, weight, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lambda p: torch.optim.Rprop(p), lambda p: torch.optim.ASGD(p)], ids=["Rprop", "ASGD"]
+)
+@pytest.mark.parametrize("kind", [RankPruning, DynamicalLowRank])
+def test_an_optimizer_that_cannot_follow_is_refused_after_the_first_steps(optimizer, kind: type) -> None:
+    module, steps = Digits(), []
+
+    class Count(pl.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            steps.append(1)
+
+    module.configure_optimizers = lambda: optimizer(module.parameters())
+    with pytest.raises(UserError, match="cannot follow a change of ranks"):
+        fit(module, [kind(0.6), Count()])
+    assert len(steps) <= 2
 
 
 @pytest.mark.parametrize(

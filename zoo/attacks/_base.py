@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.attacks._threat import NORMS, Norm, check_eps, distance
 from zoo.attacks._victim import Gradients, Victim, fp32
 from zoo.errors import UserError, unknown_name
+from zoo.runtime.eval_mode import require_eval_mode
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,7 @@ class Attack(ABC):
 
 
 def _check(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    if model.training:
-        raise UserError("the model is in training mode: call model.eval() before an attack")
+    require_eval_mode(model, "an attack")
     shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
         raise UserError(f"an attack needs images (B, C, H, W) and labels (B,), B >= 1: got {shapes}")

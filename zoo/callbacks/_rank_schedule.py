@@ -6,11 +6,12 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._tied_state import renew
+from zoo.callbacks._trainer_callbacks import peers
 from zoo.errors import UserError, unknown_name
 
 
@@ -42,6 +43,18 @@ class RankSchedule(Callback):
         if self.name not in names:
             raise unknown_name("submodule", self.name, names)
         return names[self.name]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """See that every average of the weights can follow their shapes.
+
+        Raises:
+            UserError: one cannot.
+        """
+        if peers(trainer, StochasticWeightAveraging):
+            raise UserError(
+                f"StochasticWeightAveraging does not go with {type(self).__name__}: its average keeps the shapes that "
+                "the weights start with; average by zoo.callbacks.ExponentialAverage or Lightning's WeightAveraging"
+            )
 
     @property
     @abstractmethod

@@ -6,18 +6,24 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging, WeightAveraging
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from zoo.callbacks._trainer_callbacks import peers
 from zoo.errors import UserError
 from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.runtime.cuda_graph import Replays, called
+from zoo.runtime.optimizer_state import refuse_copies
 
 
 class StepHook(Callback):
-    """A constraint on the factorized layers, restored after every step that an optimizer takes.
+    """A constraint on the factorized layers, restored after every step that an optimizer takes, and at the end.
+
+    Callbacks that put an average in the place of the weights (Lightning's `WeightAveraging` and
+    `StochasticWeightAveraging`, whatever their place in the list) leave one that is off the constraint: it is restored
+    before such weights are validated or run on, and once more when the fit ends, whoever replaced them.
 
     Lightning has no hook after the step, so this registers on the optimizer itself: it runs once per real
     step under gradient accumulation, and not at all when a gradient scaler skips one.
@@ -38,22 +44,51 @@ class StepHook(Callback):
         self.run = Replays() if getattr(pl_module, "captured", None) is not None else called
         self.restore(None)
 
+        factors = [p for layer in self.layers for p in (layer.U, layer.S, layer.V)]
+
         def after_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
-            try:
-                self.restore(optimizer)
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
-                raise UserError(
-                    f"training diverged: step {trainer.global_step} made {_largest_layer(pl_module)} overflow; "
-                    "lower the learning rate"
-                ) from None
+            refuse_copies(optimizer, factors)
+            self._restore(trainer, pl_module, optimizer)
 
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
+
+    def _restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer | None) -> None:
+        try:
+            self.restore(optimizer)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
+            raise UserError(
+                f"training diverged: step {trainer.global_step} made {_largest_layer(pl_module)} overflow; "
+                "lower the learning rate"
+            ) from None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Restore the constraint on weights that were replaced as the epoch began."""
+        if batch_idx == 0 and replaces_weights(trainer):
+            self._restore(trainer, pl_module, None)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Restore the constraint on weights that were replaced for the validation."""
+        if batch_idx == 0 and dataloader_idx == 0 and replaces_weights(trainer):
+            self._restore(trainer, pl_module, None)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the constraint on weights that were replaced as the training ended."""
+        self._restore(trainer, pl_module, None)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the optimizers go."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def replaces_weights(trainer: pl.Trainer) -> bool:
+    """Whether one of Lightning's callbacks puts averages in the place of the weights."""
+    return bool(peers(trainer, WeightAveraging) or peers(trainer, StochasticWeightAveraging))
 
 
 def _largest_layer(module: nn.Module) -> str:

@@ -29,6 +29,9 @@ class ChannelPruning(RankSchedule):
     statistics and DistributedDataParallel follow. Of several cuts the k-th leaves
     target + (dense - target) (1 - k / cuts)^3 parameters.
 
+    A group of channels whose weights are frozen keeps its width, and so does one that gets no gradients where the
+    criterion looks at them; the others make up for it.
+
     Works in any LightningModule. One that is resumed must build its network with the widths of the checkpoint
     (`zoo.channels.build_widths`, or `zoo.channels.fit_shapes_` in ``on_load_checkpoint``): Lightning loads weights
     before callbacks.
@@ -108,7 +111,8 @@ class ChannelPruning(RankSchedule):
         if not self.total:
             self.dense, self.total = dict(self.graph.sizes), count_params(network)
         if not self.done:
-            choose_widths(self.graph, self.dense, (1 - self.compression) * self.total, self.total)
+            size = (1 - self.compression) * self.total
+            choose_widths(self.graph, self.dense, size, self.total, stays=frozen_groups(network, self.graph))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -145,8 +149,9 @@ class ChannelPruning(RankSchedule):
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
         spared = tilts(self.measured, self.spare) if self.measured else None
-        chosen = choose_widths(graph, self.dense, size, self.total, spared)
         scores = self.scores(network, graph)
+        stays = dict.fromkeys(graph.sizes.keys() - scores.keys(), "it got no gradient") | frozen_groups(network, graph)
+        chosen = choose_widths(graph, self.dense, size, self.total, spared, stays)
         keep = {g: _best(scores[g], width) for g, width in chosen.items() if width < graph.sizes[g]}
         keep = trainer.strategy.broadcast(keep)
         averages = submodule_averages(trainer, self.name)
@@ -184,6 +189,13 @@ class ChannelPruning(RankSchedule):
         """Take it back."""
         for name, value in state_dict.items():
             setattr(self, name, value)
+
+
+def frozen_groups(network: nn.Module, graph: ChannelGraph) -> dict[str, str]:
+    """Return the groups of channels of which nothing trains, with the reason why they stay."""
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    computing = {group: {*graph.producers[group], *graph.scales[group]} for group in graph.sizes}
+    return {group: "it is frozen" for group, names in computing.items() if not names & trained}
 
 
 def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:

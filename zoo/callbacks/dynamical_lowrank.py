@@ -16,6 +16,7 @@ from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.lowrank.rank_change import augment_, diagonalize_, truncate_
 from zoo.lowrank.rank_selection import BLOCKS, fast_ranks
 from zoo.lowrank.saliency import SALIENCIES
+from zoo.runtime.optimizer_state import refuse_unknown_state
 
 
 class DynamicalLowRank(RankSchedule):
@@ -70,6 +71,7 @@ class DynamicalLowRank(RankSchedule):
         self.history: list[dict[str, Any]] = []
         self.layers: dict[str, Factorized] = {}
         self._steps = 0
+        self._known = False
         self._optimizer: Optimizer | None = None
 
     @property
@@ -110,6 +112,14 @@ class DynamicalLowRank(RankSchedule):
                 augment_(self.layers[name], u, v, trainer.optimizers, averages_of(trainer, name))
             self.gradients = {}
             self._freeze(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """See after the first step, not at the first change of ranks, that what the optimizers keep can follow."""
+        if not self._known:
+            factors = [p for layer in self.layers.values() for p in (layer.U, layer.S, layer.V)]
+            self._known = refuse_unknown_state(trainer.optimizers, factors)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from zoo.callbacks._rank_schedule import steps_taken, training_steps
 from zoo.callbacks._tied_state import renew
-from zoo.callbacks.channel_pruning import ChannelPruning, drop_gradients
+from zoo.callbacks.channel_pruning import ChannelPruning, drop_gradients, frozen_groups
 from zoo.channels import ChannelGraph
 from zoo.channels.criteria import CRITERIA, Scores
 from zoo.channels.masks import ChannelMasks
@@ -85,8 +85,10 @@ class MaskSearch(ChannelPruning):
     def _install(self, pl_module: pl.LightningModule, scores: Scores) -> None:
         assert self.graph is not None
         size = (1 - self.compression) * self.total
-        chosen = choose_widths(self.graph, self.dense, size, self.total)
-        self.masks = ChannelMasks(self.network(pl_module), self.graph, scores, chosen)
+        network = self.network(pl_module)
+        stays = frozen_groups(network, self.graph)
+        chosen = choose_widths(self.graph, self.dense, size, self.total, stays=stays)
+        self.masks = ChannelMasks(network, self.graph, scores, chosen)
         self._adam = torch.optim.Adam(self.masks.scores.values(), lr=self.lr)
         renew(pl_module.trainer)  # a compiled network does not see new hooks
 

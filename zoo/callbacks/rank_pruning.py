@@ -17,6 +17,7 @@ from zoo.lowrank.factorize import Ranks, layers_of
 from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.lowrank.rank_change import change_basis_, diagonalize_
 from zoo.lowrank.saliency import SALIENCIES, Statistics
+from zoo.runtime.optimizer_state import refuse_unknown_state
 from zoo.sensitivity.criticality import tilts
 
 
@@ -84,6 +85,7 @@ class RankPruning(RankSchedule):
         self.history: list[dict[str, Any]] = []
         self.made = self.since = 0
         self._steps: list[int] = []
+        self._known = False
 
     @property
     def done(self) -> bool:
@@ -135,6 +137,14 @@ class RankPruning(RankSchedule):
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
                 self.gathered[name] = {"steps": torch.zeros((), device=layer.S.device)}
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """See after the first step, not at the first change of ranks, that what the optimizers keep can follow."""
+        if not self._known:
+            factors = [p for layer in self._prunable(pl_module).values() for p in (layer.U, layer.S, layer.V)]
+            self._known = refuse_unknown_state(trainer.optimizers, factors)
+
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
@@ -171,9 +181,10 @@ class RankPruning(RankSchedule):
             if ranks[name] < layer.rank:
                 gathered = self.gathered.get(name, {})
                 kept = self.saliency.kept(layer, gathered, ranks[name])
-                self.saliency.recover_(layer, gathered, kept)
-                change = slicing(layer.S, *kept)
-                change_basis_(layer, change, trainer.optimizers, averages_of(trainer, name))
+                averages = averages_of(trainer, name)
+                for same in (layer, *averages):
+                    self.saliency.recover_(same, gathered, kept)
+                change_basis_(layer, slicing(layer.S, *kept), trainer.optimizers, averages)
         restore_constraints(trainer)
         renew(trainer)
         self.gathered, self.made = {}, cuts
@@ -184,7 +195,7 @@ class RankPruning(RankSchedule):
     def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
         """Return scores by which layers lose shares that their sensitivities tilt."""
         spared = tilts(self.measured, self.spare)
-        return {x.name: share_scores(x, layers[x.name].rank, spared[x.name]) for x in layers_of(layers)}
+        return {x.name: share_scores(x, layers[x.name].rank, spared.get(x.name, 0.0)) for x in layers_of(layers)}
 
     def _choose(self, module: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
         """Return the ranks after so many cuts."""

@@ -21,8 +21,8 @@ from zoo.linalg.stiefel import (
 )
 from zoo.lowrank.layers import flow_scales
 
-MOMENTA = ("momentum_buffer", "exp_avg")
-"""Optimizer state that is a direction, and so must be tangent (SGD; Adam and its kin)."""
+MOMENTA = ("momentum_buffer", "exp_avg", "momentum")
+"""Optimizer state that is a direction, and so must be tangent (SGD; Adam and its kin; SGDP)."""
 
 
 class OrthonormalRetraction(StepHook):

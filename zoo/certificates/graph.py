@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
@@ -16,6 +16,13 @@ from zoo.errors import first_line
 
 Apply = Callable[[Node, tuple[Any, ...], dict[str, Any]], Any]
 """An operation on positional and keyword arguments: what it makes of them, or None if it has no rule."""
+
+REARRANGE = """
+    view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze clone contiguous alias detach to
+    _to_copy slice select split split_with_sizes chunk unbind narrow flip roll pixel_shuffle pixel_unshuffle
+    constant_pad_nd
+"""
+"""Operations that move entries, drop some or add constants: each entry of the result is one of the input's."""
 
 NOT_ONE_TENSOR = "the model does not return one tensor that depends on the image"
 
@@ -103,6 +110,15 @@ def arguments(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     given = {**dict(zip((a.name for a in schema), args, strict=False)), **kwargs}
     return {a.name: given.get(a.name, a.default_value) for a in schema}
+
+
+def is_real(value: Any) -> bool:
+    """Whether a tensor of the traced program holds real numbers: neither indices nor integers, of two bytes or more.
+
+    Conversion to the others jumps, so no rule of the operation that converts holds. Lists pass: each of their
+    tensors is asked about where it is taken out.
+    """
+    return not isinstance(value, Tensor) or (value.dtype.is_floating_point and value.dtype.itemsize > 1)
 
 
 def name(node: Node) -> str:

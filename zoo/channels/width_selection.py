@@ -29,6 +29,7 @@ def choose_widths(
     size: float,
     total: int,
     tilts: dict[str, float] | None = None,
+    stays: dict[str, str] | None = None,
 ) -> dict[str, int]:
     """Choose widths so that the network keeps at most ``size`` parameters, and not much less.
 
@@ -43,6 +44,7 @@ def choose_widths(
         size: parameters that may stay.
         total: parameters of the whole dense network.
         tilts: what sensitive groups are spared, see `zoo.sensitivity.criticality.tilts`.
+        stays: groups that keep their present width, and why.
 
     Raises:
         UserError: the smallest widths leave too many parameters; the message names the most possible.
@@ -50,16 +52,20 @@ def choose_widths(
     count = ParameterCount(graph)
     tilts = tilts or dict.fromkeys(graph.sizes, 0.0)
     most = MOST if any(tilts.values()) else 1.0
-    smallest = dict.fromkeys(graph.sizes, 1)
+    stays = stays or {}
+    smallest = {group: present if group in stays else 1 for group, present in graph.sizes.items()}
     if count(smallest) > size:
         possible = math.floor(1000 * (1 - count(smallest) / total)) / 10
-        stays = next((f"; {layer} stays: {why}" for layer, why in graph.obstacles.items()), "")
+        fixed = next((f"; {layer} stays: {why}" for layer, why in {**stays, **graph.obstacles}.items()), "")
         raise UserError(
             f"the budget leaves {math.floor(size)} of {total} parameters, but one channel in each of the "
-            f"{len(graph.sizes)} groups that can be pruned removes only {possible} %{stays}"
+            f"{len(graph.sizes) - len(stays)} groups that can be pruned removes only {possible} %{fixed}"
         )
     for block in BLOCKS:
-        levels = {group: fast_widths(present, dense[group], block) for group, present in graph.sizes.items()}
+        levels = {
+            group: [present] if group in stays else fast_widths(present, dense[group], block)
+            for group, present in graph.sizes.items()
+        }
         wanted = _wanted(dense, tilts, levels, count, size, most)
         if wanted is None:
             continue

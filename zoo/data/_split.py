@@ -32,6 +32,8 @@ def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
 def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:
     """Split indices into training and validation, always the same way for a data set, whatever the run's seed.
 
+    An image of every class stays for training, so that rare classes may have none for validation.
+
     Returns:
         The training indices, in increasing order, and the validation indices, in a random one: the first few are of all
         classes, as a data set's own first images need not be.
@@ -43,6 +45,11 @@ def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:
     if n >= len(labels):
         raise UserError(f"val-fraction {val_fraction:g} of {len(labels)} images leaves none to train on: lower it")
     val = stratified(labels, n, seed=0) if n else torch.empty(0, dtype=torch.int64)
+    lost = (labels[val].bincount(minlength=int(labels.max()) + 1) == labels.bincount()).nonzero().flatten()
+    first = [int((labels[val] == c).nonzero()[0]) for c in lost if bool((labels[val] == c).any())]
+    chosen = torch.ones(n, dtype=torch.bool)
+    chosen[first] = False
+    val = val[chosen]
     keep = torch.ones(len(labels), dtype=torch.bool)
     keep[val] = False
-    return keep.nonzero().flatten(), val[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
+    return keep.nonzero().flatten(), val[torch.randperm(len(val), generator=torch.Generator().manual_seed(0))]

@@ -13,6 +13,7 @@ from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
 from zoo.runs.card import Evaluation
 from zoo.runtime.complexity import count_macs
+from zoo.runtime.eval_mode import require_eval_mode
 
 POOL_BYTES = 2**26
 """Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
@@ -48,8 +49,7 @@ class Judge:
         if images.dtype != torch.uint8 or labels.shape != images.shape[:1]:
             got = f"{images.dtype} {tuple(images.shape)} and labels {tuple(labels.shape)}"
             raise UserError(f"an evaluation needs uint8 images (N, C, H, W) and labels (N,): got {got}")
-        if model.training:
-            raise UserError("the model is in training mode: call model.eval() before an evaluation")
+        require_eval_mode(model, "an evaluation")
         self.model, self.images, self.labels = model, images, labels
         self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
         self.gradients = gradients

@@ -18,6 +18,7 @@ from zoo.export.writer import GraphWriter, Written, copy_with
 from zoo.files import atomic
 from zoo.latency.session import OnnxModel
 from zoo.runs.file_metadata import Metadata
+from zoo.runtime.eval_mode import require_eval_mode
 
 ONNX_FILE = "model.onnx"
 """Name of the exported file in a RUN folder."""
@@ -83,6 +84,7 @@ def export_model(
         UserError: the model cannot be exported or has weights that are no numbers, its logits differ, it loses too much
             accuracy, or there is no such target here.
     """
+    require_eval_mode(model, "an export")
     _check_finite(model)
     target = open_target(settings.target, settings.threads)
     images = calibration_images(metadata, settings) if settings.precision == "int8" else None

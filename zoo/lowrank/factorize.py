@@ -169,9 +169,12 @@ def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights", convolutio
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """Return a copy of the model in its deployed form: S merged into U, factors that do not pay multiplied out."""
+    """Return a copy of the model in its deployed form: S merged into U, factors that do not pay multiplied out.
+
+    Each layer is in the mode, training or not, of the one that it comes from.
+    """
     model = copy.deepcopy(model)
-    _replace(model, {layer: layer.fold() for _, layer in factorized_layers(model)})
+    _replace(model, {layer: layer.fold().train(layer.training) for _, layer in factorized_layers(model)})
     return model
 
 

@@ -88,11 +88,6 @@ class Factorized(nn.Module, ABC):
         """Return the S whose `core_matrix` this is."""
         return matrix
 
-    @torch.no_grad()
-    def flow_scale(self) -> Tensor:
-        """Return r / ||S||_F^2, the scalar form of the (S S^T)^-1 in the gradient flow of the rank-r manifold."""
-        return flow_scales([self.S], [self.rank])[0]
-
     @property
     def weight(self) -> Tensor:
         """The product U S V^T in the shape of the layer it replaced."""
@@ -302,7 +297,12 @@ def _as_computed(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def flow_scales(cores: Sequence[Tensor], columns: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return `Factorized.flow_scale` of several factors on one device, from the S of their layers and their columns."""
+    """Return r / ||S||_F^2 of several factors, the scalar form of (S S^T)^-1 in the rank-r manifold's gradient flow.
+
+    Args:
+        cores: S of each factor's layer, all on one device.
+        columns: r, each factor's own: U and V of a Tucker-2 layer have different numbers of them.
+    """
     scales = torch._foreach_pow(torch._foreach_norm(list(cores)), -2)
     torch._foreach_clamp_max_(scales, 1 / TINY)
     torch._foreach_mul_(scales, [float(r) for r in columns])

@@ -13,9 +13,9 @@ are the leading eigenvectors of E[y y^T] + eps W W^T. So the moment of the outpu
 nothing is inverted. (SVD-LLM, arXiv 2403.07378, and CorDA, arXiv 2406.05223, write it with C; Zhang, Zou, He, Sun,
 Accelerating very deep convolutional networks, TPAMI 2016, arXiv 1505.06798, with centred outputs.)
 
-In Tucker-2 form (see `zoo.lowrank.tucker`) a basis V of input channels is chosen first; z = P^T x is x with its channels
-projected on V. With M = E[y z^T] + eps W P and G = E[z z^T] + eps I the best kernel that reads z is M G^-1, and the
-best one of rank r is U U^T M G^-1, U the leading eigenvectors of M G^-1 M^T (reduced-rank regression: Izenman, J.
+In Tucker-2 form (see `zoo.lowrank.tucker`) a basis V of input channels is chosen first; z = P^T x is x with its
+channels projected on V. With M = E[y z^T] + eps W P and G = E[z z^T] + eps I the best kernel that reads z is M G^-1,
+and the best one of rank r is U U^T M G^-1, U the leading eigenvectors of M G^-1 M^T (reduced-rank regression: Izenman, J.
 Multivariate Analysis 5 (1975)). U^T M G^-1 is the core: given V, nothing is better. V is that of the whitened
 higher-order SVD, see `channel_basis`. The V that the layer has is tried as well and the better one taken, so the error
 is never above that of the factors as they were.
@@ -44,7 +44,7 @@ def fit_to_outputs_(model: nn.Module, dense: nn.Module, images: Tensor, batch_si
     they are: layers of full rank, and those that the dense model does not call.
 
     Args:
-        model: with factorized layers that have factors from the dense weights already, see `zoo.lowrank.factorize.factorize`.
+        model: with factorized layers that have factors from the dense weights already (see `zoo.lowrank.factorize`).
         dense: the model that it was factorized from, with layers of the same names, on the same device.
         images: (N, C, H, W), as both models take them.
         batch_size: images of a forward pass.

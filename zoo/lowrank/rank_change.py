@@ -12,11 +12,7 @@ from zoo.linalg.basis import BasisChange, Role, embedding, singular_basis, slici
 from zoo.linalg.stiefel import complement, full_precision
 from zoo.lowrank.layers import Factorized
 from zoo.runtime.memory_format import empty_as
-from zoo.runtime.optimizer_state import follow_
-
-SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
-"""Optimizer state that holds squares or magnitudes of gradients (Adam and its kin, RMSprop, Adagrad, Adadelta);
-other state of a parameter's shape is taken for a gradient."""
+from zoo.runtime.optimizer_state import fill_new_, follow_, follow_basis, refuse_unknown_state
 
 
 def change_basis_(
@@ -32,21 +28,27 @@ def change_basis_(
         optimizers: their state of these parameters changes along: momenta as gradients do, second moments as
             variances do.
         averages: copies of the layer that hold averages of its factors, to be changed likewise.
+
+    Raises:
+        UserError: an optimizer keeps something of them that cannot follow.
     """
     optimizers, layers = list(optimizers), [layer, *averages]
+    refuse_unknown_state(optimizers, (layer.U, layer.S, layer.V))
     with full_precision(layer.S.device):  # or U and V are not orthonormal afterwards
         for role in get_args(Role):
             parameter = getattr(layer, role)
             follow_(optimizers, parameter, partial(_moved, role, change))
             for same in layers:
                 factor = getattr(same, role)
-                factor.data = _as_before(factor.data, change.factor(role, factor.data))
+                # An average may lie on another device than the layer.
+                factor.data = _as_before(factor.data, change.factor(role, factor.data.to(parameter.device)))
                 factor.grad = None
 
 
 def _moved(role: Role, change: BasisChange, key: str, value: Tensor) -> Tensor:
-    follow = change.second_moment if key in SECOND_MOMENTS else change.gradient
-    return _as_before(value, follow(role, value))
+    return _as_before(
+        value, follow_basis(key, value, partial(change.gradient, role), partial(change.second_moment, role))
+    )
 
 
 def _as_before(old: Tensor, new: Tensor) -> Tensor:
@@ -75,17 +77,21 @@ def augment_(
         layer: to augment; at most to its full rank.
         gradient_u: of the loss in U, in U's shape.
         gradient_v: of the loss in V, in V's shape.
-        optimizers, averages: see `change_basis_`; what they hold for the new columns is zero.
+        optimizers: see `change_basis_`; for the new columns they hold no gradients, and the others' mean second moment.
+        averages: see `change_basis_`.
     """
     u, v, (r, s) = layer.U.data, layer.V.data, layer.S.shape[:2]
     rows = len(u)
     wide_r, wide_s = layer.ranks_at(min(2 * r, rows, layer.weight_shape.numel() // rows))
     with full_precision(u.device):
         new_u, new_v = complement(u, gradient_u, wide_r - r), complement(v, gradient_v, wide_s - s)
-    averages = list(averages)
+    optimizers, averages = list(optimizers), list(averages)
     change_basis_(layer, embedding(layer.S.data, wide_r - r, wide_s - s), optimizers, averages)
     for same in (layer, *averages):
-        same.U.data[:, r:], same.V.data[:, s:] = new_u, new_v
+        same.U.data[:, r:], same.V.data[:, s:] = new_u.to(same.U.device), new_v.to(same.V.device)
+    whole, left, right = slice(None), slice(r), slice(s)
+    for factor, old in ((layer.U, (whole, left)), (layer.S, (left, right)), (layer.V, (whole, right))):
+        fill_new_(optimizers, factor, old)
 
 
 def truncate_(

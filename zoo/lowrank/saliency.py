@@ -132,7 +132,8 @@ class SecondOrder(Saliency):
             cut[stay] = False
             inverse = self._inverse(gathered[name], gathered["steps"])
             weights = torch.linalg.solve(inverse[cut][:, cut], inverse[cut][:, stay])
-            x.data[:, stay] -= 0.5 * (x.data[:, cut].double() @ weights).to(x)
+            old = x.data.to(stay.device)  # of an average, which may lie elsewhere
+            x.data[:, stay.to(x.device)] -= 0.5 * (old[:, cut].double() @ weights).to(x)
 
     @staticmethod
     def _inverse(total: Tensor, steps: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode: required, or for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+
+from zoo.errors import UserError
 
 
 @contextmanager
@@ -15,3 +17,19 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def require_eval_mode(model: nn.Module, purpose: str) -> None:
+    """See that no module of a model is in training mode, wherever it lies: its dropout is random, its statistics move.
+
+    Args:
+        model: which is asked.
+        purpose: what it is needed for, such as "an attack".
+
+    Raises:
+        UserError: one is; the message names the first.
+    """
+    training = next((name for name, module in model.named_modules() if module.training), None)
+    if training is not None:
+        where = f"{training} of the model" if training else "the model"
+        raise UserError(f"{where} is in training mode: call model.eval() before {purpose}")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from zoo.attacks import Victim, fp32
 from zoo.attacks.pgd import PGD
+from zoo.runtime.eval_mode import require_eval_mode
 
 
 class Subject:
@@ -18,9 +19,13 @@ class Subject:
         labels: class indices (N,).
         eps: Linf radius of adversarial images.
         batch_size: images that the model gets at once.
+
+    Raises:
+        UserError: a module of the model is in training mode.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float, batch_size: int = 250) -> None:
+        require_eval_mode(model, "a probe")
         self.model = model
         self.device = next(model.parameters(), torch.empty(0)).device
         self.images = images.to(self.device).float().div(255)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.linalg.mode_products import multiply_modes
 from zoo.linalg.stiefel import full_precision
-from zoo.lowrank.layers import Factorized, factorized_layers
+from zoo.lowrank.layers import Factorized, factorized_layers, flow_scales
 
 TINY = 1e-20
 SCALE = 2.0**7
@@ -56,7 +56,7 @@ class WeightPerturbation:
                 if p in gradients:
                     p.add_(gradients[p] * (self.gamma * p.norm() / gradients[p].norm().clamp_min(TINY)))
             for layer in factorized:
-                if layer.S in gradients:
+                if any(p in gradients for p in (layer.U, layer.S, layer.V)):
                     du, ds, dv = (gradients.get(p, torch.zeros_like(p)) for p in (layer.U, layer.S, layer.V))
                     self._move(layer, du, ds, dv)
         torch.clear_autocast_cache()  # it holds the weights as they were
@@ -64,7 +64,8 @@ class WeightPerturbation:
     def _move(self, layer: Factorized, du: Tensor, ds: Tensor, dv: Tensor) -> None:
         """Move the three factors together; see the class."""
         u, s, v = layer.U.data, layer.S.data, layer.V.data
-        du, dv = du * layer.flow_scale(), dv * layer.flow_scale()
+        scale_u, scale_v = flow_scales([s, s], [u.shape[1], v.shape[1]])
+        du, dv = du * scale_u, dv * scale_v
         left, right = torch.cat([u, du], 1), torch.cat([v, dv], 1)
         gram_left, gram_right = left.T @ left, right.T @ right
         r, c = s.shape[:2]

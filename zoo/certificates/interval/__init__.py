@@ -124,6 +124,8 @@ class IntervalNetwork:
 
 
 def _apply(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not graph.is_real(node.meta.get("val")):
+        return None
     if node.target is operator.getitem:
         return args[0][args[1]]
     rule = RULES.get(graph.name(node))

@@ -36,6 +36,13 @@ def maximum_and_index(op: Op, **arguments: Any) -> list[Interval | None]:
     return [values, None]
 
 
+def average_pool(op: Op, divisor_override: int | None = None, **arguments: Any) -> Any:
+    """Bound average-pooling, which falls with every entry if it is told to divide by a negative number."""
+    if divisor_override is not None and divisor_override < 0:
+        return None
+    return increasing(op, divisor_override=divisor_override, **arguments)
+
+
 def turning(at: float) -> Rule:
     """Return the rule of a function that is monotone on either side of a point: least and greatest at ends or there.
 
@@ -44,7 +51,7 @@ def turning(at: float) -> Rule:
     """
 
     def rule(op: Op, self: Any, **arguments: Any) -> Interval | None:
-        if any(isinstance(x, Interval) for x in arguments.values()):
+        if not isinstance(self, Interval) or any(isinstance(x, Interval) for x in arguments.values()):
             return None
         nearest = self.lower.clamp_min(at).minimum(self.upper)
         return Interval(*between(*(op(x, **arguments) for x in (self.lower, nearest, self.upper))))
@@ -58,8 +65,10 @@ def gelu(op: Op, self: Any, approximate: str = "none") -> Interval | None:
     return turning(at)(op, self, approximate=approximate)
 
 
-def softplus(op: Op, self: Any, beta: float = 1, threshold: float = 20) -> Interval:
+def softplus(op: Op, self: Any, beta: float = 1, threshold: float = 20) -> Interval | None:
     """Bound softplus, which falls by log(1 + e^-threshold) / beta where PyTorch goes over to the identity."""
+    if beta <= 0 or threshold < 0:
+        return None
     fall = math.log1p(math.exp(-threshold)) / beta
     lower, upper = (op(x, beta=beta, threshold=threshold) for x in ends(self))
     return Interval(lower - fall, upper + fall)

@@ -34,13 +34,15 @@ def convolution(op: Op, input: Any, weight: Any, bias: Any = None, groups: int =
     return found if groups == 1 else Interval(found.lower, found.upper)
 
 
-def matmul(op: Op, **factors: Any) -> Interval:
+def matmul(op: Op, **factors: Any) -> Interval | None:
     """Bound a matrix product of which both factors may be intervals.
 
     (C1 + D1)(C2 + D2) with |D| <= R lies within |C1| R2 + R1 |C2| + R1 R2 of C1 C2 (Rump, Fast and parallel
     interval arithmetic, BIT 1999).
     """
-    first, second = factors.values()
+    first, second, *others = factors.values()
+    if others:  # a type of the result, in which it may overflow
+        return None
     c1, r1 = _centre_and_radius(first)
     c2, r2 = _centre_and_radius(second)
     centre, radius = op(c1, c2), op(c1.abs(), r2) + op(r1, c2.abs() + r2)

@@ -12,38 +12,48 @@ def batch_norm(
     op: Any, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, eps: float, **flags: Any
 ) -> Interval | None:
     """Bound batch normalisation with running statistics, merged with the layer before it."""
-    if flags.get("training") or running_var is None or not isinstance(input, Interval):
+    if flags.get("training") or running_var is None or not _only(input, weight, bias, running_mean, running_var):
         return None
     scale = (running_var + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - running_mean * scale
     found = _affine(input, *(_per_channel(t, input.lower.ndim) for t in (scale, shift)))
     layer = input.layer
-    if layer is None or (layer.weight.ndim == 2 and input.lower.ndim > 2):  # a layer along another axis
+    if layer is None or layer.weight.ndim != input.lower.ndim:  # a layer along another axis
         return found
     return Interval(found.lower, found.upper, layer.scaled(scale, shift))
 
 
-def batch_norm_no_training(op: Any, **arguments: Any) -> list[Interval | None]:
+def batch_norm_no_training(op: Any, **arguments: Any) -> list[Interval | None] | None:
     """Bound batch normalisation in the form that returns two more results."""
-    return [batch_norm(op, **arguments), None, None]
+    found = batch_norm(op, **arguments)
+    return None if found is None else [found, None, None]
 
 
 def layer_norm(
     op: Any, input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, **_: Any
-) -> Interval:
+) -> Interval | None:
     """Bound layer normalisation over the last axes."""
+    if eps < 0 or not _only(input, weight, bias):
+        return None
     return _affine(_standardized(input, list(range(-len(normalized_shape), 0)), eps), weight, bias)
 
 
 def group_norm(
     op: Any, input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, **_: Any
-) -> Interval:
+) -> Interval | None:
     """Bound group normalisation."""
+    if eps < 0 or not _only(input, weight, bias):
+        return None
     shape = input.lower.shape
     grouped = Interval(*(x.reshape(shape[0], num_groups, -1) for x in (input.lower, input.upper)))
     found = _standardized(grouped, [-1], eps)
     whole = Interval(found.lower.view(shape), found.upper.view(shape))
     return _affine(whole, *(_per_channel(t, len(shape)) for t in (weight, bias)))
+
+
+def _only(input: Any, *others: Any) -> bool:
+    """Whether a layer's input depends on the image, and nothing else that it is given does."""
+    return isinstance(input, Interval) and not any(isinstance(x, Interval) for x in others)
 
 
 def _standardized(x: Interval, axes: list[int], eps: float) -> Interval:

@@ -4,14 +4,14 @@ A rule gets the operation and its arguments by name, intervals as `Interval` and
 in float64), and returns the result's `Interval` (or a list of them), or None if it knows no bound.
 """
 
+from zoo.certificates.graph import REARRANGE
 from zoo.certificates.interval import elementwise, layers, normalization
 from zoo.certificates.interval.elementwise import Rule, turning
-from zoo.certificates.lipschitz.rules import REARRANGE
 
 INCREASE = """
     relu relu6 hardtanh clamp clamp_min clamp_max maximum minimum sigmoid hardsigmoid log_sigmoid tanh erf exp
     expand repeat cat stack pad mean sum amax amin
-    max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+    max_pool1d max_pool2d max_pool3d avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d
     upsample_nearest2d upsample_bilinear2d
 """
 """Operations that increase with every entry of what they are given."""
@@ -24,6 +24,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((REARRANGE + INCREASE).split(), elementwise.increasing),
     **dict.fromkeys(("view", "_unsafe_view"), elementwise.view),
     **dict.fromkeys(("max_pool2d_with_indices", "adaptive_max_pool2d"), elementwise.maximum_and_index),
+    **dict.fromkeys(("avg_pool2d", "avg_pool3d"), elementwise.average_pool),
     **dict.fromkeys(COPY.split(), elementwise.unchanged),
     "dropout": elementwise.dropout,
     **dict.fromkeys(TURN_AT_ZERO.split(), turning(0.0)),

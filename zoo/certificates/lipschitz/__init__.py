@@ -59,6 +59,8 @@ def lipschitz_bound(model: nn.Module, image_shape: tuple[int, int, int]) -> Lips
 
 
 def _apply(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation | None:
+    if not graph.is_real(node.meta.get("val")):
+        return None
     if node.target is operator.getitem:
         return Activation(_shape(node), args[0].scale, args[0].rows, args[0].axis)
     rule = RULES.get(graph.name(node))

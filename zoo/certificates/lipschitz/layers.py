@@ -10,23 +10,23 @@ from zoo.certificates.lipschitz.activation import Activation, Shape
 from zoo.certificates.lipschitz.windows import at, overlap, sliding
 
 
-def linear(shape: Shape, input: Any, weight: Any, **_: Any) -> Activation | None:
+def linear(shape: Shape, input: Any, weight: Any, bias: Any = None, **_: Any) -> Activation | None:
     """Bound a linear layer by the norm of its matrix."""
-    if not isinstance(input, Activation) or isinstance(weight, Activation):
+    if not _only(input, weight, bias):
         return None
     matrix, axis = weight.detach().double()[None], len(shape) - 1
     return _merged(shape, input, matrix, axis) or Activation(shape, input.bound, matrix, axis)
 
 
 def convolution(
-    shape: Shape, input: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: int, **_: Any
+    shape: Shape, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int, **_: Any
 ) -> Activation | None:
     """Bound a convolution by the norm of its matrix times that of copying all its windows (see `overlap`).
 
     y = W_mat unfold(x) at every output position, so ||y|| <= ||W_mat||_2 ||unfold(x)||, and unfolding
     repeats each pixel at most prod_axes overlap times. Groups act apart: the largest of their norms counts.
     """
-    if not isinstance(input, Activation) or isinstance(weight, Activation):
+    if not _only(input, weight, bias) or len(shape) != weight.ndim:  # an image without its batch
         return None
     kernel = weight.shape[2:]
     matrix = weight.detach().double().flatten(1).view(groups, weight.shape[0] // groups, -1)
@@ -41,10 +41,18 @@ def convolution(
 
 
 def batch_norm(
-    shape: Shape, input: Any, weight: Any, running_mean: Any, running_var: Any, eps: float, **_: Any
+    shape: Shape,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    eps: float,
+    training: bool = False,
+    **_: Any,
 ) -> Activation | None:
     """Bound batch normalisation by max |gamma| / sqrt(var + eps), merged with the layer before it."""
-    if running_var is None or not isinstance(input, Activation):
+    if training or running_var is None or not _only(input, weight, bias, running_mean, running_var):
         return None
     scale = (running_var.detach().double() + eps).rsqrt()
     if weight is not None:
@@ -52,6 +60,11 @@ def batch_norm(
     if input.rows is not None and input.axis == 1:
         return Activation(shape, input.scale, scale.view(len(input.rows), -1, 1) * input.rows)
     return Activation(shape, input.bound * scale.abs().max().item())
+
+
+def _only(input: Any, *others: Any) -> bool:
+    """Whether a layer's input depends on the image, and nothing else that it is given does."""
+    return isinstance(input, Activation) and not any(isinstance(x, Activation) for x in others)
 
 
 def _merged(shape: Shape, x: Activation, matrix: Tensor, axis: int) -> Activation | None:

@@ -1,4 +1,4 @@
-"""Rules of pooling along the last axes."""
+"""Rules of pooling along the last two axes."""
 
 import math
 from typing import Any
@@ -10,11 +10,10 @@ from zoo.certificates.lipschitz.windows import Windows, adaptive, at, mean_norm,
 def _pool_windows(
     shape: Shape, x: Activation, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1
 ) -> list[Windows]:
-    axes = range(len(shape) - 2)
     steps = stride or kernel_size
     return [
-        sliding(x.shape[2 + a], shape[2 + a], at(kernel_size, a), at(steps, a), at(padding, a), at(dilation, a))
-        for a in axes
+        sliding(size, out, at(kernel_size, a), at(steps, a), at(padding, a), at(dilation, a))
+        for a, (size, out) in enumerate(zip(x.shape[-2:], shape[-2:], strict=True))
     ]
 
 
@@ -37,9 +36,9 @@ def average_pool(
     **_: Any,
 ) -> Activation:
     """Bound average-pooling by its exact norm."""
-    norm = 1 / (divisor_override or 1)
+    norm = 1 / abs(divisor_override or 1)
     for axis, windows in enumerate(_pool_windows(shape, self, kernel_size, stride, padding)):
-        size, k, p = self.shape[2 + axis], at(kernel_size, axis), at(padding, axis)
+        size, k, p = self.shape[axis - 2], at(kernel_size, axis), at(padding, axis)
         starts = [o * at(stride or kernel_size, axis) - p for o in range(len(windows))]
         padded = [min(start + k, size + p) - start for start in starts]
         divisors = padded if count_include_pad else [len(w) for w in windows]

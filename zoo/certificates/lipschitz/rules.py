@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from zoo.certificates.graph import REARRANGE
 from zoo.certificates.lipschitz import layers, pooling
 from zoo.certificates.lipschitz.activation import Activation, Shape, spread
 
@@ -20,7 +21,7 @@ Rule = Callable[..., Activation | None]
 def _times(constant: float) -> Rule:
     """Return the rule of an operation on one activation with a Lipschitz constant."""
 
-    def rule(shape: Shape, **arguments: Any) -> Activation | None:
+    def rule(shape: Shape, /, **arguments: Any) -> Activation | None:
         first, *rest = [x for x in arguments.values() if isinstance(x, Activation)]
         return None if rest else Activation(shape, constant * first.bound)
 
@@ -30,6 +31,10 @@ def _times(constant: float) -> Rule:
 def _sum(shape: Shape, self: Any, other: Any, alpha: float = 1, **_: Any) -> Activation:
     terms = [abs(c) * spread(shape, x) for c, x in ((1, self), (alpha, other)) if isinstance(x, Activation)]
     return Activation(shape, sum(terms))
+
+
+def _difference_from(shape: Shape, self: Any, other: Any, alpha: float = 1, **_: Any) -> Activation:
+    return _sum(shape, other, self, alpha)
 
 
 def _product(shape: Shape, self: Any, other: Any, **_: Any) -> Activation | None:
@@ -42,11 +47,17 @@ def _product(shape: Shape, self: Any, other: Any, **_: Any) -> Activation | None
 def _quotient(shape: Shape, self: Any, other: Any, rounding_mode: Any = None, **_: Any) -> Activation | None:
     if isinstance(other, Activation) or rounding_mode is not None:
         return None
-    return Activation(shape, spread(shape, self) * _largest(1 / torch.as_tensor(other).double()))
+    return Activation(shape, spread(shape, self) * _largest(1 / torch.as_tensor(other, dtype=torch.float64)))
 
 
 def _largest(constant: Any) -> float:
-    return torch.as_tensor(constant).detach().double().abs().max().item()
+    return torch.as_tensor(constant, dtype=torch.float64).detach().abs().max().item()
+
+
+def _clamp(shape: Shape, /, **arguments: Any) -> Activation | None:
+    """Bound a clamp, of the image to constants or of constants to the image; a constant may have the larger shape."""
+    first, *rest = [x for x in arguments.values() if isinstance(x, Activation)]
+    return None if rest else Activation(shape, spread(shape, first))
 
 
 def _repeat(shape: Shape, self: Activation, **_: Any) -> Activation:
@@ -70,31 +81,42 @@ def _leaky_relu(shape: Shape, self: Activation, negative_slope: float = 0.01, **
     return Activation(shape, self.bound * max(1.0, abs(negative_slope)))
 
 
-def _prelu(shape: Shape, self: Activation, weight: Any, **_: Any) -> Activation:
-    return Activation(shape, self.bound * max(1.0, _largest(weight)))
+def _prelu(shape: Shape, self: Any, weight: Any, **_: Any) -> Activation | None:
+    if isinstance(weight, Activation):
+        return None
+    return Activation(shape, spread(shape, self) * max(1.0, _largest(weight)))
 
 
 def _elu(
     shape: Shape, self: Activation, alpha: float = 1, scale: float = 1, input_scale: float = 1, **_: Any
-) -> Activation:
+) -> Activation | None:
+    if input_scale < 0:  # exp(input_scale x) has no largest slope below 0
+        return None
     return Activation(shape, self.bound * abs(scale) * max(1.0, abs(alpha * input_scale)))
+
+
+def _softplus(shape: Shape, self: Activation, beta: float = 1, threshold: float = 20, **_: Any) -> Activation | None:
+    """Bound softplus, unless its jump to the identity at the threshold, log(1 + e^-threshold) / beta, can be seen."""
+    return Activation(shape, self.bound) if beta > 0 and threshold >= 20 else None
+
+
+def _view(shape: Shape, self: Activation, dtype: Any = None, **_: Any) -> Activation | None:
+    """Bound a change of shape; the other kind of view reads the same bits as other numbers."""
+    return Activation(shape, self.bound) if dtype is None else None
 
 
 def _pad(shape: Shape, self: Activation, mode: str = "constant", **_: Any) -> Activation | None:
     return Activation(shape, self.bound) if mode == "constant" else None
 
 
-REARRANGE = """
-    view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze clone contiguous alias detach to
-    _to_copy slice select split split_with_sizes chunk unbind narrow flip roll pixel_shuffle pixel_unshuffle
-    constant_pad_nd
-"""
-"""Operations that move entries or drop some."""
-CONTRACT = "relu relu6 hardtanh clamp clamp_min clamp_max tanh softplus neg abs amax amin"
+CONTRACT = "relu relu6 hardtanh tanh neg abs amax amin"
 """Operations whose entries move no further than those of the input."""
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys((REARRANGE + CONTRACT).split(), _times(1.0)),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _clamp),
+    "view": _view,
+    "softplus": _softplus,
     # Largest derivatives, rounded up in the last digit.
     "sigmoid": _times(0.25),
     "hardsigmoid": _times(0.1667),
@@ -118,7 +140,7 @@ RULES: dict[str, Rule] = {
     "_native_batch_norm_legit_no_training": layers.batch_norm,
     "add": _sum,
     "sub": _sum,
-    "rsub": _sum,
+    "rsub": _difference_from,
     "mul": _product,
     "div": _quotient,
     "expand": _repeat,

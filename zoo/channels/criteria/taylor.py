@@ -35,5 +35,5 @@ class Taylor(Criterion):
         return found
 
     def scores(self, network: nn.Module, graph: ChannelGraph, gathered: Scores) -> Scores:
-        """Return what was gathered."""
-        return {group: gathered[group] for group in graph.sizes}
+        """Return what was gathered; a group that got no gradients, being frozen, is not scored."""
+        return {group: gathered[group] for group in graph.sizes if group in gathered}
