@@ -15,8 +15,8 @@ Accelerating very deep convolutional networks, TPAMI 2016, arXiv 1505.06798, wit
 
 In Tucker-2 form (see `zoo.lowrank.tucker`) a basis V of input channels is chosen first; z = P^T x is x with its
 channels projected on V. With M = E[y z^T] + eps W P and G = E[z z^T] + eps I the best kernel that reads z is M G^-1,
-and the best one of rank r is U U^T M G^-1, U the leading eigenvectors of M G^-1 M^T (reduced-rank regression: Izenman, J.
-Multivariate Analysis 5 (1975)). U^T M G^-1 is the core: given V, nothing is better. V is that of the whitened
+and the best one of rank r is U U^T M G^-1, U the leading eigenvectors of M G^-1 M^T (reduced-rank regression: Izenman,
+J. Multivariate Analysis 5 (1975)). U^T M G^-1 is the core: given V, nothing is better. V is that of the whitened
 higher-order SVD, see `channel_basis`. The V that the layer has is tried as well and the better one taken, so the error
 is never above that of the factors as they were.
 """

@@ -6,8 +6,7 @@ from torch import nn
 from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.data import DataSet
-from zoo.data._split import stratified, train_val
+from zoo.data import DataSet, stratified, train_val
 from zoo.errors import UserError
 from zoo.lowrank.output_fit import fit_to_outputs_
 from zoo.methods import Calibration
