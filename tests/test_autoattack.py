@@ -13,7 +13,8 @@ from zoo.attacks import ATTACKS, Victim
 from zoo.attacks._apgd import _Search, apgd, checkpoints
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import cross_entropy, dlr, likeliest_others, margin, targeted_dlr
-from zoo.attacks._squares import bump, moved_window, side, square
+from zoo.attacks._random import RandomStreams
+from zoo.attacks._squares import _pyramid, bumps, moved_window, side, square
 from zoo.attacks._threat import NORMS, distance
 from zoo.attacks._victim import in_turn
 from zoo.attacks.apgd import APGD
@@ -158,9 +159,9 @@ def test_the_step_size_is_looked_at_when_the_paper_says():
     assert checkpoints(1000)[:3] == [220, 410, 570]
 
 
-def test_the_step_size_is_halved_where_the_paper_says():
-    """Conditions 1 and 2 of section 3.1, after 16 steps of which 12 must rise."""
-    rises = torch.tensor([12.0, 11.0, 16.0, 16.0, 16.0])
+def test_the_step_size_is_halved_where_the_reference_says():
+    """Conditions 1 and 2 of section 3.1, after 16 steps; more than 12 must rise, where the paper asks for 12."""
+    rises = torch.tensor([13.0, 12.0, 16.0, 16.0, 16.0])
     best = torch.tensor([2.0, 2.0, 1.0, 1.0, 2.0])  # it was 1 at the last look
     halved = torch.tensor([False, True, False, True, False])  # at the last look
     here, there = torch.zeros(5, 1, 1, 1), torch.ones(5, 1, 1, 1)
@@ -183,7 +184,9 @@ def test_the_step_size_is_halved_where_the_paper_says():
 
 def test_apgd_climbs_higher_than_pgd_of_as_many_steps(bumpy):
     model, images, labels = bumpy
-    found = apgd(Victim(model), images, labels, 0.3, "L2", cross_entropy, None, 100, torch.Generator())
+    found = apgd(
+        Victim(model), images, labels, 0.3, "L2", cross_entropy, None, 100, RandomStreams.of(images, 0, "test")
+    )
     pgd = PGD(norm="L2", steps=100)(model, images, labels, [0.3]).adversarial[0]
     climbed, other = (cross_entropy(model(x), labels).detach() for x in (found, pgd))
     fell = model(pgd).argmax(1) != labels
@@ -209,8 +212,7 @@ def test_autoattack_leaves_nothing_standing_that_one_of_its_parts_breaks(norm, b
     together = AutoAttack(norm=norm)(model, images, labels, eps).robust
     assert 0 < together.double().mean() < 1
     for part in AutoAttack(norm=norm).parts(CLASSES):
-        # Each part draws its randomness for those that stand, so single images at the border may differ.
-        assert (together & ~part(model, images, labels, eps).robust).double().mean() <= 0.02
+        assert not (together & ~part(model, images, labels, eps).robust).any()
 
 
 def test_autoattack_is_the_standard_one():
@@ -307,10 +309,23 @@ def test_a_square_lies_where_its_corner_is(s, top, left):
 
 @given(st.integers(2, 15))
 def test_a_bump_has_length_one_and_two_signs(s):
-    pattern = bump(s, torch.Generator().manual_seed(s))
-    assert pattern.shape == (s, s)
-    assert pattern.norm().item() == pytest.approx(1, abs=1e-5)
-    assert pattern.min() < 0 < pattern.max()
+    above, beside = bumps(s, torch.tensor([0.0, 0.5]))
+    assert above.shape == (1, s, s)
+    assert torch.equal(beside, above.mT)
+    assert above.norm().item() == pytest.approx(1, abs=1e-5)
+    assert above.min() < 0 < above.max()
+
+
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_a_pyramid_is_the_sum_of_section_3_4(height, width):
+    """eta(r, c) = sum over k = 0..M of 1/(n + 1 - k)^2, M = n - max(|r - middle|, |c - middle|), r and c from 0."""
+    n = max(height, width) // 2
+
+    def eta(r: int, c: int) -> float:
+        return sum(1 / (n + 1 - k) ** 2 for k in range(n - max(abs(r - height // 2), abs(c - width // 2)) + 1))
+
+    expected = torch.tensor([[eta(r, c) for c in range(width)] for r in range(height)])
+    torch.testing.assert_close(_pyramid(height, width), expected / expected.norm())
 
 
 @given(st.integers(0, 1000))
@@ -322,6 +337,25 @@ def test_an_l2_proposal_uses_the_whole_radius(seed):
     start = images + 0.01 * torch.randn_like(images)
     start = images + 0.3 * (start - images) / (start - images).flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     corners = torch.randint(0, 10, (4, 2)), torch.randint(0, 10, (4, 2))
-    pattern, sign = bump(3, torch.Generator()), torch.randint(0, 2, (4, 3, 1, 1)) * 2.0 - 1
+    pattern, sign = bumps(3, torch.rand(4)), torch.randint(0, 2, (4, 3, 1, 1)) * 2.0 - 1
     moved = moved_window(start, images, 0.3, corners, pattern, sign)
     torch.testing.assert_close(distance(moved, images, "L2"), torch.full((4,), 0.3).double(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("query", [0, 11, 60, 300, 4999])
+def test_l2_windows_lie_within_the_image(query, monkeypatch):
+    """Of 12 x 12 pixels: sides 10, 8, 5, 4 and 3 become 11, 9, 5, 5 and 3 before their corners are drawn."""
+    seen: list[tuple[tuple[Tensor, Tensor], int]] = []
+
+    def proposal(x: Tensor, images: Tensor, eps: float, corners, pattern: Tensor, sign: Tensor) -> Tensor:
+        seen.append((corners, pattern.shape[-1]))
+        return x
+
+    monkeypatch.setattr("zoo.attacks.square.moved_window", proposal)
+    images = torch.rand(500, 1, 12, 12)
+    Square(norm="L2")._propose(query, images, images, 0.5, RandomStreams.of(images, 0, "test"))
+    ((corners, s),) = seen
+    assert s % 2 == 1
+    for corner in corners:
+        assert (corner.amin(0) == 0).all()
+        assert (corner.amax(0) == 12 - s).all()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.attacks.apgd import APGD
 from zoo.attacks.autoattack import AutoAttack
+from zoo.attacks.cr import CR
 from zoo.attacks.fab_t import FABT
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
@@ -235,6 +236,8 @@ def test_a_tier_has_norms_and_radii_of_its_own():
     linf, l2 = choose_sweeps(["full"])
     assert (linf.attack.norm, l2.attack.norm) == ("Linf", "L2")
     assert [part.restarts for part in linf.attack.parts(10) if hasattr(part, "restarts")] == [5, 5, 5]
+    assert choose_sweeps(["reliable"], seed=3) == [Sweep(CR(seed=3), (8 / 255,))]
+    assert choose_sweeps(["reliable"], ["L2"]) == [Sweep(CR(norm="L2"), (0.5,))]
     with pytest.raises(UserError, match="did you mean standard"):
         choose_sweeps(["standart"])
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.attacks.autoattack import AutoAttack
+from zoo.attacks.cr import CR
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
 from zoo.data import load_test, open_data
@@ -57,7 +58,7 @@ SWEEPS = [Sweep(FGSM(), (0.0, 0.02, 0.05)), Sweep(PGD(random_start=False), (0.0,
 
 def test_a_sound_model_is_not_flagged(digits):
     model, images, labels = digits
-    found = evaluate(*digits, [*SWEEPS, Sweep(AutoAttack(), (0.05,))])
+    found = evaluate(*digits, [*SWEEPS, Sweep(CR(), (0.02, 0.05)), Sweep(AutoAttack(), (0.05,))])
     assert found[0].accuracy > 0.9
     assert 0 < found[-1].accuracy < found[0].accuracy
     assert list(found[-1].parts) == ["apgd", "apgd_t", "fab_t", "square"]
@@ -117,6 +118,22 @@ def test_settings_of_which_none_is_the_stronger_are_not_compared(attack, one, ot
     assert sanity(*digits, [figures[0].model_copy(update={"options": one | {"restarts": 1}}), stronger]).failures == (
         "not_monotone",
     )
+
+
+@pytest.mark.parametrize(
+    ("attack", "cr", "failures"),
+    [
+        ("pgd", 0.55, ("not_monotone",)),
+        ("apgd", 0.55, ("not_monotone",)),
+        ("square", 0.55, ("black_box_stronger",)),
+        ("autoattack", 0.55, ()),  # either may break a little more than the other
+        ("autoattack", 0.45, ()),
+        ("apgd_t", 0.55, ()),
+        ("pgd", 0.45, ()),
+    ],
+)
+def test_the_constraint_relaxation_attack_is_believed_where_no_weaker_attack_beats_it(attack, cr, failures, digits):
+    assert sanity(*digits, [*curve(attack, (0.1, 0.5)), *curve("cr", (0.1, cr))]).failures == failures
 
 
 @pytest.mark.parametrize(("square", "failures"), [(0.6, ("black_box_stronger",)), (0.699, ()), (0.8, ())])

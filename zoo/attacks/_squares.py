@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.attacks._threat import project
+from zoo.attacks._random import RandomStreams, as_signs
+from zoo.attacks._threat import column, project
 
 SHARE = 0.8
 """p of the paper: the share of the image's pixels in the first square."""
@@ -26,10 +27,10 @@ def side(query: int, height: int, width: int, smallest: int = 1) -> int:
     return min(max(wanted, smallest), height, width)
 
 
-def stripes(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+def stripes(images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
     """Return the Linf start: vertical stripes of +eps or -eps, one pixel wide, drawn for each channel."""
-    b, c, _, w = images.shape
-    return project(images + eps * signs((b, c, 1, w), generator).to(images), images, eps, "Linf")
+    _, c, _, w = images.shape
+    return project(images + eps * streams.signs(c, 1, w).to(images), images, eps, "Linf")
 
 
 def signed_square(x: Tensor, images: Tensor, eps: float, inside: Tensor, sign: Tensor) -> Tensor:
@@ -45,16 +46,18 @@ def signed_square(x: Tensor, images: Tensor, eps: float, inside: Tensor, sign: T
     return torch.where(inside, project(images + eps * sign, images, eps, "Linf"), x)
 
 
-def tiles(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+def tiles(images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
     """Return the L2 start: five by five bumps of random sign, scaled to length eps."""
-    b, c, h, w = images.shape
+    _, c, h, w = images.shape
     s = max(min(h, w) // 5, 1)
     delta = torch.zeros_like(images)
     top, left = (h - h // s * s) // 2, (w - w // s * s) // 2
-    for i in range(top, top + h // s * s, s):
-        for j in range(left, left + w // s * s, s):
-            sign = signs((b, c, 1, 1), generator).to(images)
-            delta[:, :, i : i + s, j : j + s] = bump(s, generator).to(images) * sign
+    drawn = streams.uniform(h // s, w // s, c + 1)
+    for i in range(h // s):
+        for j in range(w // s):
+            sign, pattern = as_signs(drawn[:, i, j, :c, None, None]), bumps(s, drawn[:, i, j, c])
+            rows, columns = slice(top + i * s, top + (i + 1) * s), slice(left + j * s, left + (j + 1) * s)
+            delta[:, :, rows, columns] = (pattern * sign).to(images)
     return _at_length(delta, images, eps)
 
 
@@ -68,10 +71,10 @@ def moved_window(
         images: the images.
         eps: radius.
         corners: of the window that grows and of the one that is cleared, (B, 2) each: top, left.
-        pattern: the bump (s, s).
+        pattern: the bumps (B, 1, s, s).
         sign: +1 or -1, (B, C, 1, 1).
     """
-    delta, s = x - images, len(pattern)
+    delta, s = x - images, pattern.shape[-1]
     height, width = x.shape[2:]
     grows, cleared = (square(corner, s, height, width) for corner in corners)
     squares = delta.square()
@@ -91,34 +94,40 @@ def square(corner: Tensor, s: int, height: int, width: int) -> Tensor:
 
 
 def _placed(pattern: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
-    """Return images that show the pattern with its corner there: (B, 1, H, W), arbitrary outside."""
-    last = len(pattern) - 1
+    """Return images that show their patterns (B, 1, s, s) with the corner there: (B, 1, H, W), arbitrary outside."""
+    last, image = pattern.shape[-1] - 1, torch.arange(len(pattern), device=corner.device)[:, None, None]
     down = (torch.arange(height, device=corner.device) - corner[:, :1]).clamp(0, last)
     right = (torch.arange(width, device=corner.device) - corner[:, 1:]).clamp(0, last)
-    return pattern[down[:, :, None], right[:, None, :]][:, None]
+    return pattern[image, 0, down[:, :, None], right[:, None, :]][:, None]
 
 
-def bump(s: int, generator: torch.Generator) -> Tensor:
-    """Return the pattern of section 3.4: a positive and a negative pyramid side by side, of length one, (s, s)."""
+def bumps(s: int, uniform: Tensor) -> Tensor:
+    """Return the pattern of section 3.4 for each image: two pyramids of opposite sign, together of length one.
+
+    Args:
+        s: side.
+        uniform: a number in [0, 1) per image, (B,); below 1/2 one pyramid is above the other, else beside it.
+
+    Returns:
+        (B, 1, s, s).
+    """
     upper = s // 2
     pattern = torch.cat([_pyramid(upper, s), -_pyramid(s - upper, s)])
     pattern = pattern / torch.linalg.vector_norm(pattern)
-    return pattern.T if bool(torch.rand((), generator=generator) > 0.5) else pattern
+    return torch.where(column(uniform) < 0.5, pattern, pattern.T)
 
 
 def _pyramid(height: int, width: int) -> Tensor:
-    """Return sum_{j >= 1 + d} 1/j^2 at distance d (in the maximum norm) from the middle, scaled to length one."""
-    n = max(height, width) // 2 + 1
+    """Return the sum of 1/j^2 for j from 1 + d to n + 1, scaled to length one.
+
+    d is the distance from the middle in the maximum norm, n half of the longer side, rounded down.
+    """
+    n = max(height, width) // 2
     down = (torch.arange(height) - height // 2).abs()[:, None]
     right = (torch.arange(width) - width // 2).abs()[None, :]
     tails = (1 / torch.arange(1, n + 2, dtype=torch.float32).square()).flip(0).cumsum(0).flip(0)
     values = tails[torch.maximum(down, right)]
     return values / torch.linalg.vector_norm(values).clamp_min(TINY)
-
-
-def signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return random signs as floats."""
-    return 2.0 * torch.randint(0, 2, shape, generator=generator) - 1.0
 
 
 def _at_length(delta: Tensor, images: Tensor, eps: float) -> Tensor:

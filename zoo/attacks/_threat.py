@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from zoo.attacks._random import RandomStreams
 from zoo.errors import UserError
 
 Norm = Literal["Linf", "L2"]
@@ -98,19 +99,20 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     return (flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(tiny)).view_as(gradient)
 
 
-def random_in_ball(images: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
-    """Return uniform points of the unit ball, in the images' shape, drawn on the CPU whatever the device."""
-    shape = images.shape
+def random_in_ball(images: Tensor, norm: Norm, streams: RandomStreams) -> Tensor:
+    """Return a uniform point of the unit ball for each image, in the images' shape, from streams of their own."""
+    shape = images.shape[1:]
     if norm == "Linf":
-        return (2 * torch.rand(shape, generator=generator) - 1).to(images)
-    direction = steepest(torch.randn(shape, generator=generator), "L2")
-    radius = torch.rand(shape[0], generator=generator) ** (1 / images[0].numel())
+        return (2 * streams.uniform(*shape) - 1).to(images)
+    direction = steepest(streams.at(0).normal(*shape), "L2")
+    radius = streams.at(1).uniform() ** (1 / images[0].numel())
     return (direction * column(radius)).to(images)
 
 
-def random_on_sphere(images: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
-    """Return points of the unit sphere, in the images' shape: uniform ones in L2, scaled uniform noise in Linf."""
+def random_on_sphere(images: Tensor, norm: Norm, streams: RandomStreams) -> Tensor:
+    """Return a point of the unit sphere for each image: a uniform one in L2, scaled uniform noise in Linf."""
+    shape = images.shape[1:]
     if norm == "L2":
-        return steepest(torch.randn(images.shape, generator=generator), "L2").to(images)
-    noise = 2 * torch.rand(images.shape, generator=generator) - 1
+        return steepest(streams.normal(*shape), "L2").to(images)
+    noise = 2 * streams.uniform(*shape) - 1
     return (noise / column(noise.abs().flatten(1).amax(1))).to(images)

@@ -20,6 +20,9 @@ CACHED_PIXELS = 2**15
 """Pixels of one channel in a batch on a CPU: with more, a network's activations no longer stay in its cache."""
 FEWEST = 8
 """Images of a batch on a CPU, however large they are."""
+SMALLEST_BATCH = 16
+"""Libraries choose another kernel for smaller batches, and it rounds differently, so that an image's logits would
+depend on how many others still stand."""
 
 
 @contextmanager
@@ -77,9 +80,23 @@ class Victim:
 
     def _seen(self, images: Tensor, bf16: bool = False) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            logits: Tensor = self.model(images).float()
+            logits: Tensor = self.model(self._filled(images))[: len(images)].float()
         self._tick(len(images))
         return logits
+
+    def _sizes(self, images: Tensor) -> list[int]:
+        """Return the sizes of the batches that images are cut into: full ones, and a last one that is not too small."""
+        most = self.at_once(images)
+        full, rest = divmod(len(images), most)
+        if 0 < rest < SMALLEST_BATCH <= (most + rest) // 2 and full:
+            half = (most + rest) // 2
+            return [most] * (full - 1) + [most + rest - half, half]
+        return [most] * full + [rest] * (rest > 0)
+
+    def _filled(self, images: Tensor) -> Tensor:
+        """Repeat the first image of a batch that is too small, until it is not or is as large as batches get."""
+        missing = min(SMALLEST_BATCH, self.at_once(images)) - len(images)
+        return torch.cat([images, images[:1].detach().expand(missing, -1, -1, -1)]) if missing > 0 else images
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -88,7 +105,7 @@ class Victim:
         Raises:
             UserError: a logit is NaN or infinite (one that is -inf excludes its class, and may be).
         """
-        logits = torch.cat([self._seen(part) for part in images.split(self.at_once(images))])
+        logits = torch.cat([self._seen(part) for part in images.split(self._sizes(images))])
         broken = int((~logits.amax(1).isfinite()).sum())
         if broken:
             raise UserError(f"the model's logits are NaN or infinite for {broken} of {len(images)} images")
@@ -138,7 +155,8 @@ class Victim:
 
     def _search(self, images: Tensor, loss: Loss, *per_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return which images seem misclassified, their losses and the gradients of these."""
-        parts = zip(*(t.split(self.at_once(images)) for t in (images, *per_image)), strict=True)
+        sizes = self._sizes(images)
+        parts = zip(*(t.split(sizes) for t in (images, *per_image)), strict=True)
         found = [self._ascent(x, loss, *rest) for x, *rest in parts]
         wrong, values, gradient = (torch.cat(tensors) for tensors in zip(*found, strict=True))
         if bool(gradient.isnan().any()):

@@ -5,14 +5,15 @@ attacks, ICML 2020, arXiv 2003.01690.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from zoo.attacks._apgd import apgd
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import cross_entropy, dlr
+from zoo.attacks._random import RandomStreams
 from zoo.attacks._victim import Victim, in_turn
 from zoo.errors import unknown_name
 
@@ -34,7 +35,7 @@ class APGD(Attack):
     restarts: int = 1
     """Searches of each image until one succeeds."""
     seed: int = 0
-    """Seed of the random starts."""
+    """Seed of the random starts, which depend on it and on the image alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,11 +53,11 @@ class APGD(Attack):
 
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the ascent ended."""
-        generator = torch.Generator().manual_seed(self.seed)
+        streams = RandomStreams.of(images, self.seed, "apgd")
         loss = cross_entropy if self.loss == "ce" else dlr
 
-        def search(rows: Tensor) -> Tensor:
+        def search(restart: int, rows: Tensor) -> Tensor:
             x, y = images[rows], labels[rows]
-            return apgd(victim, x, y, eps, self.norm, loss, None, self.steps, generator)
+            return apgd(victim, x, y, eps, self.norm, loss, None, self.steps, streams[rows].at(restart))
 
-        return in_turn(victim, images, labels, [search] * self.restarts)
+        return in_turn(victim, images, labels, [partial(search, restart) for restart in range(self.restarts)])

@@ -7,12 +7,12 @@ attacks, ICML 2020, arXiv 2003.01690.
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from zoo.attacks._apgd import apgd
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import likeliest_others, targeted_dlr
+from zoo.attacks._random import RandomStreams
 from zoo.attacks._victim import Victim, in_turn
 
 
@@ -27,7 +27,7 @@ class APGDT(Attack):
     restarts: int = 1
     """Searches towards each class."""
     seed: int = 0
-    """Seed of the random starts."""
+    """Seed of the random starts, which depend on it and on the image alone."""
 
     def obstacle(self, classes: int) -> str:
         """The fourth largest logit must exist."""
@@ -39,13 +39,13 @@ class APGDT(Attack):
 
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the last ascent ended."""
-        generator = torch.Generator().manual_seed(self.seed)
+        streams = RandomStreams.of(images, self.seed, "apgd_t")
         logits = victim.logits(images)
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
 
-        def search(k: int, rows: Tensor) -> Tensor:
-            x, y = images[rows], labels[rows]
-            return apgd(victim, x, y, eps, self.norm, targeted_dlr, others[rows, k], self.steps, generator)
+        def search(k: int, restart: int, rows: Tensor) -> Tensor:
+            x, y, own = images[rows], labels[rows], streams[rows].at(k, restart)
+            return apgd(victim, x, y, eps, self.norm, targeted_dlr, others[rows, k], self.steps, own)
 
-        towards_each = [partial(search, k) for k in range(others.shape[1]) for _ in range(self.restarts)]
+        towards_each = [partial(search, k, r) for k in range(others.shape[1]) for r in range(self.restarts)]
         return in_turn(victim, images, labels, towards_each)

@@ -5,12 +5,14 @@ ICLR 2018, arXiv 1706.06083.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import cross_entropy
+from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import project, random_in_ball, steepest
 from zoo.attacks._victim import Victim, in_turn
 from zoo.errors import UserError
@@ -34,7 +36,7 @@ class PGD(Attack):
     restarts: int = 1
     """Searches of each image until one succeeds; more than one needs a random start."""
     seed: int = 0
-    """Seed of the random starts; torch's global random state is neither read nor changed."""
+    """Seed of the random starts, which depend on it and on the image alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,17 +51,16 @@ class PGD(Attack):
 
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the ascent ended."""
-        generator = torch.Generator().manual_seed(self.seed)
+        streams = RandomStreams.of(images, self.seed, "pgd")
 
-        def search(rows: Tensor) -> Tensor:
-            start = images
+        def search(restart: int, rows: Tensor) -> Tensor:
+            x, start = images[rows], images[rows]
             if self.random_start:
-                # Drawn for all images, so that an image's start depends on its place among them only.
-                noise = eps * random_in_ball(images, self.norm, generator)
-                start = project(images + noise, images, eps, self.norm)
-            return self._ascend(victim, images[rows], labels[rows], start[rows], eps)
+                noise = eps * random_in_ball(x, self.norm, streams[rows].at(restart))
+                start = project(x + noise, x, eps, self.norm)
+            return self._ascend(victim, x, labels[rows], start, eps)
 
-        return in_turn(victim, images, labels, [search] * self.restarts)
+        return in_turn(victim, images, labels, [partial(search, restart) for restart in range(self.restarts)])
 
     def _ascend(self, victim: Victim, images: Tensor, labels: Tensor, x: Tensor, eps: float) -> Tensor:
         """Take the steps from x; an image that is misclassified leaves the batch where it is."""

@@ -5,13 +5,15 @@ random search, ECCV 2020, arXiv 1912.00049.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import margin
-from zoo.attacks._squares import bump, moved_window, side, signed_square, signs, square, stripes, tiles
+from zoo.attacks._random import RandomStreams, as_signs
+from zoo.attacks._squares import bumps, moved_window, side, signed_square, square, stripes, tiles
 from zoo.attacks._threat import column
 from zoo.attacks._victim import Victim, in_turn
 
@@ -25,7 +27,7 @@ class Square(Attack):
     restarts: int = 1
     """Searches of each image until one succeeds."""
     seed: int = 0
-    """Seed of the squares."""
+    """Seed of the squares, which depend on it and on the image alone."""
 
     def passes(self, classes: int) -> int:
         """One per query."""
@@ -33,16 +35,16 @@ class Square(Attack):
 
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the points of largest margin of a wrong class that were found."""
-        generator = torch.Generator().manual_seed(self.seed)
+        streams = RandomStreams.of(images, self.seed, "square")
 
-        def search(rows: Tensor) -> Tensor:
-            return self._search(victim, images[rows], labels[rows], eps, generator)
+        def search(restart: int, rows: Tensor) -> Tensor:
+            return self._search(victim, images[rows], labels[rows], eps, streams[rows].at(restart))
 
-        return in_turn(victim, images, labels, [search] * self.restarts)
+        return in_turn(victim, images, labels, [partial(search, restart) for restart in range(self.restarts)])
 
-    def _search(self, victim: Victim, images: Tensor, labels: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    def _search(self, victim: Victim, images: Tensor, labels: Tensor, eps: float, streams: RandomStreams) -> Tensor:
         """Keep each proposal that raises the margin; an image that falls leaves the batch."""
-        x = (stripes if self.norm == "Linf" else tiles)(images, eps, generator)
+        x = (stripes if self.norm == "Linf" else tiles)(images, eps, streams.at(0))
         value = margin(victim.estimate(x), labels)
         found, rows = x.clone(), torch.arange(len(images), device=images.device)
         for query in range(self.queries):
@@ -52,9 +54,10 @@ class Square(Attack):
                 gone = value > 0
                 found[rows[gone]] = x[gone]
                 rows, x, value, images, labels = (t[~gone] for t in (rows, x, value, images, labels))
+                streams = streams[~gone]
             if not len(rows):
                 return found
-            proposed = self._propose(query, x, images, eps, generator)
+            proposed = self._propose(query, x, images, eps, streams.at(1 + query))
             margins = margin(victim.estimate(proposed), labels)
             better = margins > value
             x = torch.where(column(better), proposed, x)
@@ -62,17 +65,16 @@ class Square(Attack):
         found[rows] = x
         return found
 
-    def _propose(self, query: int, x: Tensor, images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-        """Draw a square of its own for each image."""
-        b, c, height, width = x.shape
+    def _propose(self, query: int, x: Tensor, images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
+        """Draw a square of its own for each image, or in L2 two windows of an odd side where the image has room."""
+        c, height, width = x.shape[1:]
         s = side(query, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))
+        if self.norm == "L2" and s % 2 == 0:
+            s = min(s + 1, height, width)
+        drawn = streams.uniform(c + 5)
+        sign = as_signs(drawn[:, :c, None, None]).to(x)
         places = torch.tensor([height - s + 1, width - s + 1])
-
-        def corner() -> Tensor:
-            return (torch.rand(b, 2, generator=generator) * places).long().to(x.device)
-
-        sign = signs((b, c, 1, 1), generator).to(x)
+        grows, cleared = ((drawn[:, at : at + 2] * places).long().to(x.device) for at in (c, c + 2))
         if self.norm == "Linf":
-            return signed_square(x, images, eps, square(corner(), s, height, width), sign)
-        s = s if s % 2 else min(s + 1, height, width)
-        return moved_window(x, images, eps, (corner(), corner()), bump(s, generator).to(x), sign)
+            return signed_square(x, images, eps, square(grows, s, height, width), sign)
+        return moved_window(x, images, eps, (grows, cleared), bumps(s, drawn[:, c + 4]).to(x), sign)

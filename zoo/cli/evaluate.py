@@ -3,12 +3,16 @@
 The figures are added to the run's card, and the robustness curve is drawn to RUN/robustness.png. The
 network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each
 image after each search: the same command after an interruption goes on from there.
+
+With --shard K/N the command judges one of N parts of the images and keeps its verdicts in
+RUN/outcomes.K-of-N.npz; with --merge N it puts the parts together, and goes on as if it had judged them all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +23,7 @@ from zoo.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.evaluation import Sweep
+    from zoo.evaluation import Shard, Sweep
     from zoo.probes import Probe
     from zoo.runs.card import Card, Finding
     from zoo.runs.run import Run
@@ -28,8 +32,8 @@ CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"
 ATTACKS_HELP = (
-    "`quick` (FGSM, PGD-20), `standard` (AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and "
-    "L2 0.5), or attacks by name, such as fgsm,apgd."
+    "`quick` (FGSM, PGD-20), `reliable` (the constraint-relaxation attack, Linf 8/255), `standard` (AutoAttack, Linf "
+    "8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by name, such as fgsm,apgd."
 )
 
 
@@ -40,12 +44,11 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from zoo.backbone.folded import folded
     from zoo.data import load_test, see_that_files_are_read
-    from zoo.evaluation import Outcomes, evaluate, identity, probe, sanity
+    from zoo.evaluation import Origin, Outcomes, evaluate, merge, probe, sanity, searches
     from zoo.hub.runs import open_run
     from zoo.probes import Subject
 
-    if options.batch_size < 1 or (options.n != "all" and options.n < 1):
-        raise UserError("--batch-size and --n must be at least 1")
+    shard = _checked(options)
     run, device = open_run(options.run, options.hub), _device(options.device)
     see_that_files_are_read(run.card.data, options.data_dir)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
@@ -60,18 +63,24 @@ def main(parser: Parser, argv: list[str]) -> None:
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
-    outcomes = Outcomes(run.folder / OUTCOMES, identity(run.card.weights.sha256, images, labels))
+    origin = Origin.of(run.card.weights.sha256, run.card.data, options.seed, images, labels)
     exported = folded(model, run.card.image_shape)
-    found = evaluate(
-        exported,
-        images,
-        labels,
-        sweeps,
-        batch_size=options.batch_size,
-        gradients=options.gradients,
-        device=device,
-        outcomes=outcomes,
+    measure = partial(
+        evaluate, exported, sweeps=sweeps, batch_size=options.batch_size, gradients=options.gradients, device=device
     )
+    whole = run.folder / OUTCOMES
+    if shard:
+        rows = shard.rows(len(images))
+        measure(images=images[rows], labels=labels[rows], outcomes=shard.outcomes(whole, origin))
+        _show_part(shard, whole, len(labels[rows]), len(labels))
+        return
+    if options.merge is None:
+        outcomes = Outcomes(whole, origin.owner)
+    else:
+        names = searches(sweeps, len(run.card.class_names), options.gradients)
+        outcomes = merge(whole, options.merge, origin, names)
+        print(f"{options.merge} parts, {len(images):,} images, put together in {whole}\n")
+    found = measure(images=images, labels=labels, outcomes=outcomes)
     found = [e.model_copy(update={"seed": options.seed}) for e in found]
     card, obstacle = _with_structure(run.card, run, model)
     card = card.with_evaluations(found)  # all its figures must agree, not only those of this command
@@ -80,6 +89,27 @@ def main(parser: Parser, argv: list[str]) -> None:
     findings = probe(subject, probes, outcomes)
     run.save_card(card.with_findings(findings))
     _show(run, card.model_copy(update={"evaluations": tuple(found)}), findings, obstacle)
+
+
+def _checked(options: Any) -> Shard | None:
+    """Return the part that is asked for, if it is one; refuse numbers and combinations without meaning."""
+    from zoo.evaluation import Shard
+
+    if options.batch_size < 1 or (options.n != "all" and options.n < 1):
+        raise UserError("--batch-size and --n must be at least 1")
+    if options.shard is None:
+        return None
+    if options.merge is not None:
+        raise UserError("--shard and --merge do not go together: --merge N comes when all N parts are there")
+    if options.probes is not None:
+        raise UserError("--probes look at all images: leave them out with --shard, and give them with --merge")
+    return Shard.parse(options.shard)
+
+
+def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
+    """Say what a part has done; its figures are none of the run's, so that none is shown."""
+    print(f"part {shard}: {own:,} of {n:,} images judged, verdicts in {shard.file(whole)}; the card is unchanged")
+    print(f"when all {shard.of} parts are there: the same command with --merge {shard.of} in place of --shard {shard}")
 
 
 def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
@@ -112,6 +142,8 @@ def _add_arguments(parser: Parser) -> None:
         default=1000,
         help="Test images, the same share of each class, or all.",
     )
+    add("--shard", type=str | None, default=None, help="Judge part K of N only, such as 2/8; see --merge.")
+    add("--merge", type=int | None, default=None, help="Put N parts of --shard together, else with the same options.")
     add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")
     add(
         "--gradients",

@@ -3,12 +3,13 @@
 from zoo.backbone.folded import folded
 from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.conditioning import condition_numbers
-from zoo.evaluation.judge import Judge
+from zoo.evaluation.judge import Judge, searches
 from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.probing import probe
 from zoo.evaluation.report import Report, quick_evaluation
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
+from zoo.evaluation.shards import Origin, Shard, merge
 from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps
 from zoo.evaluation.table import print_card, print_findings
 
@@ -18,8 +19,10 @@ __all__ = [
     "TIERS",
     "Judge",
     "LipschitzBound",
+    "Origin",
     "Outcomes",
     "Report",
+    "Shard",
     "Sweep",
     "choose_sweeps",
     "condition_numbers",
@@ -27,9 +30,11 @@ __all__ = [
     "folded",
     "identity",
     "lipschitz_bound",
+    "merge",
     "print_card",
     "print_findings",
     "probe",
     "quick_evaluation",
     "sanity",
+    "searches",
 ]

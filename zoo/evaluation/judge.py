@@ -1,6 +1,6 @@
 """The verdicts on one model: which images it gets right, and which withstand an attack."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -11,10 +11,13 @@ from zoo.attacks import ATTACKS, Attack, Gradients, Victim, format_eps, fp32
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
+from zoo.evaluation.sweeps import Sweep
 from zoo.runs.card import Evaluation
 from zoo.runtime.complexity import count_macs
 from zoo.runtime.eval_mode import require_eval_mode
 
+CLEAN = "clean"
+"""Name of the verdicts without an attack."""
 POOL_BYTES = 2**26
 """Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
 POOL_MACS = 10**14
@@ -60,7 +63,7 @@ class Judge:
             self.classes = victim.logits(first).shape[1]
             _, channels, height, width = first.shape
             self.at_once, self.macs = victim.at_once(first), count_macs(model, (channels, height, width))
-            self.right = self._judged("clean", torch.ones(len(images), dtype=torch.bool), 1, victim.right)
+            self.right = self._judged(CLEAN, torch.ones(len(images), dtype=torch.bool), 1, victim.right)
 
     def evaluation(self, attack: Attack, eps: float) -> Evaluation:
         """Measure the accuracy under one attack at one radius."""
@@ -94,8 +97,7 @@ class Judge:
                     gradients=self.gradients,
                 ).robust[0]
 
-            whole = "" if part is attack else f"{attack!r}: "
-            name = f"{whole}{part!r} at {eps!r}" + (f" by {self.gradients}" if self.gradients != "fp32" else "")
+            name = _name(part, attack, eps, self.gradients)
             verdicts = self._judged(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
             found[ATTACKS.name_of(part)] = verdicts
         return found
@@ -140,6 +142,21 @@ class Judge:
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.images[rows].to(self.device).float().div(255), self.labels[rows].to(self.device)
+
+
+def searches(sweeps: Sequence[Sweep], classes: int, gradients: Gradients = "fp32") -> list[str]:
+    """Return the names under which an evaluation keeps its verdicts, of each part of each attack, clean ones first."""
+    return [CLEAN] + [
+        _name(part, sweep.attack, eps, gradients)
+        for sweep in sweeps
+        for eps in sweep.eps
+        for part in sweep.attack.parts(classes)
+    ]
+
+
+def _name(part: Attack, attack: Attack, eps: float, gradients: Gradients) -> str:
+    whole = "" if part is attack else f"{attack!r}: "
+    return f"{whole}{part!r} at {eps!r}" + (f" by {gradients}" if gradients != "fp32" else "")
 
 
 def _title(attack: Attack, eps: float) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.errors import UserError
 from zoo.files import atomic
 
-SEARCHES = 2
+SEARCHES = 3
 """Raised when what an attack does changes, so that verdicts of the older search are not taken for the new one's."""
 
 
@@ -34,15 +34,20 @@ class Outcomes:
         path: of the npz; None keeps them in memory only. A file of another model or of other images is
             replaced at the first `put`.
         owner: see `identity`.
+        about: the owner in words, kept beside it.
+
+    Attributes:
+        foreign: what the file says about itself, if it is of another owner; else None.
 
     Raises:
         UserError: the file is damaged.
     """
 
-    OWNER = "owner"
+    OWNER, ABOUT = "owner", "about"
 
-    def __init__(self, path: Path | None = None, owner: str = "") -> None:
-        self.path, self.owner = path, owner
+    def __init__(self, path: Path | None = None, owner: str = "", about: str = "") -> None:
+        self.path, self.owner, self.about = path, owner, about
+        self.foreign: str | None = None
         self._verdicts: dict[str, Tensor] = {}
         if path is not None and path.is_file():
             self._verdicts = self._load(path)
@@ -53,7 +58,9 @@ class Outcomes:
                 found = {name: arrays[name] for name in arrays.files}
         except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} cannot be read ({error}): delete it to evaluate anew") from None
-        if str(found.pop(self.OWNER, "")) != self.owner:
+        owner, about = (str(found.pop(key, "")) for key in (self.OWNER, self.ABOUT))
+        if owner != self.owner:
+            self.foreign = about
             return {}
         return {name: torch.from_numpy(verdicts) for name, verdicts in found.items()}
 
@@ -73,6 +80,7 @@ class Outcomes:
         if self.path is None:
             return
         arrays = {name: verdicts.numpy() for name, verdicts in self._verdicts.items()}
+        arrays |= {self.OWNER: np.array(self.owner)} | ({self.ABOUT: np.array(self.about)} if self.about else {})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(self.path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{self.OWNER: np.array(self.owner)}, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -26,11 +26,11 @@ ONE_STEP = 16 / 255
 """Linf radius above which a single step is too long to be the stronger one: it lands beyond what it was after."""
 NOISE = 0.002
 """Accuracy that chance may move: two images of a thousand, as AutoAttack's own checks allow."""
-STRENGTH = ("fgsm", "pgd", "apgd", "autoattack")
-"""Attacks from weak to strong, on the same norm and radius."""
+STRENGTH = {"fgsm": 0, "pgd": 1, "apgd": 2, "cr": 3, "autoattack": 3}
+"""Attacks from weak to strong, on the same norm and radius; either of two that rank equally may break more."""
 EFFORT = ("steps", "restarts")
 """Settings of which more cannot break less."""
-WHITE_BOX = ("pgd", "apgd", "apgd_t", "fab_t")
+WHITE_BOX = ("pgd", "apgd", "apgd_t", "fab_t", "cr")
 """Attacks by many gradients, which see what Square has to guess."""
 
 
@@ -87,10 +87,10 @@ def _same_images(one: Evaluation, other: Evaluation) -> bool:
 
 
 def _is_no_weaker(strong: Evaluation, weak: Evaluation) -> bool:
-    """Whether an attack is a later one among `STRENGTH`, or the same with no less effort and else equal settings."""
+    """Whether an attack ranks higher in `STRENGTH`, or the same with no less effort and else equal settings."""
     if strong.attack != weak.attack:
         raises_dlr = strong.options.get("loss") == "dlr"  # which may find less than the cross-entropy
-        return STRENGTH.index(strong.attack) > STRENGTH.index(weak.attack) and not raises_dlr
+        return STRENGTH[strong.attack] > STRENGTH[weak.attack] and not raises_dlr
     efforts = ([e.options.get(name, 1) for name in EFFORT] for e in (strong, weak))
     others = [{key: x for key, x in e.options.items() if key not in EFFORT} for e in (strong, weak)]
     return others[0] == others[1] and all(more >= less for more, less in zip(*efforts, strict=True))

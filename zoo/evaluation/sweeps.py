@@ -6,6 +6,7 @@ from typing import Any
 
 from zoo.attacks import ATTACKS, NORMS, Attack, Norm
 from zoo.attacks.autoattack import AutoAttack
+from zoo.attacks.cr import CR
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
 from zoo.errors import unknown_name
@@ -51,18 +52,19 @@ class Tier:
     norms: tuple[Norm, ...]
 
 
-def _autoattack(restarts: int) -> tuple[Sweep, ...]:
+def _at_benchmark_radii(attack: type[Attack], **options: Any) -> tuple[Sweep, ...]:
     """At the radii of RobustBench (arXiv 2010.09670)."""
     radii: tuple[tuple[Norm, float], ...] = (("Linf", 8 / 255), ("L2", 0.5))
-    return tuple(Sweep(AutoAttack(norm=norm, restarts=restarts), (eps,)) for norm, eps in radii)
+    return tuple(Sweep(attack(norm=norm, **options), (eps,)) for norm, eps in radii)
 
 
 TIERS: dict[str, Tier] = {
     "quick": Tier(QUICK, NORMS),
-    "standard": Tier(_autoattack(restarts=1), ("Linf",)),
-    "full": Tier(_autoattack(restarts=5), NORMS),
+    "reliable": Tier(_at_benchmark_radii(CR), ("Linf",)),
+    "standard": Tier(_at_benchmark_radii(AutoAttack), ("Linf",)),
+    "full": Tier(_at_benchmark_radii(AutoAttack, restarts=5), NORMS),
 }
-"""Sets of attacks that have a name of their own; only the last two are AutoAttack."""
+"""Sets of attacks that have a name of their own; only `standard` and `full` are AutoAttack."""
 
 
 def choose_sweeps(

@@ -7,7 +7,7 @@ from zoo.attacks import format_eps
 from zoo.report.figures import RunFigures
 from zoo.runs.card import Card, Evaluation
 
-STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "autoattack")
+STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "cr", "autoattack")
 """Attacks from weak to strong; one that is not in the list counts as weaker than all."""
 
 

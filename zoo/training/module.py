@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from zoo.adversaries import Threat
 from zoo.adversaries.none import NoAdversary
+from zoo.attacks import Attack, Gradients
+from zoo.attacks.cr import CR
 from zoo.attacks.pgd import PGD
 from zoo.callbacks import RankSchedule
 from zoo.callbacks.conditioning import log_interval
@@ -33,7 +35,8 @@ from zoo.training.schedule import learning_rate_factor, ramp
 
 PROBES = 512
 """Images on which PGD is run after each epoch of adversarial training."""
-ROBUST_ACCURACY = "val_pgd_accuracy"
+SHORT_CR = CR(steps=60, restarts=1)
+"""What validation leaves of CR: two cycles towards each class, once."""
 
 
 class Classifier(pl.LightningModule):
@@ -101,6 +104,16 @@ class Classifier(pl.LightningModule):
     def is_robust_training(self) -> bool:
         """Whether there is an adversary, so that networks are measured under PGD at its radius."""
         return not isinstance(self.adversary, NoAdversary)
+
+    @property
+    def robust_accuracy(self) -> str:
+        """The metric by which adversarial training keeps its best epoch."""
+        return f"val_{self.config.monitor}_accuracy"
+
+    @property
+    def gradients(self) -> Gradients:
+        """In what CR computes its gradients: as the training does, if that is bf16."""
+        return "bf16" if self.trainer.precision == "bf16-mixed" else "fp32"
 
     @property
     def val_batch_size(self) -> int:
@@ -217,8 +230,16 @@ class Classifier(pl.LightningModule):
         self.log("val_loss", F.cross_entropy(logits, labels), **options)
         self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True, **options)
         if self.is_robust_training and batch_idx * self.val_batch_size < PROBES:
-            robust = PGD(steps=10)(self.model, to_unit(images), labels, [self.config.threat.eps]).robust[0]
-            self.log(ROBUST_ACCURACY, robust.float().mean(), prog_bar=True, **options)
+            self.log("val_pgd_accuracy", self._withstanding(PGD(steps=10), batch), prog_bar=True, **options)
+            if self.config.monitor == "cr":
+                accuracy = self._withstanding(SHORT_CR, batch, self.gradients)
+                self.log("val_cr_accuracy", accuracy, prog_bar=True, **options)
+
+    def _withstanding(self, attack: Attack, batch: tuple[Tensor, Tensor], gradients: Gradients = "fp32") -> Tensor:
+        """Return the share of images that are right under an attack at the radius of the training."""
+        images, labels = batch
+        found = attack(self.model, to_unit(images), labels, [self.config.threat.eps], gradients=gradients)
+        return found.robust[0].float().mean()
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer with the method's parameter groups, and its schedule per step."""

@@ -13,6 +13,8 @@ FREE = {
     "logger", "out", "trainer",
 }  # fmt: skip
 """What may be different where a training goes on: the machine, and what is asked at its end."""
+ADDED = {"monitor": "pgd"}
+"""Keys that checkpoints of earlier versions lack, with what those trained with."""
 
 
 def recipe(config: TrainConfig, parts: Parts) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def see_that_it_is_the_same(before: dict[str, Any], now: dict[str, Any], file: P
     Raises:
         UserError: a key has another value.
     """
-    for key, value in before.items():
+    for key, value in (ADDED | before if before else {}).items():
         if now.get(key) != value:
             raise UserError(
                 f"{file} has {key} {now.get(key)}, and its checkpoint was trained with {value}: "

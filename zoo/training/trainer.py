@@ -37,7 +37,7 @@ from zoo.training.build import open_config_data, starting_model
 from zoo.training.finish import finish_run
 from zoo.training.folder import gone_if_vain, prepare, refuse_occupied, started_by
 from zoo.training.logs import csv_logger, extra_logger
-from zoo.training.module import ROBUST_ACCURACY, Classifier
+from zoo.training.module import Classifier
 from zoo.training.options import VALIDATION, ends_with_validation, lightning_options, see_that_lightning_takes
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
@@ -136,6 +136,7 @@ def _checked(config: TrainConfig, parts: Parts, ranks: Ranks | None) -> tuple[Cl
     source = data.source(train=True)
     model = with_normalization(starting_model(config, parts.method, data, ranks, parts.adversary), data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
+    _refuse_vain_monitor(module)
     _refuse_vain_compilation(module)
     options = lightning_options(config, model, data.image_shape)
     batches = see_that_lightning_takes(options, *module.batches_per_epoch)
@@ -159,6 +160,12 @@ def _refuse_vain_compilation(module: Classifier) -> None:
             f"{asked[0]} true does not go with {name}: its shapes change every few steps, and each change "
             f"{'compiles' if module.config.compile else 'captures'} anew; leave {asked[0]} out"
         )
+
+
+def _refuse_vain_monitor(module: Classifier) -> None:
+    monitor, missing = module.config.monitor, "--val-fraction above 0" if module.is_robust_training else "--adversary"
+    if monitor != "pgd" and not (module.is_robust_training and len(module.val_indices)):
+        raise UserError(f"--monitor {monitor} picks the best epoch of adversarial training: give {missing} too")
 
 
 def _see_that_the_end_is_validated(module: Classifier, options: dict[str, Any], batches: int) -> None:
@@ -206,7 +213,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
         best = BestCheckpoint(
             dirpath=folder,
             filename=Path(BEST).stem,
-            monitor=ROBUST_ACCURACY,
+            monitor=module.robust_accuracy,
             mode="max",
             save_weights_only=not module.config.ema,  # or Lightning leaves the average out
             save_on_train_epoch_end=False,

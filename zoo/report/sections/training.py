@@ -10,6 +10,7 @@ from zoo.report.page import Block, Details, Gallery, Section, Text
 CURVES = (
     ("val_accuracy", "Validation accuracy", True, False),
     ("val_pgd_accuracy", "Validation accuracy under PGD", True, False),
+    ("val_cr_accuracy", "Validation accuracy under CR", True, False),
     ("loss", "Training loss", False, False),
     ("condition", "Largest condition number of a layer", False, True),
 )

@@ -1,0 +1,101 @@
+"""Random numbers that depend on a seed and an image alone, whichever other images are attacked beside it.
+
+A draw is a function of a key and a counter, without a state: SplitMix64 (Steele, Lea, Flood: Fast splittable
+pseudorandom number generators, OOPSLA 2014), here over all images at once. It is integer arithmetic on the CPU,
+so the numbers are the same whatever the device, the batch or the number of threads.
+"""
+
+from hashlib import blake2b
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Words = NDArray[np.uint64]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: the step from one state of SplitMix64 to the next."""
+LEVELS = 2**16 - 1
+"""Pixels are rounded to so many steps before they are digested: devices divide 8-bit pixels by 255 differently."""
+
+
+class RandomStreams:
+    """One stream of random numbers per image; equal calls return equal numbers, `at` gives other streams.
+
+    Images with equal pixels have equal streams, also within one batch.
+
+    Args:
+        keys: of the streams, (B,).
+    """
+
+    def __init__(self, keys: Words) -> None:
+        self.keys = keys
+
+    @classmethod
+    def of(cls, images: Tensor, seed: int, purpose: str) -> "RandomStreams":
+        """Return the streams of images.
+
+        Args:
+            images: the unperturbed images in [0, 1], (B, C, H, W).
+            seed: any integer.
+            purpose: what the numbers are for, such as the attack's name; others get unrelated numbers.
+        """
+        pixels = (images.detach().float() * LEVELS).round().to("cpu", torch.int32).numpy().astype("<u2")
+        start = f"{purpose} {seed} {tuple(images.shape[1:])} ".encode()
+        digests = [blake2b(start + image.tobytes(), digest_size=8).digest() for image in pixels]
+        return cls(np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: Tensor) -> "RandomStreams":
+        """Return the streams of some images, by their indices or by bool (B,)."""
+        return RandomStreams(self.keys[rows.cpu().numpy()])
+
+    def at(self, *counters: int) -> "RandomStreams":
+        """Return other streams of the same images: those of a restart, of a query, ..., each counter at least 0."""
+        keys = self.keys
+        for counter in counters:
+            keys = _mixed(keys ^ _mixed(np.array([counter + 1], dtype=np.uint64) * GOLDEN))
+        return RandomStreams(keys)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return numbers in [0, 1), multiples of 2^-24: float32 (B, *shape) on the CPU."""
+        words = self._words(shape)
+        words >>= np.uint64(40)
+        return torch.from_numpy(words.astype(np.float32)).mul_(2.0**-24)
+
+    def signs(self, *shape: int) -> Tensor:
+        """Return -1 or +1 with equal probability: float32 (B, *shape) on the CPU."""
+        return as_signs(self.uniform(*shape))
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return standard normal numbers, by the inverse of their distribution: float32 (B, *shape) on the CPU."""
+        words = self._words(shape)
+        words >>= np.uint64(12)
+        inside = torch.from_numpy(words.astype(np.float64)).add_(0.5).mul_(2.0**-52)  # never 0 or 1
+        return torch.special.ndtri(inside).float()
+
+    def _words(self, shape: tuple[int, ...]) -> Words:
+        """Return 64 random bits each, (B, *shape)."""
+        steps = np.arange(1, prod(shape) + 1, dtype=np.uint64) * GOLDEN
+        words: Words = _mixed(self.keys[:, None] + steps)
+        return words.reshape(len(self), *shape)
+
+
+def as_signs(uniform: Tensor) -> Tensor:
+    """Make numbers in [0, 1) to -1 or +1 with equal probability."""
+    return torch.where(uniform < 0.5, -1.0, 1.0)
+
+
+def _mixed(words: NDArray[Any]) -> Words:
+    """Scramble 64-bit words in place: every bit of the result depends on every bit of a word, none is lost."""
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
+    return words
