@@ -39,14 +39,14 @@ def _brief_measurement() -> Iterator[None]:
         return Report(found, sanity(deployed, images, labels, found), condition_numbers(trained), unbounded)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.training.finish.quick_evaluation", brief)
+        patch.setattr("zoo.training.finalize.quick_evaluation", brief)
         yield
 
 
 @pytest.fixture(autouse=True)
 def _whole_measurement(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "measured" in request.keywords:
-        monkeypatch.setattr("zoo.training.finish.quick_evaluation", quick_evaluation)
+        monkeypatch.setattr("zoo.training.finalize.quick_evaluation", quick_evaluation)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from zoo.hub._base import Patience
+from zoo.hub._base import RetryPolicy
 from zoo.hub.download import digest
 from zoo.hub.index import Entry, Index, Summary
 from zoo.hub.web import WebHub
 
-IMPATIENT = Patience(attempts=3, delay=0.001, timeout=0.4, slowest=1000.0)
+IMPATIENT = RetryPolicy(attempts=3, delay=0.001, timeout=0.4, slowest=1000.0)
 FAULTS = (
     "none", "truncated", "corrupted", "html", "html as 200", "500", "503", "dropped", "reset", "wrong length",
     "grown", "shrunk", "stall", "no ranges", "wrong range", "redirect to file", "redirect loop", "404",

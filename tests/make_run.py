@@ -58,7 +58,7 @@ def make_run(
     }
     mean, std = (0.3,) * image_shape[0], (0.4,) * image_shape[0]
     trained = with_normalization(shake(how.convert(dense, ranks)), mean, std).eval()
-    deployed = how.finish(trained)
+    deployed = how.deploy(trained)
     folder.mkdir(parents=True)
     card = Card(
         arch=arch,

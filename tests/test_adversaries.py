@@ -9,9 +9,8 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from zoo.adversaries import ADVERSARIES, Threat
-from zoo.adversaries import _craft as crafting
-from zoo.adversaries._craft import craft, misleading
+from zoo.adversaries import ADVERSARIES, Threat, _ascent
+from zoo.adversaries._ascent import ce_ascent, pgd_ascent
 from zoo.attacks._threat import distance
 from zoo.attacks.pgd import PGD
 from zoo.callbacks import OrthonormalRetraction, OverfittingGuard, SpectrumClamp
@@ -72,7 +71,7 @@ def test_crafted_images_are_fp32_within_eps_and_higher_in_loss(steps, net, batch
     images, labels = batch
     images[0], images[1] = 0.0, 1.0
     with torch.autocast("cpu", torch.bfloat16):
-        found = misleading(net.train(), images, labels, Threat(0.05), steps)
+        found = ce_ascent(net.train(), images, labels, Threat(0.05), steps)
     assert found.dtype == torch.float32
     assert found.min() >= 0
     assert found.max() <= 1
@@ -90,7 +89,7 @@ def test_the_search_does_not_underflow_in_fp16():
         model[1].weight[1:].neg_()
     images, labels = torch.full((512, 1, 8, 8), 0.5), torch.zeros(512, dtype=torch.long)
     with torch.autocast("cpu", torch.float16):
-        found = misleading(model, images, labels, Threat(0.1), 10)
+        found = ce_ascent(model, images, labels, Threat(0.1), 10)
     torch.testing.assert_close(found, images - 0.1, atol=1e-5, rtol=0)
 
 
@@ -98,7 +97,7 @@ def test_a_linear_model_is_searched_to_the_corner(batch):
     """The worst point of a linear loss is eps times the sign of its gradient, which ten steps must reach."""
     images = 0.5 * batch[0] + 0.25
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    found = craft(model, images, images, lambda z: (z[:, 1] - z[:, 0]).sum(), 0.1, 10)
+    found = pgd_ascent(model, images, images, lambda z: (z[:, 1] - z[:, 0]).sum(), 0.1, 10)
     sign = (model[1].weight[1] - model[1].weight[0]).detach().sign().view(1, 1, 8, 8)
     torch.testing.assert_close(found, images + 0.1 * sign, atol=1e-5, rtol=0)
 
@@ -161,8 +160,8 @@ def test_the_constraints_hold_under_any_adversary(name, net, batch):
         objective = partial(_at, adversary, adversary.search(model, images, labels, threat), threat)
         method.loss(model, *batch, objective)["loss"].backward()
         optimizer.step()
-        retraction.restore(optimizer)
-        clamp.restore(optimizer)
+        retraction.project_(optimizer)
+        clamp.project_(optimizer)
         assert max(orthonormality_error(x.detach()) for layer in layers for x in (layer.U, layer.V)) <= 1e-5
         assert clamp.condition_number <= 1.1
 
@@ -223,7 +222,7 @@ def test_mistakes_are_told(options, words, tmp_path):
 def test_the_search_looks_at_the_network_in_eval_mode(net, batch, monkeypatch):
     modes: list[bool] = []
     net.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    crafting.misleading(net.train(), *batch, Threat(0.1), 3)
+    _ascent.ce_ascent(net.train(), *batch, Threat(0.1), 3)
     assert modes == [False] * 3
     assert net.training
 

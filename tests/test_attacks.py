@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Attack, Victim, check_eps, format_eps, parse_eps
+from zoo.attacks import ATTACKS, Attack, AttackedModel, check_eps, format_eps, parse_eps
+from zoo.attacks._attacked_model import SMALLEST_BATCH
 from zoo.attacks._losses import cross_entropy
 from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import NORMS, distance, project, random_in_ball, steepest
-from zoo.attacks._victim import SMALLEST_BATCH
 from zoo.attacks.apgd import APGD
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
@@ -311,10 +311,10 @@ def test_bf16_gradients_never_decide_what_is_misclassified():
 def test_only_a_verdict_is_asked_for_again_in_fp32():
     seen: list[int] = []
     images, labels = torch.rand(8, *SHAPE), torch.ones(8, dtype=torch.long)
-    victim = Victim(Coarse().eval(), tick=seen.append, gradients="bf16")
-    values, gradient = victim.gradient(images, cross_entropy, labels)
+    attacked = AttackedModel(Coarse().eval(), tick=seen.append, gradients="bf16")
+    values, gradient = attacked.gradient(images, cross_entropy, labels)
     assert sum(seen) == 8
-    wrong, same_values, same_gradient = victim.ascent(images, cross_entropy, labels)
+    wrong, same_values, same_gradient = attacked.ascent(images, cross_entropy, labels)
     assert sum(seen) == 8 + 16
     assert not wrong.any()
     assert torch.equal(values, same_values)
@@ -323,8 +323,8 @@ def test_only_a_verdict_is_asked_for_again_in_fp32():
 
 def test_bf16_gradients_are_those_of_fp32_up_to_rounding(trained):
     model, images, labels = trained
-    exact = Victim(model).gradient(images, cross_entropy, labels)[1].flatten(1)
-    rounded = Victim(model, gradients="bf16").gradient(images, cross_entropy, labels)[1].flatten(1)
+    exact = AttackedModel(model).gradient(images, cross_entropy, labels)[1].flatten(1)
+    rounded = AttackedModel(model, gradients="bf16").gradient(images, cross_entropy, labels)[1].flatten(1)
     assert rounded.dtype == torch.float32
     assert (torch.cosine_similarity(exact, rounded) > 0.99).all()
     assert not torch.equal(exact, rounded)
@@ -339,8 +339,8 @@ def test_on_a_cpu_the_model_gets_fewer_large_images_at_once(side: int, batch_siz
         return images.flatten(1)[:, :2]
 
     images, labels = torch.rand(300, 1, side, side), torch.zeros(300, dtype=torch.long)
-    victim = Victim(model, batch_size)
-    for ask in (lambda: victim.logits(images), lambda: victim.ascent(images, cross_entropy, labels)):
+    attacked = AttackedModel(model, batch_size)
+    for ask in (lambda: attacked.logits(images), lambda: attacked.ascent(images, cross_entropy, labels)):
         seen.clear()
         ask()
         assert max(seen) == most
@@ -444,7 +444,7 @@ def test_a_model_of_which_a_part_is_in_training_mode_is_refused_and_left_as_it_i
 
 def test_an_attack_that_leaves_its_ball_is_not_believed(trained):
     class Cheat(FGSM):
-        def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
             return torch.zeros_like(images)
 
     with pytest.raises(RuntimeError, match="ball"):

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Victim
+from zoo.attacks import ATTACKS, AttackedModel
 from zoo.attacks._apgd import _Search, apgd, checkpoints
+from zoo.attacks._attacked_model import in_turn
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import cross_entropy, dlr, likeliest_others, margin, targeted_dlr
 from zoo.attacks._random import RandomStreams
 from zoo.attacks._squares import _pyramid, bumps, moved_window, side, square
 from zoo.attacks._threat import NORMS, distance
-from zoo.attacks._victim import in_turn
 from zoo.attacks.apgd import APGD
 from zoo.attacks.apgd_t import APGDT
 from zoo.attacks.autoattack import AutoAttack
@@ -76,7 +76,7 @@ def test_square_goes_by_rounded_estimates(linear, monkeypatch):
     model, images, labels = linear
     needed = exact_radius(model, images, labels, "Linf")
     eps = needed.median().item()
-    monkeypatch.setattr(Victim, "estimate", lambda victim, x: victim.logits(x).half().float())
+    monkeypatch.setattr(AttackedModel, "estimate", lambda attacked, x: attacked.logits(x).half().float())
     robust = Square(queries=1500)(model, images, labels, [eps]).robust[0]
     assert not (robust & (needed < 0.95 * eps)).any()
     assert robust[needed > eps].all()
@@ -86,7 +86,7 @@ def test_an_image_leaves_square_by_exact_logits_only(linear, monkeypatch):
     """Estimates that call each image fallen keep none from being searched to the end."""
     model, images, labels = linear
     seen: list[int] = []
-    monkeypatch.setattr(Victim, "estimate", lambda victim, x: -victim.logits(x))
+    monkeypatch.setattr(AttackedModel, "estimate", lambda attacked, x: -attacked.logits(x))
     assert Square(queries=20)(model, images, labels, [1e-6], tick=seen.append).robust.all()
     assert sum(seen) >= 20 * len(images)
 
@@ -185,7 +185,7 @@ def test_the_step_size_is_halved_where_the_reference_says():
 def test_apgd_climbs_higher_than_pgd_of_as_many_steps(bumpy):
     model, images, labels = bumpy
     found = apgd(
-        Victim(model), images, labels, 0.3, "L2", cross_entropy, None, 100, RandomStreams.of(images, 0, "test")
+        AttackedModel(model), images, labels, 0.3, "L2", cross_entropy, None, 100, RandomStreams.of(images, 0, "test")
     )
     pgd = PGD(norm="L2", steps=100)(model, images, labels, [0.3]).adversarial[0]
     climbed, other = (cross_entropy(model(x), labels).detach() for x in (found, pgd))
@@ -246,7 +246,7 @@ def test_searches_in_turn_get_only_what_stands(linear):
         broken[even] = images[(labels[rows[even], None] != labels).int().argmax(1)]  # an image of another class
         return broken
 
-    in_turn(Victim(model), images, labels, [breaks_even_rows] * 2)
+    in_turn(AttackedModel(model), images, labels, [breaks_even_rows] * 2)
     assert asked == [list(range(80)), list(range(1, 80, 2))]
 
 

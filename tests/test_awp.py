@@ -46,7 +46,7 @@ def test_every_weight_moves_by_the_relative_radius_and_back(gamma, problem):
         assert moved.item() == pytest.approx(gamma, rel=1e-3)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items() if "1." in name)
     assert F.cross_entropy(model.eval()(images), labels).item() > start
-    awp.restore()
+    awp.undo()
     assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
     assert all(p.grad is None for p in model.parameters())
     assert len(list(factorized_layers(model))) == 2

@@ -23,7 +23,7 @@ def test_compression_is_met_and_overshot_by_two_points_at_most(arch: str, compre
     m = METHODS.get(method)(init="random")
     model = create_backbone(arch, 10, IMAGE)
     dense = count_params(model)
-    deployed = m.finish(m.convert(model, m.plan(model, Budget(compression=compression))))
+    deployed = m.deploy(m.convert(model, m.plan(model, Budget(compression=compression))))
     assert compression <= 1 - count_params(deployed) / dense <= compression + 0.02
 
 
@@ -94,7 +94,7 @@ def test_both_budgets_are_met(arch: str, convolution: str, reduction: float, met
     params, macs = count_params(model), count_macs(model, IMAGE)
     plain = m.plan(model, Budget(compression=0.8))
     ranks = m.plan(model, Budget(compression=0.8, macs_reduction=reduction))
-    deployed = m.finish(m.convert(model, ranks))
+    deployed = m.deploy(m.convert(model, ranks))
     assert 0.8 <= 1 - count_params(deployed) / params <= 0.82
     assert 1 - count_macs(deployed, IMAGE) / macs >= reduction
     assert ranks != plain

@@ -157,7 +157,7 @@ def test_retraction_does_not_change_the_weight() -> None:
     before = layer.weight.detach().clone()
     callback = OrthonormalRetraction()
     callback.layers = [layer]
-    callback.restore(None)
+    callback.project_(None)
     torch.testing.assert_close(layer.weight, before, atol=1e-5, rtol=1e-4)
     assert orthonormality_error(layer.U) <= 1e-5
 
@@ -169,7 +169,7 @@ def test_a_small_step_follows_the_gradient_flow_of_the_rank_r_manifold() -> None
     optimizer = torch.optim.SGD(layer.parameters(), lr=1e-6)
     callback = OrthonormalRetraction()
     callback.layers = [layer]
-    callback.restore(None)  # U and V were orthonormal to fp32 only
+    callback.project_(None)  # U and V were orthonormal to fp32 only
     with torch.no_grad():
         layer.U.copy_(torch.linalg.qr(layer.U)[0])
         layer.V.copy_(torch.linalg.qr(layer.V)[0])
@@ -180,7 +180,7 @@ def test_a_small_step_follows_the_gradient_flow_of_the_rank_r_manifold() -> None
     F.mse_loss(layer(x), y).backward()
     callback.on_before_optimizer_step(pl.Trainer(logger=False), pl.LightningModule(), optimizer)
     optimizer.step()
-    callback.restore(optimizer)
+    callback.project_(optimizer)
     expected = gradient @ v @ v.T + u @ u.T @ gradient - u @ u.T @ gradient @ v @ v.T
     torch.testing.assert_close((weight - layer.weight).detach() / 1e-6, expected, rtol=1e-3, atol=1e-5)
 
@@ -225,7 +225,7 @@ def test_an_orthonormal_start_is_left_bit_for_bit() -> None:
     callback = OrthonormalRetraction()
     callback.layers = [layer for _, layer in factorized_layers(module)]
     before = [layer.U.detach().clone() for layer in callback.layers]
-    callback.restore(None)
+    callback.project_(None)
     assert all(torch.equal(a, layer.U) for a, layer in zip(before, callback.layers, strict=True))
 
 
@@ -251,5 +251,5 @@ def test_the_start_does_not_count_as_the_worst_step() -> None:
     assert layer.condition_number() > 1.1
     clamp = SpectrumClamp(0.1)
     clamp.layers = [layer]
-    clamp.restore(None)
+    clamp.project_(None)
     assert clamp.worst <= 1.1

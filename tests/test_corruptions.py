@@ -17,7 +17,7 @@ from zoo.corruptions._filters import gaussian, motion_blurred, smoothed
 from zoo.corruptions.blur import _sources
 from zoo.corruptions.digital import _before_affine
 from zoo.errors import UserError
-from zoo.probes import PROBES, Subject
+from zoo.probes import PROBES, ProbeContext
 from zoo.probes.corruptions import Corruptions
 
 NAME = pytest.mark.parametrize("name", CORRUPTIONS)
@@ -423,47 +423,47 @@ class Watched(nn.Module):
 
 
 @pytest.fixture
-def subject() -> Subject:
+def context() -> ProbeContext:
     images = smooth_images(30, (3, 8, 8))
-    return Subject(Watched(192).eval(), images, torch.arange(30) % 4, eps=0.03, batch_size=30)
+    return ProbeContext(Watched(192).eval(), images, torch.arange(30) % 4, eps=0.03, batch_size=30)
 
 
-def test_the_probe_looks_at_every_corruption_at_every_severity(subject):
+def test_the_probe_looks_at_every_corruption_at_every_severity(context):
     assert PROBES.get("corruptions") is Corruptions
-    assert Corruptions().obstacle(subject) == ""
-    cases = Corruptions().cases(subject)
+    assert Corruptions().obstacle(context) == ""
+    cases = Corruptions().cases(context)
     assert len(cases) == 14 * 5
     assert {(case["corruption"], case["severity"]) for case in cases} == set(product(CORRUPTIONS, SEVERITIES))
     assert cases[1] == {"corruption": "gaussian_noise", "severity": 2}
     for case in cases:
-        passed = Corruptions().passed(subject, case)
+        passed = Corruptions().passed(context, case)
         assert passed.shape == (30,)
         assert passed.dtype == torch.bool
 
 
 @pytest.mark.parametrize("name", ["brightness", "pixelate", "jpeg_compression"])
-def test_the_probe_classifies_the_corrupted_images(name, subject):
-    images = (subject.images * 255).round().byte()
+def test_the_probe_classifies_the_corrupted_images(name, context):
+    images = (context.images * 255).round().byte()
     by_hand = corrupt(name, images, 5).float() / 255
-    passed = Corruptions().passed(subject, {"corruption": name, "severity": 5})
-    assert torch.equal(subject.model.taken(), by_hand)
-    assert torch.equal(passed, subject.model(by_hand).argmax(1) == subject.labels)
+    passed = Corruptions().passed(context, {"corruption": name, "severity": 5})
+    assert torch.equal(context.model.taken(), by_hand)
+    assert torch.equal(passed, context.model(by_hand).argmax(1) == context.labels)
 
 
 @NAME
-def test_the_probe_repeats_itself_whatever_the_batch_size(name, subject):
+def test_the_probe_repeats_itself_whatever_the_batch_size(name, context):
     case = {"corruption": name, "severity": 3}
-    first = Corruptions().passed(subject, case)
-    seen = subject.model.taken()
-    subject.batch_size = 7
-    assert torch.equal(Corruptions().passed(subject, case), first)
-    assert torch.equal(subject.model.taken(), seen)
+    first = Corruptions().passed(context, case)
+    seen = context.model.taken()
+    context.batch_size = 7
+    assert torch.equal(Corruptions().passed(context, case), first)
+    assert torch.equal(context.model.taken(), seen)
 
 
-def test_the_probe_s_noise_depends_on_the_seed_the_corruption_and_the_severity(subject):
+def test_the_probe_s_noise_depends_on_the_seed_the_corruption_and_the_severity(context):
     def noise(seed: int, name: str, severity: int) -> Tensor:
-        Corruptions(seed=seed).passed(subject, {"corruption": name, "severity": severity})
-        return (subject.model.taken() - subject.images).sign()
+        Corruptions(seed=seed).passed(context, {"corruption": name, "severity": severity})
+        return (context.model.taken() - context.images).sign()
 
     first = noise(0, "gaussian_noise", 1)
     for other in (noise(1, "gaussian_noise", 1), noise(0, "shot_noise", 1), noise(0, "gaussian_noise", 2)):
@@ -472,5 +472,5 @@ def test_the_probe_s_noise_depends_on_the_seed_the_corruption_and_the_severity(s
 
 def test_the_probe_says_of_which_images_it_can_make_nothing():
     images = torch.zeros(2, 2, 8, 8, dtype=torch.uint8)
-    subject = Subject(Watched(128).eval(), images, torch.zeros(2, dtype=torch.long), eps=0.03)
-    assert "C 1 or 3" in Corruptions().obstacle(subject)
+    context = ProbeContext(Watched(128).eval(), images, torch.zeros(2, dtype=torch.long), eps=0.03)
+    assert "C 1 or 3" in Corruptions().obstacle(context)

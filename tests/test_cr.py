@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.attacks import Victim
+from zoo.attacks import AttackedModel
 from zoo.attacks._threat import distance
 from zoo.attacks.apgd import APGD
 from zoo.attacks.apgd_t import APGDT
@@ -146,7 +146,7 @@ def test_images_that_fall_are_not_looked_at_again(digits):
 
 def test_an_image_that_was_never_near_a_border_is_not_tried_again(digits):
     model, images, labels = digits
-    far = (model(images[:8]), Victim(model))[0].detach().topk(2, 1).values.diff(dim=1)[:, 0].abs() > 1
+    far = (model(images[:8]), AttackedModel(model))[0].detach().topk(2, 1).values.diff(dim=1)[:, 0].abs() > 1
     counts = []
     for restarts in (1, 5):
         seen: list[int] = []

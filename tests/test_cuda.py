@@ -21,7 +21,7 @@ from zoo.evaluation import Sweep, evaluate
 from zoo.linalg import blocks, clamp_each, clamp_spectrum, orthonormality_error, retract_each
 from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.methods import METHODS
-from zoo.probes import PROBES, Subject
+from zoo.probes import PROBES, ProbeContext
 from zoo.publishing.measure import EvaluationSplit
 from zoo.regularizers import REGULARIZERS
 from zoo.runs.config import TrainConfig
@@ -229,9 +229,9 @@ def test_every_probe_runs(name: str, train_on_gpu) -> None:
     images, labels = split.images, split.labels
     network = folded(run.model(), run.card.image_shape).cuda()
     probe = PROBES.get(name)()
-    subject = Subject(network, images, labels, 0.01, 20)
-    case = probe.cases(subject)[0]
-    assert probe.passed(subject, case).shape == (20,)
+    context = ProbeContext(network, images, labels, 0.01, 20)
+    case = probe.cases(context)[0]
+    assert probe.passed(context, case).shape == (20,)
 
 
 def test_fp32_means_fp32() -> None:

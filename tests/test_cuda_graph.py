@@ -58,7 +58,7 @@ class Trainee:
         self.awp = WeightPerturbation(self.model, 0.01)
         self.optimizer = torch.optim.SGD([*self.model.parameters(), self.scale], lr=0.1, momentum=0.9)
         self.captures = 0
-        self.step = CapturedStep(self.model, self.loss, self.awp.restore, self.capture) if captured else None
+        self.step = CapturedStep(self.model, self.loss, self.awp.undo, self.capture) if captured else None
 
     def capture(self, run):
         self.captures += 1
@@ -83,7 +83,7 @@ class Trainee:
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                     result = (self.step or self.loss)(images, labels)
                 (result["loss"] / accumulate).backward()
-                self.awp.restore()
+                self.awp.undo()
             self.optimizer.step()
             self.optimizer.zero_grad()
             losses.append(result["loss"].detach())

@@ -156,7 +156,7 @@ def go_all_the_way(arch: str, folder: Path, size: int = 64) -> None:
         assert torch.isfinite(loss)
     changed = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
     assert sum(changed) > 0.5 * len(changed)
-    deployed = method.finish(model).eval()
+    deployed = method.deploy(model).eval()
     assert 0.5 <= 1 - count_params(deployed) / dense <= 0.52
     export_model(deployed, metadata(arch, shape), folder / "model.onnx")
 
@@ -208,7 +208,7 @@ def test_a_layer_whose_weight_the_model_reads_itself() -> None:
     expected = model(x)
     torch.testing.assert_close(factorize(model, {"qkv": 12})(x), expected, atol=1e-5, rtol=1e-4)
     low = factorize(Reads(), {"qkv": 3})
-    torch.testing.assert_close(METHODS.get("lowrank")().finish(low)(x), low(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(METHODS.get("lowrank")().deploy(low)(x), low(x), atol=1e-5, rtol=1e-4)
 
 
 def test_a_model_that_fails_on_such_images_is_not_built() -> None:

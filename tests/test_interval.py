@@ -13,7 +13,7 @@ from zoo.backbone import create_backbone, with_normalization
 from zoo.certificates.interval import IntervalNetwork
 from zoo.errors import UserError
 from zoo.lowrank.factorize import factorize, fold
-from zoo.probes import Subject, interval, lipschitz
+from zoo.probes import ProbeContext, interval, lipschitz
 from zoo.probes.interval import IntervalBounds
 from zoo.probes.lipschitz import LipschitzRadius
 
@@ -308,26 +308,26 @@ def small_network(channels: int = 1, size: int = 8, classes: int = 4) -> nn.Modu
     return with_normalization(model, (0.5,) * channels, (0.1,) * channels).eval()
 
 
-def subject_of(model: nn.Module, n: int = 60, shape: tuple[int, int, int] = (1, 8, 8)) -> Subject:
+def context_of(model: nn.Module, n: int = 60, shape: tuple[int, int, int] = (1, 8, 8)) -> ProbeContext:
     """Random images, most of them with the label that the model gives them."""
     images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8)
     with torch.no_grad():
         logits = model(images / 255)
     labels = torch.where(torch.rand(n) < 0.8, logits.argmax(1), torch.randint(0, logits.shape[1], (n,)))
-    return Subject(model, images, labels, eps=0.03, batch_size=16)
+    return ProbeContext(model, images, labels, eps=0.03, batch_size=16)
 
 
 def test_no_attack_breaks_a_certified_image():
-    subject = subject_of(small_network())
+    context = context_of(small_network())
     probe = IntervalBounds(eps=(0.001, 0.004, 0.02))
     shares = []
-    for case in probe.cases(subject):
-        certified = probe.passed(subject, case)
+    for case in probe.cases(context):
+        certified = probe.passed(context, case)
         attack = PGD(steps=20, restarts=3)
-        robust = attack(subject.model, subject.images, subject.labels, [float(case["eps"])]).robust[0]
+        robust = attack(context.model, context.images, context.labels, [float(case["eps"])]).robust[0]
         assert not (certified & ~robust).any()
         shares.append(certified.float().mean().item())
-    assert subject.right(subject.images).float().mean() >= shares[0] > shares[-1] >= 0
+    assert context.correct(context.images).float().mean() >= shares[0] > shares[-1] >= 0
     assert shares == sorted(shares, reverse=True)
 
 
@@ -341,9 +341,9 @@ def test_the_ball_ends_at_black_and_white():
 
 
 def test_at_eps_0_all_that_is_right_is_certified():
-    subject = subject_of(small_network())
-    (case,) = (probe := IntervalBounds(eps=(0.0,))).cases(subject)
-    assert torch.equal(probe.passed(subject, case), subject.right(subject.images))
+    context = context_of(small_network())
+    (case,) = (probe := IntervalBounds(eps=(0.0,))).cases(context)
+    assert torch.equal(probe.passed(context, case), context.correct(context.images))
 
 
 def test_a_linear_classifier_is_certified_up_to_its_exact_margin():
@@ -361,21 +361,21 @@ def test_a_linear_classifier_is_certified_up_to_its_exact_margin():
 
 
 def test_images_that_are_already_wrong_cost_nothing(monkeypatch):
-    subject, seen = subject_of(small_network()), []
+    context, seen = context_of(small_network()), []
     real = IntervalNetwork.certified
     monkeypatch.setattr(IntervalNetwork, "certified", lambda *args: seen.append(len(args[1])) or real(*args))
     probe = IntervalBounds(eps=(0.004, 0.0, 0.002))
-    passed = [int(probe.passed(subject, case).sum()) for case in probe.cases(subject)]
-    assert seen == [int(subject.right(subject.images).sum()), *passed[:2]]
+    passed = [int(probe.passed(context, case).sum()) for case in probe.cases(context)]
+    assert seen == [int(context.correct(context.images).sum()), *passed[:2]]
 
 
 def test_a_model_without_rules_has_an_obstacle_that_names_them():
     probe = IntervalBounds()
-    vit = Subject(
+    vit = ProbeContext(
         create_backbone("test_vit", 10, (3, 32, 32)).eval(), torch.zeros(1, 3, 32, 32), torch.zeros(1).long(), 0.03
     )
     assert probe.obstacle(vit) == "no interval rule for scaled_dot_product_attention"
-    assert probe.obstacle(subject_of(small_network(), n=2)) == ""
+    assert probe.obstacle(context_of(small_network(), n=2)) == ""
     assert IntervalNetwork(nn.Sequential(nn.Flatten(), nn.GLU(1)).eval(), SHAPE).obstacle == "no interval rule for glu"
     with pytest.raises(ValueError, match="glu"):
         IntervalNetwork(nn.Sequential(nn.Flatten(), nn.GLU(1)).eval(), SHAPE).bounds(inner_images(1), inner_images(1))
@@ -399,42 +399,42 @@ def test_a_hyperplane_is_certified_up_to_the_distance_to_it():
     w = torch.randn(64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False)).eval()
     model[1].weight.data = torch.stack([w, -w])
-    subject = subject_of(model, n=200)
-    distance = subject.images.flatten(1) @ w / w.norm() * torch.tensor([1.0, -1.0])[subject.labels]
+    context = context_of(model, n=200)
+    distance = context.images.flatten(1) @ w / w.norm() * torch.tensor([1.0, -1.0])[context.labels]
     probe = LipschitzRadius()
-    for case in probe.cases(subject):
+    for case in probe.cases(context):
         assert case["norm"] == "L2"
-        assert torch.equal(probe.passed(subject, case), distance > float(case["eps"]))
+        assert torch.equal(probe.passed(context, case), distance > float(case["eps"]))
 
 
 def test_no_attack_breaks_an_image_within_its_lipschitz_radius():
-    subject = subject_of(small_network())
+    context = context_of(small_network())
     probe = LipschitzRadius(eps=(0.0, 1e-3, 0.01, 0.1))
     attack = PGD(norm="L2", steps=20, restarts=2)
     shares = []
-    for case in probe.cases(subject):
-        certified = probe.passed(subject, case)
-        robust = attack(subject.model, subject.images, subject.labels, [float(case["eps"])]).robust[0]
+    for case in probe.cases(context):
+        certified = probe.passed(context, case)
+        robust = attack(context.model, context.images, context.labels, [float(case["eps"])]).robust[0]
         assert not (certified & ~robust).any()
         shares.append(certified.float().mean().item())
-    assert shares[0] == subject.right(subject.images).float().mean()
+    assert shares[0] == context.correct(context.images).float().mean()
     assert shares == sorted(shares, reverse=True)
 
 
 def test_what_holds_for_all_radii_is_computed_once(monkeypatch):
-    subject, calls = subject_of(small_network(), n=4), []
+    context, calls = context_of(small_network(), n=4), []
     bound, network = lipschitz.lipschitz_bound, interval.IntervalNetwork
     monkeypatch.setattr(lipschitz, "lipschitz_bound", lambda *args: calls.append("bound") or bound(*args))
     monkeypatch.setattr(interval, "IntervalNetwork", lambda *args: calls.append("graph") or network(*args))
     for probe in (LipschitzRadius(), IntervalBounds()):
-        assert probe.obstacle(subject) == ""
-        assert all(len(probe.passed(subject, case)) == 4 for case in probe.cases(subject))
+        assert probe.obstacle(context) == ""
+        assert all(len(probe.passed(context, case)) == 4 for case in probe.cases(context))
     assert calls == ["bound", "graph"]
 
 
 def test_a_network_without_a_lipschitz_bound_has_an_obstacle():
     model = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 4)).eval()
-    subject = subject_of(model, n=2)
-    assert LipschitzRadius().obstacle(subject) == "layer_norm"
+    context = context_of(model, n=2)
+    assert LipschitzRadius().obstacle(context) == "layer_norm"
     with pytest.raises(ValueError, match="layer_norm"):
-        LipschitzRadius().passed(subject, {"norm": "L2", "eps": 0.1})
+        LipschitzRadius().passed(context, {"norm": "L2", "eps": 0.1})

@@ -47,7 +47,7 @@ def test_learns_and_keeps_its_deployed_answers(name: str, arch: str) -> None:
         losses.append(result["loss"].item())
     assert losses[-1] < losses[0]
     with torch.no_grad():
-        deployed = method.finish(model.eval())
+        deployed = method.deploy(model.eval())
         torch.testing.assert_close(deployed(x), model(x), rtol=1e-3, atol=1e-4)
     assert deployed is not model
 

@@ -13,7 +13,7 @@ from zoo.attacks.cr import CR
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.runs.run import Run
-from zoo.training.resume_check import see_that_it_is_the_same
+from zoo.training.resume_check import check_same_recipe
 
 ROBUST = {"adversary": "pgd", "steps": 1, "eps": "0.1", "lr": 0.05}
 
@@ -74,7 +74,7 @@ def test_validation_under_cr_is_the_accuracy_of_the_kept_epoch(train_tiny, monke
 def test_another_monitor_than_that_of_the_checkpoint_is_refused(before, refused):
     now = {"monitor": "cr", "epochs": 2}
     with pytest.raises(UserError, match=r"monitor cr, .* trained with pgd") if refused else nullcontext():
-        see_that_it_is_the_same(before, now, Path("config.yaml"))
+        check_same_recipe(before, now, Path("config.yaml"))
 
 
 def test_a_training_begun_without_the_flag_goes_on_by_pgd(train_tiny, dying_at, tmp_path):

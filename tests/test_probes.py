@@ -13,7 +13,7 @@ from zoo.backbone import create_backbone
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.evaluation import Outcomes, probe
-from zoo.probes import PROBES, Case, Probe, Subject
+from zoo.probes import PROBES, Case, Probe, ProbeContext
 from zoo.probes.joint import Joint
 from zoo.probes.weights import Weights
 from zoo.runs.card import Card
@@ -29,12 +29,12 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
+def context() -> ProbeContext:
     """A linear classifier of three classes that is right on 100 images."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 3, bias=False)).eval().requires_grad_(False)
     images = torch.randint(0, 256, (100, 1, 4, 4), dtype=torch.uint8)
-    return Subject(model, images, model(images.float() / 255).argmax(1), eps=0.02)
+    return ProbeContext(model, images, model(images.float() / 255).argmax(1), eps=0.02)
 
 
 def distances(model: nn.Module, before: list[Tensor]) -> list[float]:
@@ -42,8 +42,8 @@ def distances(model: nn.Module, before: list[Tensor]) -> list[float]:
     return [((p.detach() - b).norm() / b.norm()).item() for p, b in zip(weights, before, strict=True)]
 
 
-def mean_loss(subject: Subject, images: Tensor) -> float:
-    return nn.functional.cross_entropy(subject.model(images), subject.labels).item()
+def mean_loss(context: ProbeContext, images: Tensor) -> float:
+    return nn.functional.cross_entropy(context.model(images), context.labels).item()
 
 
 # How far weights move.
@@ -62,17 +62,17 @@ def test_a_random_movement_has_the_relative_radius_in_every_layer_and_is_taken_b
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.05])
-def test_the_worst_movement_stays_within_its_radii_and_raises_the_loss_each_time_they_grow(subject, eps):
-    before, losses = [p.detach().clone() for p in subject.model.parameters()], [mean_loss(subject, subject.images)]
+def test_the_worst_movement_stays_within_its_radii_and_raises_the_loss_each_time_they_grow(context, eps):
+    before, losses = [p.detach().clone() for p in context.model.parameters()], [mean_loss(context, context.images)]
     for radius in (0.01, 0.05, 0.2):
-        with movable(subject.model) as weights:
-            moved = ascend(subject, weights, subject.images, radius, eps, steps=10)
-            assert all(d <= radius * (1 + 1e-5) for d in distances(subject.model, before))
-            assert (moved - subject.images).abs().max() <= eps + 1e-7
+        with movable(context.model) as weights:
+            moved = ascend(context, weights, context.images, radius, eps, steps=10)
+            assert all(d <= radius * (1 + 1e-5) for d in distances(context.model, before))
+            assert (moved - context.images).abs().max() <= eps + 1e-7
             assert 0 <= moved.min() <= moved.max() <= 1
-            losses.append(mean_loss(subject, moved))
+            losses.append(mean_loss(context, moved))
     assert losses == sorted(losses)
-    assert not any(p.requires_grad for p in subject.model.parameters())
+    assert not any(p.requires_grad for p in context.model.parameters())
 
 
 def test_the_worst_movement_of_a_linear_loss_is_along_its_gradient():
@@ -81,22 +81,22 @@ def test_the_worst_movement_of_a_linear_loss_is_along_its_gradient():
     model = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 2, bias=False)).eval()
     images, labels = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8), torch.zeros(8, dtype=torch.long)
     model[1].weight.data[0] -= 20.0
-    subject = Subject(model, images, labels, eps=0.0)
+    context = ProbeContext(model, images, labels, eps=0.0)
     before = model[1].weight.detach().clone()
     (gradient,) = torch.autograd.grad(
-        nn.functional.cross_entropy(model(subject.images), labels), list(model.parameters())
+        nn.functional.cross_entropy(model(context.images), labels), list(model.parameters())
     )
     with movable(model) as weights:
-        ascend(subject, weights, subject.images, 0.1, 0.0, steps=10)
+        ascend(context, weights, context.images, 0.1, 0.0, steps=10)
         change = model[1].weight.detach() - before
     assert change.norm().item() == pytest.approx(0.1 * before.norm().item(), rel=1e-4)
     assert torch.cosine_similarity(change.flatten(), gradient.flatten(), dim=0) > 0.9999
 
 
-def test_batches_do_not_change_the_worst_movement(subject):
+def test_batches_do_not_change_the_worst_movement(context):
     found = []
     for batch_size in (100, 7):
-        other = Subject(subject.model, (subject.images * 255).round().byte(), subject.labels, 0.02, batch_size)
+        other = ProbeContext(context.model, (context.images * 255).round().byte(), context.labels, 0.02, batch_size)
         with movable(other.model) as weights:
             ascend(other, weights, other.images, 0.1, 0.02, steps=5)
             found.append(weights[0].detach().clone())
@@ -106,20 +106,20 @@ def test_batches_do_not_change_the_worst_movement(subject):
 # What it does to accuracy.
 
 
-def test_the_worst_direction_hurts_more_than_random_ones_and_radius_zero_not_at_all(subject):
+def test_the_worst_direction_hurts_more_than_random_ones_and_radius_zero_not_at_all(context):
     shares = {
-        (case["images"], case["direction"], case["radius"]): Weights(draws=3).passed(subject, case).double().mean()
-        for case in Weights(radii=(0.0, 0.1)).cases(subject)
+        (case["images"], case["direction"], case["radius"]): Weights(draws=3).passed(context, case).double().mean()
+        for case in Weights(radii=(0.0, 0.1)).cases(context)
     }
     assert shares["clean", "random", 0.0] == shares["clean", "worst", 0.0] == 1
-    assert shares["pgd", "random", 0.0] == subject.right(subject.adversarial).double().mean()
+    assert shares["pgd", "random", 0.0] == context.correct(context.adversarial).double().mean()
     for images in ("clean", "pgd"):
         assert shares[images, "worst", 0.1] < shares[images, "random", 0.1]
 
 
-def test_images_and_weights_together_hurt_at_least_as_much_as_each_alone(subject):
+def test_images_and_weights_together_hurt_at_least_as_much_as_each_alone(context):
     def share(eps: float, radius: float) -> float:
-        return Joint().passed(subject, {"eps": eps, "radius": radius}).double().mean().item()
+        return Joint().passed(context, {"eps": eps, "radius": radius}).double().mean().item()
 
     assert share(0.0, 0.0) == 1
     both = share(0.02, 0.05)
@@ -135,43 +135,45 @@ class Counting(Probe):
 
     asked = 0
 
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         return [{"k": 1.0}, {"k": 2.0}]
 
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         Counting.asked += 1
-        return torch.arange(len(subject.labels)) < case["k"] * 10
+        return torch.arange(len(context.labels)) < case["k"] * 10
 
 
-def test_what_was_probed_is_not_probed_again(subject, tmp_path):
+def test_what_was_probed_is_not_probed_again(context, tmp_path):
     path, counting = tmp_path / "outcomes.npz", Counting()
-    first = probe(subject, [counting], Outcomes(path, "me"), progress=False)
-    again = probe(subject, [counting], Outcomes(path, "me"), progress=False)
+    first = probe(context, [counting], Outcomes(path, "me"), progress=False)
+    again = probe(context, [counting], Outcomes(path, "me"), progress=False)
     assert first == again
     assert Counting.asked == 2
     assert [finding.accuracy for finding in first] == [0.1, 0.2]
 
 
-def test_a_probe_that_does_not_apply_is_a_named_skip(subject):
+def test_a_probe_that_does_not_apply_is_a_named_skip(context):
     class Never(Counting):
-        def obstacle(self, subject: Subject) -> str:
+        def obstacle(self, context: ProbeContext) -> str:
             return "no reason"
 
-    (finding,) = probe(subject, [Never()], progress=False)
+    (finding,) = probe(context, [Never()], progress=False)
     assert finding.accuracy is None
     assert finding.note == "no reason"
 
 
 @pytest.mark.parametrize("name", PROBES.names())
-def test_cases_of_a_probe_tell_its_figures_apart_and_share_their_keys(name, subject):
-    cases = PROBES.get(name)().cases(subject)
+def test_cases_of_a_probe_tell_its_figures_apart_and_share_their_keys(name, context):
+    cases = PROBES.get(name)().cases(context)
     assert len({repr(case) for case in cases}) == len(cases) > 1
     assert len({tuple(case) for case in cases}) == 1
     assert all(isinstance(v, str) or math.isfinite(v) for case in cases for v in case.values())
 
 
-def test_images_that_may_not_move_are_measured_once(subject):
-    still = Subject(subject.model, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), 0.0)
+def test_images_that_may_not_move_are_measured_once(context):
+    still = ProbeContext(
+        context.model, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), 0.0
+    )
     assert [case["eps"] for case in Joint().cases(still)] == [0.0] * 4
 
 

@@ -22,7 +22,7 @@ from zoo.callbacks import LayerHistory
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.evaluation import condition_numbers
-from zoo.probes import PROBES, Subject
+from zoo.probes import PROBES, ProbeContext
 from zoo.report import Cell, Column, Page, Section, Table, Text, render
 from zoo.report.cases import curves, reference
 from zoo.report.chart import Axis, Chart, Heatmap, Series, Style
@@ -157,8 +157,8 @@ def test_every_run_is_in_every_table_that_compares_runs(elements: Elements, runs
 def test_every_probe_is_shown(name: str, runs: list[Run], tmp_path: Path) -> None:
     run = Run(shutil.copytree(runs[0].folder, tmp_path / "run"))
     images, labels = torch.zeros(2, *run.card.image_shape, dtype=torch.uint8), torch.tensor([0, 1])
-    subject = Subject(run.trained_model(), images, labels, eps=0.01)
-    cases = PROBES.get(name)().cases(subject)
+    context = ProbeContext(run.trained_model(), images, labels, eps=0.01)
+    cases = PROBES.get(name)().cases(context)
     found = tuple(Finding(probe=name, case=case, accuracy=0.25, n=2) for case in cases)
     run.save_card(run.card.model_copy(update={"findings": found}))
     shown = probes(gather([run.folder])).blocks

@@ -91,7 +91,7 @@ def test_a_killed_part_goes_on_where_it_was(problem, tmp_path, monkeypatch):
     sweeps, whole, calls = [Sweep(short(Square()), (EPS["Linf"],))], tmp_path / "outcomes.npz", []
     outcomes = Outcomes()
     evaluate(*problem, sweeps, outcomes=outcomes, progress=False)
-    monkeypatch.setattr("zoo.evaluation.judge.Judge._pool", lambda judge, passes: 4)
+    monkeypatch.setattr("zoo.evaluation.evaluator.Evaluator._pool", lambda evaluator, passes: 4)
     search = Square.perturb
 
     def killed_in_the_second(self: Square, *arguments) -> Tensor:

@@ -33,7 +33,7 @@ from zoo.runs.config import TrainConfig
 from zoo.runs.run import Run
 from zoo.training.build import dense_backbone
 from zoo.training.module import single_values_refused
-from zoo.training.options import ends_with_validation, lightning_options, see_that_lightning_takes
+from zoo.training.options import ends_with_validation, lightning_options, validate_trainer_options
 from zoo.training.precision import precision_of
 from zoo.training.schedule import learning_rate_factor
 
@@ -99,7 +99,7 @@ def test_compiling_makes_one_graph_for_the_search_and_one_for_the_step(
         return graph.forward
 
     recipe = {"adversary": "pgd", "steps": 2}
-    for module in ("zoo.training.module", "zoo.adversaries._craft"):  # a compiled graph computes factors each time
+    for module in ("zoo.training.module", "zoo.adversaries._ascent"):  # a compiled graph computes factors each time
         monkeypatch.setattr(f"{module}.applied_once", lambda model: nullcontext())
     plain = train_tiny(name="plain", **recipe)
     torch.compiler.reset()
@@ -257,7 +257,7 @@ def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(
     ],
 )
 def test_what_lightning_takes_is_not_refused(options) -> None:
-    see_that_lightning_takes({"accelerator": "cpu"} | options, batches=10, val_batches=2)
+    validate_trainer_options({"accelerator": "cpu"} | options, batches=10, val_batches=2)
     pl.Trainer(accelerator="cpu", logger=False, **options)
 
 
@@ -308,7 +308,7 @@ def test_whether_a_training_ends_with_a_validation_is_known_before(options: dict
 
 def test_an_interval_above_the_batches_left_is_refused() -> None:
     with pytest.raises(UserError, match="an epoch has 5 batches only"):
-        see_that_lightning_takes(
+        validate_trainer_options(
             {"accelerator": "cpu", "limit_train_batches": 0.5, "val_check_interval": 6}, batches=10, val_batches=2
         )
 
@@ -324,7 +324,7 @@ def test_an_interval_above_the_batches_left_is_refused() -> None:
 )
 def test_limits_that_leave_nothing_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        see_that_lightning_takes({"accelerator": "cpu"} | options, batches=10, val_batches=2)
+        validate_trainer_options({"accelerator": "cpu"} | options, batches=10, val_batches=2)
 
 
 def test_a_logger_that_cannot_log_in_is_told_and_leaves_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import gaussian_blur, rotate
 
 from zoo.corruptions.transforms import TRANSFORMS, rotation
-from zoo.probes import Subject
+from zoo.probes import ProbeContext
 from zoo.probes.transforms import Transforms, log_chernoff
 
 
@@ -59,9 +59,9 @@ class Brightness(nn.Module):
 
 def test_only_images_that_no_transform_changes_are_certified() -> None:
     images = (torch.tensor([0.1, 0.45, 0.55, 0.9, 0.9]) * 255).round().to(torch.uint8).view(-1, 1, 1, 1)
-    subject = Subject(Brightness(), images.expand(-1, 1, 8, 8), torch.tensor([0, 0, 1, 1, 0]), 0.1)
+    context = ProbeContext(Brightness(), images.expand(-1, 1, 8, 8), torch.tensor([0, 0, 1, 1, 0]), 0.1)
     probe = Transforms(draws=50)
-    found = {case["transform"]: probe.passed(subject, case).tolist() for case in probe.cases(subject)}
+    found = {case["transform"]: probe.passed(context, case).tolist() for case in probe.cases(context)}
     assert found["brightness"] == [True, False, False, True, False]
     assert found["rotation"] == [True, True, True, True, False]
     assert math.isclose(probe.risk, 1e-3)

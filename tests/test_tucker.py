@@ -180,7 +180,7 @@ def test_a_perturbation_moves_the_product_by_its_radius() -> None:
     move.perturb(lambda: layer(x).square().mean())
     moved = torch.linalg.vector_norm(layer.weight.detach() - weight) / torch.linalg.vector_norm(weight)
     assert float(moved) == pytest.approx(0.01, rel=1e-3)
-    move.restore()
+    move.undo()
     assert torch.equal(layer.weight, weight)
 
 
@@ -332,7 +332,7 @@ def test_the_retraction_keeps_the_weight() -> None:
     weight = layer.weight.detach().clone()
     callback = OrthonormalRetraction()
     callback.layers = [layer, uneven(nn.Conv2d(24, 32, 3), 10, seed=1)]
-    callback.restore(None)
+    callback.project_(None)
     torch.testing.assert_close(layer.weight, weight, atol=1e-3, rtol=1e-4)
     assert max(float(orthonormality_error(x.detach())) for x in (layer.U, layer.V)) <= 1e-5
 
@@ -350,7 +350,7 @@ def test_the_clamp_clips_the_singular_values_of_the_weight_as_a_matrix(smallest:
     expected = left[:, :10] @ torch.diag(values[:10].clamp(mean - e, mean + e)) @ right[:10]
     clamp = SpectrumClamp(0.1)
     clamp.layers = [layer]
-    clamp.restore(torch.optim.SGD(layer.parameters()))
+    clamp.project_(torch.optim.SGD(layer.parameters()))
     torch.testing.assert_close(layer.weight.detach().flatten(1), expected, rtol=1e-5, atol=1e-6)
     assert clamp.condition_number == pytest.approx(1.1, abs=1e-4)
 

@@ -78,7 +78,7 @@ def take(arch: str, threads: int) -> dict[str, Any]:
         if not torch.isfinite(loss):
             raise UserError(f"the loss is {float(loss)}")
         found["passed"].append("trains")
-        deployed = method.finish(model).eval()
+        deployed = method.deploy(model).eval()
         done = export_model(deployed, metadata(arch, shape), file)
         found |= {"params": count_params(deployed), "bytes": done.bytes, "parity": max(done.parity.values())}
         found["passed"].append("exports")

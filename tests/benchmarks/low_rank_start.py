@@ -105,9 +105,9 @@ def main() -> None:
             if tau is not None:
                 clamp_(clamped, tau)
             bound = "as they come" if tau is None else f"tau {tau:g}"
-            print(f"{start:10} {bound:13} {measured(method.finish(clamped), images, labels, options.eps)}", flush=True)
+            print(f"{start:10} {bound:13} {measured(method.deploy(clamped), images, labels, options.eps)}", flush=True)
             estimate_batchnorm_(clamped, many)
-            found = measured(method.finish(clamped), images, labels, options.eps)
+            found = measured(method.deploy(clamped), images, labels, options.eps)
             print(f"{start:10} {bound:13} {found}, BatchNorm anew", flush=True)
 
 

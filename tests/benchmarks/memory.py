@@ -16,8 +16,8 @@ from collections.abc import Callable
 import torch
 from training_step import BATCH, IMAGE, Trainee
 
+from zoo.attacks._attacked_model import AttackedModel
 from zoo.attacks._losses import margin
-from zoo.attacks._victim import Victim
 from zoo.backbone.folded import folded
 from zoo.hub.models import load
 from zoo.runs.provenance import hardware
@@ -71,10 +71,10 @@ def steps(arch: str, method: str, blocks: int) -> None:
 
 def questions(name: str, blocks: int) -> None:
     """Compare what attacks ask of a model."""
-    victim = Victim(folded(load(name).eval(), IMAGE), gradients="bf16")
+    attacked = AttackedModel(folded(load(name).eval(), IMAGE), gradients="bf16")
     images, labels = torch.rand(IMAGES, *IMAGE), torch.randint(0, 10, (IMAGES,))
-    compare(f"{name}: forward", lambda: victim.estimate(images), blocks)
-    compare(f"{name}: gradient", lambda: victim.gradient(images, margin, labels), blocks)
+    compare(f"{name}: forward", lambda: attacked.estimate(images), blocks)
+    compare(f"{name}: gradient", lambda: attacked.gradient(images, margin, labels), blocks)
 
 
 def main() -> None:

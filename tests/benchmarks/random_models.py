@@ -19,7 +19,7 @@ def compressed(arch: str, budget: Budget, size: int, convolution: Convolution = 
     dense = create_backbone(arch, len(CLASSES), shape)
     before = count_params(dense), count_macs(dense, shape)
     ranks = method.plan(dense, budget)
-    model = with_normalization(method.finish(method.convert(dense, ranks)), MEAN, STD).eval()
+    model = with_normalization(method.deploy(method.convert(dense, ranks)), MEAN, STD).eval()
     counts = count_params(model), count_macs(model, shape), *before
     metadata = Metadata("0", arch, "lowrank", "cifar10", shape, CLASSES, MEAN, STD, *counts, ranks, "random", "", "")
     return model, metadata

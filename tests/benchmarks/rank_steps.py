@@ -77,7 +77,7 @@ def train(arch: str, options: argparse.Namespace) -> list[tuple[float, float]]:
     for cut, end in zip(history, ends, strict=True):
         backbone = create_backbone(arch, 10, data.image_shape)
         ranks = clock.ranks | {name.removeprefix("model.backbone."): rank for name, rank in cut["ranks"].items()}
-        macs = count_macs(method.finish(method.convert(backbone, ranks)), data.image_shape)
+        macs = count_macs(method.deploy(method.convert(backbone, ranks)), data.image_shape)
         # the first step after a cut allocates anew; the first of all builds oneDNN's kernels
         stretches.append((macs, statistics.median(clock.seconds[cut["step"] + 2 : end])))
     return stretches

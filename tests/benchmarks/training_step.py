@@ -42,7 +42,7 @@ class Trainee:
         self.hooks = [c for c in method.callbacks(None) if isinstance(c, StepHook)]
         self.spent = 0.0
         for hook in self.hooks:
-            hook.restore = self._timed(hook.restore)  # type: ignore[method-assign]
+            hook.project_ = self._timed(hook.project_)  # type: ignore[method-assign]
             hook.on_fit_start(SimpleNamespace(optimizers=[self.optimizer]), self.model)  # type: ignore[arg-type]
 
     def _timed(self, function: Callable[..., None]) -> Callable[..., None]:

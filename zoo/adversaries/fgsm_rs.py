@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from zoo.adversaries._ascent import ce_ascent
 from zoo.adversaries._base import Adversary, Threat
-from zoo.adversaries._craft import misleading
 from zoo.errors import UserError
 from zoo.methods import cross_entropy
 
@@ -31,7 +31,7 @@ class FGSMRS(Adversary):
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Take one large step up the cross-entropy from a random start."""
-        return misleading(model, images, labels, threat, 1, self.alpha)
+        return ce_ascent(model, images, labels, threat, 1, self.alpha)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.adversaries._ascent import gradient_of, searched, uniform_noise
 from zoo.adversaries._base import Adversary, Threat
-from zoo.adversaries._craft import gradient_of, searched, uniform_noise
 from zoo.attacks import project
 from zoo.errors import UserError
 

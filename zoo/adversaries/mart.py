@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.adversaries._ascent import ce_ascent
 from zoo.adversaries._base import Adversary, Threat, check_weight
-from zoo.adversaries._craft import misleading
 
 TINY = 1e-6
 """Keeps log(1 - p) finite where a wrong class has probability one."""
@@ -29,7 +29,7 @@ class Mart(Adversary):
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the cross-entropy from a random start."""
-        return misleading(model, images, labels, threat, threat.steps)
+        return ce_ascent(model, images, labels, threat, threat.steps)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

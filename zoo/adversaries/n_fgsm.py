@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from zoo.adversaries._ascent import one_step
 from zoo.adversaries._base import Adversary, Threat
-from zoo.adversaries._craft import one_step
 from zoo.errors import UserError
 from zoo.methods import cross_entropy
 

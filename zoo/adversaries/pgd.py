@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from zoo.adversaries._ascent import ce_ascent
 from zoo.adversaries._base import Adversary, Threat
-from zoo.adversaries._craft import misleading
 from zoo.methods import cross_entropy
 
 
@@ -19,7 +19,7 @@ class PGDAdversary(Adversary):
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Climb the cross-entropy from a random start."""
-        return misleading(model, images, labels, threat, threat.steps)
+        return ce_ascent(model, images, labels, threat, threat.steps)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

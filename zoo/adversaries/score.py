@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.adversaries._ascent import kl_ascent
 from zoo.adversaries._base import Adversary, Threat, check_weight
-from zoo.adversaries._craft import unsettling
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Score(Adversary):
         def distance(logits: Tensor, target: Tensor) -> Tensor:
             return (F.softmax(logits, 1) - target).square().sum()
 
-        return unsettling(model, images, distance, threat.eps, threat.steps)
+        return kl_ascent(model, images, distance, threat.eps, threat.steps)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

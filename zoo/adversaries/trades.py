@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.adversaries._ascent import kl_ascent
 from zoo.adversaries._base import Adversary, Threat, check_weight
-from zoo.adversaries._craft import unsettling
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Trades(Adversary):
         def divergence(logits: Tensor, target: Tensor) -> Tensor:
             return F.kl_div(F.log_softmax(logits, 1), target, reduction="sum")
 
-        return unsettling(model, images, divergence, threat.eps, threat.steps)
+        return kl_ascent(model, images, divergence, threat.eps, threat.steps)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat

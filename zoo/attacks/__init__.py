@@ -1,9 +1,9 @@
 """Attacks on a classifier: one attack is one file of this package."""
 
+from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
 from zoo.attacks._base import Attack, Outcome
 from zoo.attacks._losses import cross_entropy, margin
 from zoo.attacks._threat import NORMS, Norm, check_eps, distance, format_eps, parse_eps, project, steepest
-from zoo.attacks._victim import Gradients, Victim, fp32
 from zoo.plugins import Plugins
 
 ATTACKS: Plugins[Attack] = Plugins("attack", "zoo.attacks", Attack)
@@ -12,10 +12,10 @@ __all__ = [
     "ATTACKS",
     "NORMS",
     "Attack",
+    "AttackedModel",
     "Gradients",
     "Norm",
     "Outcome",
-    "Victim",
     "check_eps",
     "cross_entropy",
     "distance",

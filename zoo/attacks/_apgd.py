@@ -14,9 +14,9 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from zoo.attacks._attacked_model import AttackedModel, Loss
 from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import Norm, column, project, random_on_sphere, steepest
-from zoo.attacks._victim import Loss, Victim
 
 MOMENTUM = 0.75
 """alpha of the paper: the share of the new step; the rest repeats the last one."""
@@ -68,7 +68,7 @@ class _Search:
 
 
 def apgd(
-    victim: Victim,
+    attacked: AttackedModel,
     images: Tensor,
     labels: Tensor,
     eps: float,
@@ -83,7 +83,7 @@ def apgd(
     All images climb side by side; one that falls leaves the batch at once, which changes no verdict.
 
     Args:
-        victim: the model under attack.
+        attacked: the model under attack.
         images: (B, C, H, W).
         labels: (B,).
         eps: radius.
@@ -97,7 +97,7 @@ def apgd(
     found = start.clone()
     rows = torch.arange(len(images), device=images.device)
     per_image = (labels,) if targets is None else (labels, targets)
-    wrong, value, gradient = victim.ascent(start, loss, *per_image)
+    wrong, value, gradient = attacked.ascent(start, loss, *per_image)
     state = _Search(
         rows, images, start, start, value, gradient, start, value, gradient,
         torch.full_like(value, 2 * eps), torch.zeros_like(value), value,
@@ -109,7 +109,7 @@ def apgd(
         if not len(state.rows):
             break
         state.x, state.before = _step(state, eps, norm, 1.0 if i == 1 else MOMENTUM), state.x
-        fallen, value, state.gradient = victim.ascent(state.x, loss, *(t[state.rows] for t in per_image))
+        fallen, value, state.gradient = attacked.ascent(state.x, loss, *(t[state.rows] for t in per_image))
         found[state.rows[fallen]] = state.x[fallen]
         state.rises += value > state.value
         state.value = value

@@ -8,8 +8,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
 from zoo.attacks._threat import NORMS, Norm, check_eps, distance
-from zoo.attacks._victim import Gradients, Victim, fp32
 from zoo.errors import UserError, unknown_name
 from zoo.runtime.eval_mode import require_eval_mode
 
@@ -65,11 +65,11 @@ class Attack(ABC):
         """Return how often the model sees an image that withstands the whole attack, about."""
 
     @abstractmethod
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return images within eps of the given ones, for one eps > 0.
 
         Args:
-            victim: the model under attack.
+            attacked: the model under attack.
             images: all classified rightly, (B, C, H, W), B >= 1.
             labels: (B,).
             eps: the radius in pixel units.
@@ -93,7 +93,7 @@ class Attack(ABC):
             images: float32 in [0, 1], (B, C, H, W), on the model's device.
             labels: class indices (B,).
             eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
-            batch_size: images that the model gets at once, at most; see `Victim`.
+            batch_size: images that the model gets at once, at most; see `AttackedModel`.
             tick: told after each batch how many images the model has seen; see `passes`.
             gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster where the
                 hardware has them; verdicts are taken in fp32 either way.
@@ -109,18 +109,18 @@ class Attack(ABC):
             check_eps(e, self.norm, images[0].numel())
         with fp32(images.device):
             images, labels = images.detach().clone(), labels.long().clone()
-            victim = Victim(model, batch_size, tick, gradients)
-            vulnerable = victim.right(images, labels)
-            if obstacle := self.obstacle(victim.logits(images[:1]).shape[1]):
+            attacked = AttackedModel(model, batch_size, tick, gradients)
+            vulnerable = attacked.correct(images, labels)
+            if obstacle := self.obstacle(attacked.logits(images[:1]).shape[1]):
                 raise UserError(obstacle)
             adversarial = images.repeat(len(eps), 1, 1, 1, 1)
             robust = vulnerable.repeat(len(eps), 1)
             for i, e in enumerate(eps):
                 if e > 0 and bool(vulnerable.any()):
-                    found = self.perturb(victim, images[vulnerable], labels[vulnerable], e).detach()
+                    found = self.perturb(attacked, images[vulnerable], labels[vulnerable], e).detach()
                     self._hold_to(e, found, images[vulnerable])
                     adversarial[i, vulnerable] = found
-                    robust[i] &= victim.right(adversarial[i], labels)
+                    robust[i] &= attacked.correct(adversarial[i], labels)
         return Outcome(adversarial, robust)
 
     def _hold_to(self, eps: float, found: Tensor, images: Tensor) -> None:

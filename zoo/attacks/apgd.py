@@ -11,10 +11,10 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from zoo.attacks._apgd import apgd
+from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import cross_entropy, dlr
 from zoo.attacks._random import RandomStreams
-from zoo.attacks._victim import Victim, in_turn
 from zoo.errors import unknown_name
 
 LossName = Literal["ce", "dlr"]
@@ -51,13 +51,13 @@ class APGD(Attack):
         """One gradient per step, and one at the start."""
         return (self.steps + 1) * self.restarts
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the ascent ended."""
         streams = RandomStreams.of(images, self.seed, "apgd")
         loss = cross_entropy if self.loss == "ce" else dlr
 
         def search(restart: int, rows: Tensor) -> Tensor:
             x, y = images[rows], labels[rows]
-            return apgd(victim, x, y, eps, self.norm, loss, None, self.steps, streams[rows].at(restart))
+            return apgd(attacked, x, y, eps, self.norm, loss, None, self.steps, streams[rows].at(restart))
 
-        return in_turn(victim, images, labels, [partial(search, restart) for restart in range(self.restarts)])
+        return in_turn(attacked, images, labels, [partial(search, restart) for restart in range(self.restarts)])

@@ -10,10 +10,10 @@ from functools import partial
 from torch import Tensor
 
 from zoo.attacks._apgd import apgd
+from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import likeliest_others, targeted_dlr
 from zoo.attacks._random import RandomStreams
-from zoo.attacks._victim import Victim, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,15 @@ class APGDT(Attack):
         """Those of `APGD`, towards each class."""
         return (self.steps + 1) * self.restarts * min(self.targets, classes - 1)
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the last ascent ended."""
         streams = RandomStreams.of(images, self.seed, "apgd_t")
-        logits = victim.logits(images)
+        logits = attacked.logits(images)
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
 
         def search(k: int, restart: int, rows: Tensor) -> Tensor:
             x, y, own = images[rows], labels[rows], streams[rows].at(k, restart)
-            return apgd(victim, x, y, eps, self.norm, targeted_dlr, others[rows, k], self.steps, own)
+            return apgd(attacked, x, y, eps, self.norm, targeted_dlr, others[rows, k], self.steps, own)
 
         towards_each = [partial(search, k, r) for k in range(others.shape[1]) for r in range(self.restarts)]
-        return in_turn(victim, images, labels, towards_each)
+        return in_turn(attacked, images, labels, towards_each)

@@ -9,8 +9,8 @@ from functools import partial
 
 from torch import Tensor
 
+from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
-from zoo.attacks._victim import Victim, in_turn
 from zoo.attacks.apgd import APGD
 from zoo.attacks.apgd_t import APGDT
 from zoo.attacks.fab_t import FABT
@@ -50,11 +50,11 @@ class AutoAttack(Attack):
         """Those of all parts."""
         return sum(part.passes(classes) for part in self.parts(classes))
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return where the last attack of each image ended."""
 
         def search(attack: Attack, rows: Tensor) -> Tensor:
-            return attack.perturb(victim, images[rows], labels[rows], eps)
+            return attack.perturb(attacked, images[rows], labels[rows], eps)
 
-        classes = victim.logits(images[:1]).shape[1]
-        return in_turn(victim, images, labels, [partial(search, attack) for attack in self.parts(classes)])
+        classes = attacked.logits(images[:1]).shape[1]
+        return in_turn(attacked, images, labels, [partial(search, attack) for attack in self.parts(classes)])

@@ -11,11 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from zoo.attacks._attacked_model import AttackedModel
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import likeliest_others, margin, towards
 from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import Norm, project, random_in_ball, steepest
-from zoo.attacks._victim import Victim
 from zoo.attacks.pgd import PGD
 from zoo.errors import UserError
 
@@ -62,10 +62,10 @@ class CR(Attack):
         verdicts = self.steps // 3
         return self.first.passes(classes) + min(self.targets, classes - 1) * (self.steps + verdicts)
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the misclassified points that were found; where none was, the last point of `first`."""
-        found = self.first.perturb(victim, images, labels, eps)
-        logits = victim.logits(found)
+        found = self.first.perturb(attacked, images, labels, eps)
+        logits = attacked.logits(found)
         standing = logits.argmax(1) == labels
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
         near = torch.ones_like(others, dtype=torch.bool)
@@ -80,12 +80,12 @@ class CR(Attack):
             start = project(x + eps * noise(x, rows, 0), x, eps, self.norm)
             climb = _Climb(rows, x, labels[rows], others[rows, k], start)
             near[:, k] = False
-            self._search(victim, climb, eps, noise, found, near[:, k])
-            standing[rows] = victim.right(found[rows], labels[rows])
+            self._search(attacked, climb, eps, noise, found, near[:, k])
+            standing[rows] = attacked.correct(found[rows], labels[rows])
         return found
 
     def _search(
-        self, victim: Victim, climb: "_Climb", eps: float, noise: "_Noise", found: Tensor, near: Tensor
+        self, attacked: AttackedModel, climb: "_Climb", eps: float, noise: "_Noise", found: Tensor, near: Tensor
     ) -> None:
         """Climb towards the targets; write the misclassified points and which images came near."""
         third = self.cycle // 3
@@ -98,15 +98,15 @@ class CR(Attack):
                 climb.x = project(inner + shift, climb.images, eps, self.norm)
             before = climb.x
             if at > third:
-                fallen, lead, gradient = victim.ascent(before, towards, climb.labels, climb.targets)
+                fallen, lead, gradient = attacked.ascent(before, towards, climb.labels, climb.targets)
             else:
-                lead, gradient = victim.gradient(before, towards, climb.labels, climb.targets)
+                lead, gradient = attacked.gradient(before, towards, climb.labels, climb.targets)
             radius = eps * (1 + scale) if at < third else eps
             climb.x = project(before + eps * scale * steepest(gradient, self.norm), climb.images, radius, self.norm)
             judged = before
             if at <= third:
                 judged = project(climb.x, climb.images, eps, self.norm)
-                lead = _lead(victim, judged, climb.labels)
+                lead = _lead(attacked, judged, climb.labels)
                 fallen = lead > 0
             found[climb.rows[fallen]] = judged[fallen]
             near[climb.rows[lead > -NEAR]] = True
@@ -141,10 +141,10 @@ def _noise(norm: Norm, streams: RandomStreams, images: Tensor, rows: Tensor, mom
     return random_in_ball(images, norm, streams[rows].at(moment))
 
 
-def _lead(victim: Victim, x: Tensor, labels: Tensor) -> Tensor:
+def _lead(attacked: AttackedModel, x: Tensor, labels: Tensor) -> Tensor:
     """Return the margins (B,), above 0 where misclassified; those above 0 are taken in fp32."""
-    value = margin(victim.estimate(x), labels)
+    value = margin(attacked.estimate(x), labels)
     wrong = value > 0
-    if victim.gradients != "fp32" and bool(wrong.any()):
-        value[wrong] = margin(victim.logits(x[wrong]), labels[wrong])
+    if attacked.gradients != "fp32" and bool(wrong.any()):
+        value[wrong] = margin(attacked.logits(x[wrong]), labels[wrong])
     return value

@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import likeliest_others, towards
 from zoo.attacks._threat import Norm, column, distance
-from zoo.attacks._victim import Victim, in_turn
 
 OVERSHOOT = 1.05
 """eta: how far past the linearized boundary a step goes."""
@@ -40,27 +40,27 @@ class FABT(Attack):
         """A gradient and a verdict per step, towards each class."""
         return 2 * self.steps * min(self.targets, classes - 1)
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return a misclassified point within eps where one was found, else the image."""
-        logits = victim.logits(images)
+        logits = attacked.logits(images)
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
 
         def search(k: int, rows: Tensor) -> Tensor:
-            return _search(victim, images[rows], labels[rows], others[rows, k], eps, self.norm, self.steps)
+            return _search(attacked, images[rows], labels[rows], others[rows, k], eps, self.norm, self.steps)
 
-        return in_turn(victim, images, labels, [partial(search, k) for k in range(others.shape[1])])
+        return in_turn(attacked, images, labels, [partial(search, k) for k in range(others.shape[1])])
 
 
 def _search(
-    victim: Victim, images: Tensor, labels: Tensor, targets: Tensor, eps: float, norm: Norm, steps: int
+    attacked: AttackedModel, images: Tensor, labels: Tensor, targets: Tensor, eps: float, norm: Norm, steps: int
 ) -> Tensor:
     """Follow the boundary with one class per image; an image that falls within eps leaves the batch."""
     found, x = images.clone(), images.clone()
     rows = torch.arange(len(images), device=images.device)
     for _ in range(steps):
-        behind, normal = victim.gradient(x, towards, labels, targets)
+        behind, normal = attacked.gradient(x, towards, labels, targets)
         x = _step(x, images, behind, normal, norm)
-        wrong = victim.logits(x).argmax(1) != labels
+        wrong = attacked.logits(x).argmax(1) != labels
         fallen = wrong & (distance(x, images, norm) <= eps)
         found[rows[fallen]] = x[fallen]
         x = torch.where(column(wrong), images + BACK * (x - images), x)

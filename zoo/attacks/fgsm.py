@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from zoo.attacks._attacked_model import AttackedModel
 from zoo.attacks._base import Attack
-from zoo.attacks._victim import Victim
 from zoo.attacks.pgd import PGD
 
 
@@ -20,7 +20,7 @@ class FGSM(Attack):
         """One gradient."""
         return 1
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images after the step: PGD with one step of size eps and no random start."""
         one_step = PGD(norm=self.norm, steps=1, relative_step=1.0, random_start=False)
-        return one_step.perturb(victim, images, labels, eps)
+        return one_step.perturb(attacked, images, labels, eps)

@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import cross_entropy
 from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import project, random_in_ball, steepest
-from zoo.attacks._victim import Victim, in_turn
 from zoo.errors import UserError
 
 
@@ -49,7 +49,7 @@ class PGD(Attack):
         """One gradient per step."""
         return self.steps * self.restarts
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the images at which the ascent ended."""
         streams = RandomStreams.of(images, self.seed, "pgd")
 
@@ -58,17 +58,17 @@ class PGD(Attack):
             if self.random_start:
                 noise = eps * random_in_ball(x, self.norm, streams[rows].at(restart))
                 start = project(x + noise, x, eps, self.norm)
-            return self._ascend(victim, x, labels[rows], start, eps)
+            return self._ascend(attacked, x, labels[rows], start, eps)
 
-        return in_turn(victim, images, labels, [partial(search, restart) for restart in range(self.restarts)])
+        return in_turn(attacked, images, labels, [partial(search, restart) for restart in range(self.restarts)])
 
-    def _ascend(self, victim: Victim, images: Tensor, labels: Tensor, x: Tensor, eps: float) -> Tensor:
+    def _ascend(self, attacked: AttackedModel, images: Tensor, labels: Tensor, x: Tensor, eps: float) -> Tensor:
         """Take the steps from x; an image that is misclassified leaves the batch where it is."""
         found = torch.empty_like(x)
         rows = torch.arange(len(x), device=x.device)
         size = self.relative_step * eps / self.steps
         for _ in range(self.steps):
-            fallen, _, gradient = victim.ascent(x, cross_entropy, labels)
+            fallen, _, gradient = attacked.ascent(x, cross_entropy, labels)
             if bool(fallen.any()):
                 keep = ~fallen
                 found[rows[fallen]] = x[fallen]

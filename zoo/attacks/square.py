@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import margin
 from zoo.attacks._random import RandomStreams, as_signs
 from zoo.attacks._squares import bumps, moved_window, side, signed_square, square, stripes, tiles
 from zoo.attacks._threat import column
-from zoo.attacks._victim import Victim, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +33,26 @@ class Square(Attack):
         """One per query."""
         return self.queries * self.restarts
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Return the points of largest margin of a wrong class that were found."""
         streams = RandomStreams.of(images, self.seed, "square")
 
         def search(restart: int, rows: Tensor) -> Tensor:
-            return self._search(victim, images[rows], labels[rows], eps, streams[rows].at(restart))
+            return self._search(attacked, images[rows], labels[rows], eps, streams[rows].at(restart))
 
-        return in_turn(victim, images, labels, [partial(search, restart) for restart in range(self.restarts)])
+        return in_turn(attacked, images, labels, [partial(search, restart) for restart in range(self.restarts)])
 
-    def _search(self, victim: Victim, images: Tensor, labels: Tensor, eps: float, streams: RandomStreams) -> Tensor:
+    def _search(
+        self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float, streams: RandomStreams
+    ) -> Tensor:
         """Keep each proposal that raises the margin; an image that falls leaves the batch."""
         x = (stripes if self.norm == "Linf" else tiles)(images, eps, streams.at(0))
-        value = margin(victim.estimate(x), labels)
+        value = margin(attacked.estimate(x), labels)
         found, rows = x.clone(), torch.arange(len(images), device=images.device)
         for query in range(self.queries):
             gone = value > 0
             if bool(gone.any()):
-                value[gone] = margin(victim.logits(x[gone]), labels[gone])  # the estimate may be wrong
+                value[gone] = margin(attacked.logits(x[gone]), labels[gone])  # the estimate may be wrong
                 gone = value > 0
                 found[rows[gone]] = x[gone]
                 rows, x, value, images, labels = (t[~gone] for t in (rows, x, value, images, labels))
@@ -58,7 +60,7 @@ class Square(Attack):
             if not len(rows):
                 return found
             proposed = self._propose(query, x, images, eps, streams.at(1 + query))
-            margins = margin(victim.estimate(proposed), labels)
+            margins = margin(attacked.estimate(proposed), labels)
             better = margins > value
             x = torch.where(column(better), proposed, x)
             value = torch.where(better, margins, value)

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 TOLERANCE = 2e-5
 """Largest change of the logits, relative to the largest one, that rounding may cause."""
-PROBES = 2
+PROBE_IMAGES = 2
 """Random images on which folded and unfolded models are compared."""
 
 Pair = tuple[str, str]
@@ -31,7 +31,7 @@ def fold_batch_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.M
     model = copy.deepcopy(model).eval()
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(PROBES, *image_shape, generator=generator).to(parameter.device, parameter.dtype)
+    images = torch.rand(PROBE_IMAGES, *image_shape, generator=generator).to(parameter.device, parameter.dtype)
     with torch.no_grad():
         pairs = batch_norm_pairs(model, images)
         return _fold_verified(model, pairs, images, model(images))

@@ -13,7 +13,7 @@ from torch import nn
 from zoo.backbone.folded import folded
 from zoo.bench.baselines import Reference, export_dense, other_baselines
 from zoo.bench.results import Row
-from zoo.data import DATA, load_test, see_that_files_are_read
+from zoo.data import DATA, check_data_dir, load_test
 from zoo.errors import UserError
 from zoo.evaluation.sweeps import Sweep
 from zoo.export.accuracy import (
@@ -154,7 +154,7 @@ def bench(
     """
     names = sorted({target.metadata.data for target in targets})
     if settings.data_dir is not None and all(DATA.get(name).built_in for name in names):  # others may want the folder
-        see_that_files_are_read(names[0], settings.data_dir)
+        check_data_dir(names[0], settings.data_dir)
     device = resolve_device(settings.device)
     settings = replace(settings, device=device)
     measured = []

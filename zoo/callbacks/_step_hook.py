@@ -35,14 +35,14 @@ class StepHook(Callback):
         self._handles: list[RemovableHandle] = []
 
     @abstractmethod
-    def restore(self, optimizer: Optimizer | None) -> None:
+    def project_(self, optimizer: Optimizer | None) -> None:
         """Move those of ``self.layers`` that train back onto the constraint; without an optimizer no step was made."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
         self.run = Replays() if getattr(pl_module, "captured", None) is not None else called
-        self.restore(None)
+        self.project_(None)
 
         factors = [p for layer in self.layers for p in (layer.U, layer.S, layer.V)]
 
@@ -54,7 +54,7 @@ class StepHook(Callback):
 
     def _restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer | None) -> None:
         try:
-            self.restore(optimizer)
+            self.project_(optimizer)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of infinite or undefined entries
             raise UserError(
                 f"training diverged: step {trainer.global_step} made {_largest_layer(pl_module)} overflow; "

@@ -24,10 +24,10 @@ def submodule_averages(trainer: pl.Trainer, name: str) -> list[nn.Module]:
     return [model.module.get_submodule(name) for model in models if model is not None]
 
 
-def restore_constraints(trainer: pl.Trainer) -> None:
+def project_constraints(trainer: pl.Trainer) -> None:
     """Bring the factorized layers back onto the constraints of the training."""
     for constraint in peers(trainer, StepHook):
-        constraint.restore(trainer.optimizers[0])
+        constraint.project_(trainer.optimizers[0])
 
 
 def renew(trainer: pl.Trainer) -> None:

@@ -56,4 +56,4 @@ def _average(average: Sequence[Tensor], present: Sequence[Tensor], averaged: Ten
 
 def _constrain(trainer: pl.Trainer) -> None:
     for constraint in peers(trainer, StepHook):
-        constraint.restore(None)
+        constraint.project_(None)

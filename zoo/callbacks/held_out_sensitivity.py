@@ -39,7 +39,7 @@ class HeldOutSensitivity(Sensitivity):
         self.check(pl_module)
         assert self.held_out is not None
         with evaluating(pl_module.get_submodule("model")) as model:
-            subject = self.held_out.subject(model, self.images)
-            found = robust_criticality(subject, steps=self.climb, modules=parts)
+            context = self.held_out.context(model, self.images)
+            found = robust_criticality(context, steps=self.climb, modules=parts)
         pl_module.print("robust sensitivity: " + ", ".join(f"{part} {s:.3g}" for part, s in found.items()))
         return found

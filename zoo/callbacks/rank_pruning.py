@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
 from zoo.callbacks._sensitivity import Sensitivity
-from zoo.callbacks._tied_state import averages_of, renew, restore_constraints
+from zoo.callbacks._tied_state import averages_of, project_constraints, renew
 from zoo.errors import UserError, unknown_name
 from zoo.linalg.basis import slicing
 from zoo.lowrank.allocation import cut_on_schedule, cut_to_tolerance, deployed_size, factor_budget, share_scores
@@ -185,7 +185,7 @@ class RankPruning(RankSchedule):
                 for same in (layer, *averages):
                     self.saliency.recover_(same, gathered, kept)
                 change_basis_(layer, slicing(layer.S, *kept), trainer.optimizers, averages)
-        restore_constraints(trainer)
+        project_constraints(trainer)
         renew(trainer)
         self.gathered, self.made = {}, cuts
         cut = {"step": trainer.global_step, "ranks": ranks}

@@ -73,7 +73,7 @@ class OrthonormalRetraction(StepHook):
         if directions is not gradients:
             torch._foreach_copy_(gradients, directions)
 
-    def restore(self, optimizer: Optimizer | None) -> None:
+    def project_(self, optimizer: Optimizer | None) -> None:
         """Retract the layers that train; before training only where a factor is not orthonormal yet."""
         for layers in batches(layer for layer in self.layers if not layer.is_frozen):
             factors = [x.data for layer in layers for x in (layer.U, layer.V)]

@@ -39,7 +39,7 @@ class SpectrumClamp(StepHook):
         """The largest after any step of the present epoch."""
         return self._worst.item()
 
-    def restore(self, optimizer: Optimizer | None) -> None:
+    def project_(self, optimizer: Optimizer | None) -> None:
         """Clamp the spectrum of every S that trains; before training, only where the bound does not hold yet."""
         largest = []
         for layers in batches(layer for layer in self.layers if layer.S.requires_grad):

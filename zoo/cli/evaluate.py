@@ -43,14 +43,14 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from zoo.backbone.folded import folded
-    from zoo.data import load_test, see_that_files_are_read
+    from zoo.data import check_data_dir, load_test
     from zoo.evaluation import Origin, Outcomes, evaluate, merge, probe, sanity, searches
     from zoo.hub.runs import open_run
-    from zoo.probes import Subject
+    from zoo.probes import ProbeContext
 
     shard = _checked(options)
     run, device = open_run(options.run, options.hub), _device(options.device)
-    see_that_files_are_read(run.card.data, options.data_dir)
+    check_data_dir(run.card.data, options.data_dir)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
     probes = probes_of(options.probes, options.seed)
     model = run.model()
@@ -85,8 +85,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     card, obstacle = _with_structure(run.card, run, model)
     card = card.with_evaluations(found)  # all its figures must agree, not only those of this command
     card = card.model_copy(update={"sanity": sanity(exported, images, labels, card.evaluations)})
-    subject = Subject(exported, images, labels, _probe_eps(sweeps), options.batch_size)
-    findings = probe(subject, probes, outcomes)
+    context = ProbeContext(exported, images, labels, _probe_eps(sweeps), options.batch_size)
+    findings = probe(context, probes, outcomes)
     run.save_card(card.with_findings(findings))
     _show(run, card.model_copy(update={"evaluations": tuple(found)}), findings, obstacle)
 
@@ -142,7 +142,7 @@ def _add_arguments(parser: Parser) -> None:
         default=1000,
         help="Test images, the same share of each class, or all.",
     )
-    add("--shard", type=str | None, default=None, help="Judge part K of N only, such as 2/8; see --merge.")
+    add("--shard", type=str | None, default=None, help="Evaluator part K of N only, such as 2/8; see --merge.")
     add("--merge", type=int | None, default=None, help="Put N parts of --shard together, else with the same options.")
     add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")
     add(

@@ -28,7 +28,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from rich.console import Console
 
-    from zoo.data import see_that_files_are_read
+    from zoo.data import check_data_dir
     from zoo.export.export_report import lines, report
     from zoo.export.exporter import export_model
     from zoo.export.parity import LIMIT
@@ -38,7 +38,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.serving.bundle import check_output, export_packed
 
     run = open_run(target, hub)
-    see_that_files_are_read(run.card.data, settings.data_dir)
+    check_data_dir(run.card.data, settings.data_dir)
     output = output or how.default_output(run.folder)
     beside = Path(os.path.abspath(output))  # "." and ".." have no name to put anything beside
     check_output(output, how)

@@ -37,7 +37,7 @@ def open_data(
     return found
 
 
-def see_that_files_are_read(data: str, data_dir: Path | None) -> None:
+def check_data_dir(data: str, data_dir: Path | None) -> None:
     """Refuse a folder that was given for a data set without files: the user expects others than those it has.
 
     Raises:
@@ -69,7 +69,7 @@ def open_known(
         UserError: see `open_data`; or the data set has other classes.
     """
     found = open_data(data, data_dir=data_dir, download=download, image_size=image_shape[1])
-    _see_that_classes_agree(data, found.class_names, class_names)
+    _check_classes(data, found.class_names, class_names)
     return found
 
 
@@ -102,7 +102,7 @@ def load_test(
     return source.fetch(indices), source.labels[indices]
 
 
-def _see_that_classes_agree(data: str, found: Sequence[str], known: Sequence[str]) -> None:
+def _check_classes(data: str, found: Sequence[str], known: Sequence[str]) -> None:
     if len(found) != len(known):
         difference = f"{data} has {len(found)} classes here, the model {len(known)}"
     elif differing := [(here, there) for here, there in zip(found, known, strict=True) if here != there]:
@@ -118,11 +118,11 @@ __all__ = [
     "EvalBatches",
     "Source",
     "TrainBatches",
+    "check_data_dir",
     "load_test",
     "mixed_seed",
     "open_data",
     "open_known",
-    "see_that_files_are_read",
     "stratified",
     "train_val",
 ]

@@ -98,7 +98,7 @@ class ImageFolder(DataSet):
         self.augmentation = Augmentation(shift=self.size // 8, flip=True)
         self.folder = {True: root / "train", False: self._test_folder(root)}
         self.class_names = self._classes(self.folder[True])
-        self._see_that_tests_belong_to_classes(self.folder[False])
+        self._check_test_classes(self.folder[False])
 
     @staticmethod
     def _test_folder(root: Path) -> Path:
@@ -114,7 +114,7 @@ class ImageFolder(DataSet):
             raise UserError(f"{folder} must hold one folder per class, at least two; it has {len(names)}")
         return names
 
-    def _see_that_tests_belong_to_classes(self, folder: Path) -> None:
+    def _check_test_classes(self, folder: Path) -> None:
         """Tell before the training what would make its figures wrong, or impossible, after it."""
         if unknown := sorted(set(_folders(folder)) - set(self.class_names)):
             raise UserError(

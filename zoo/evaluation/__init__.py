@@ -3,7 +3,7 @@
 from zoo.backbone.folded import folded
 from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.conditioning import condition_numbers
-from zoo.evaluation.judge import Judge, searches
+from zoo.evaluation.evaluator import Evaluator, searches
 from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.probing import probe
 from zoo.evaluation.report import Report, quick_evaluation
@@ -17,7 +17,7 @@ __all__ = [
     "EPS",
     "QUICK",
     "TIERS",
-    "Judge",
+    "Evaluator",
     "LipschitzBound",
     "Origin",
     "Outcomes",

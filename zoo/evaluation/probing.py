@@ -6,37 +6,37 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import progress_bar
-from zoo.probes import PROBES, Probe, Subject
+from zoo.probes import PROBES, Probe, ProbeContext
 from zoo.runs.card import Finding
 
 
 def probe(
-    subject: Subject, probes: Sequence[Probe], outcomes: Outcomes | None = None, *, progress: bool = True
+    context: ProbeContext, probes: Sequence[Probe], outcomes: Outcomes | None = None, *, progress: bool = True
 ) -> list[Finding]:
     """Measure every case of every probe; one that cannot be applied leaves a finding that says why.
 
     Args:
-        subject: the network and its images.
+        context: the network and its images.
         probes: what to measure.
         outcomes: verdicts of this network on these images; what is in it is not computed again.
         progress: show a bar, if standard error is a terminal.
     """
     outcomes = outcomes or Outcomes()
     with progress_bar(progress, MofNCompleteColumn()) as bar:
-        return [finding for each in probes for finding in _findings(subject, each, outcomes, bar)]
+        return [finding for each in probes for finding in _findings(context, each, outcomes, bar)]
 
 
-def _findings(subject: Subject, probe: Probe, outcomes: Outcomes, bar: Progress) -> list[Finding]:
-    name, n = PROBES.name_of(probe), len(subject.labels)
-    if obstacle := probe.obstacle(subject):
+def _findings(context: ProbeContext, probe: Probe, outcomes: Outcomes, bar: Progress) -> list[Finding]:
+    name, n = PROBES.name_of(probe), len(context.labels)
+    if obstacle := probe.obstacle(context):
         return [Finding(probe=name, case={}, accuracy=None, n=n, note=obstacle)]
-    found, cases = [], probe.cases(subject)
+    found, cases = [], probe.cases(context)
     task = bar.add_task(name, total=len(cases))
     for case in cases:
         key = f"{probe!r} {case!r}"
         passed = outcomes.get(key)
         if passed is None:
-            passed = probe.passed(subject, case)
+            passed = probe.passed(context, case)
             outcomes.put(key, passed)
         found.append(Finding(probe=name, case=case, accuracy=passed.double().mean().item(), n=n))
         bar.advance(task)

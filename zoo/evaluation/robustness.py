@@ -7,7 +7,7 @@ from rich.progress import TaskProgressColumn, TextColumn
 from torch import Tensor, nn
 
 from zoo.attacks import Gradients
-from zoo.evaluation.judge import Judge, share
+from zoo.evaluation.evaluator import Evaluator, share
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import progress_bar
 from zoo.evaluation.sweeps import QUICK, Sweep
@@ -52,8 +52,8 @@ def evaluate(
     if device is not None:
         model.to(device)
     with progress_bar(progress, TaskProgressColumn(), TextColumn(RUNNING)) as bar:
-        judge = Judge(model, images, labels, batch_size, outcomes or Outcomes(), bar, gradients)
-        if judge.device.type == "cpu":
+        evaluator = Evaluator(model, images, labels, batch_size, outcomes or Outcomes(), bar, gradients)
+        if evaluator.device.type == "cpu":
             keep_freed_memory()
-        found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=share(judge.right), n=len(images))]
-        return found + [judge.evaluation(sweep.attack, eps) for sweep in sweeps for eps in sweep.eps]
+        found = [Evaluation(attack="clean", norm=None, eps=0.0, accuracy=share(evaluator.correct), n=len(images))]
+        return found + [evaluator.evaluation(sweep.attack, eps) for sweep in sweeps for eps in sweep.eps]

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.attacks import Victim, cross_entropy, fp32
+from zoo.attacks import AttackedModel, cross_entropy, fp32
 from zoo.attacks.pgd import PGD
 from zoo.data import stratified
 from zoo.runs.card import Evaluation, Sanity
 
-PROBES = 100
+PROBE_IMAGES = 100
 """Images that the probes look at."""
 NO_GRADIENT = 0.1
 """Share of images without any gradient from which gradients count as masked."""
@@ -39,18 +39,18 @@ def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequen
 
     Args:
         model: in eval mode, where it was evaluated.
-        images: uint8 (N, C, H, W), of which `PROBES` are looked at, the same share of every class.
+        images: uint8 (N, C, H, W), of which `PROBE_IMAGES` are looked at, the same share of every class.
         labels: (N,).
         evaluations: of this model.
     """
     device = next(model.parameters(), torch.empty(0)).device
-    few = stratified(labels.cpu(), PROBES, seed=0).to(images.device)
+    few = stratified(labels.cpu(), PROBE_IMAGES, seed=0).to(images.device)
     x, y = images[few].to(device).float().div(255), labels[few].to(device)
-    victim = Victim(model)
+    attacked = AttackedModel(model)
     with fp32(device):
-        first = victim.logits(x)
-        random = not torch.equal(first, victim.logits(x))
-        gradient = victim.gradient(x, cross_entropy, y)[1]
+        first = attacked.logits(x)
+        random = not torch.equal(first, attacked.logits(x))
+        gradient = attacked.gradient(x, cross_entropy, y)[1]
         silent = (gradient == 0).flatten(1).all(1).double().mean().item()
     guessing = y.bincount().max().item() / len(y)
     whole = PGD(steps=20, random_start=False)(model, x, y, [WHOLE_BALL]).robust.double().mean().item()

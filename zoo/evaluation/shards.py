@@ -117,7 +117,7 @@ def merge(whole: Path, of: int, origin: Origin, searches: Sequence[str]) -> Outc
         whole: file of the whole evaluation's verdicts.
         of: number of parts.
         origin: of the whole evaluation.
-        searches: names of the verdicts that are needed, see `zoo.evaluation.judge.searches`.
+        searches: names of the verdicts that are needed, see `zoo.evaluation.evaluator.searches`.
 
     Raises:
         UserError: a part is missing, not finished, damaged, or belongs to another evaluation.

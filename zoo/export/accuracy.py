@@ -128,9 +128,9 @@ def black_box_accuracies(model: OnnxModel, sweep: Sweep, images: Tensor, labels:
     Returns:
         One accuracy per radius.
     """
-    victim, robust, n = _Logits(model).eval(), torch.zeros(len(sweep.eps)), len(labels)
+    attacked, robust, n = _Logits(model).eval(), torch.zeros(len(sweep.eps)), len(labels)
     for x, y in _batches(images, labels):
-        robust += sweep.attack(victim, x, y, sweep.eps).robust.sum(1)
+        robust += sweep.attack(attacked, x, y, sweep.eps).robust.sum(1)
     shares = [count / n for count in robust.tolist()]
     return [_accuracy(sweep, eps, share, None, n) for eps, share in zip(sweep.eps, shares, strict=True)]
 

@@ -12,7 +12,7 @@ from zoo.hub.index import Entry, Index
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to try.
 
     Attributes:
@@ -32,7 +32,7 @@ class Interrupted(Exception):
     """An attempt failed in a way that another one may not; what has come stays good."""
 
 
-class Spoilt(Interrupted):
+class CorruptTransfer(Interrupted):
     """An attempt failed, and what has come may be wrong: start over."""
 
 
@@ -59,9 +59,9 @@ class Hub(ABC):
         patience: how long to try.
     """
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
+    def __init__(self, address: str, patience: RetryPolicy | None = None) -> None:
         self.address = re.sub(r"(?<=://)[^/]*@", "", address)
-        self.patience = patience or Patience()
+        self.patience = patience or RetryPolicy()
 
     @abstractmethod
     def open(self, path: str, offset: int = 0) -> AbstractContextManager[Stream]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from zoo.errors import UserError
 from zoo.files import sha256
-from zoo.hub._base import Hub, Interrupted, Spoilt
+from zoo.hub._base import CorruptTransfer, Hub, Interrupted
 from zoo.hub.index import INDEX, LARGEST_INDEX, FileEntry, Index
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def read_index(hub: Hub) -> Index:
         content = bytearray()
         with hub.open(INDEX) as stream:
             if stream.start != 0:
-                raise Spoilt("it does not begin at its beginning")
+                raise CorruptTransfer("it does not begin at its beginning")
             for chunk in _in_time(hub, stream.chunks):
                 content += chunk
                 if len(content) > LARGEST_INDEX:
@@ -58,11 +58,11 @@ def download(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = la
     def attempt() -> None:
         have = part.stat().st_size if part.exists() else 0
         if have > wanted.bytes:
-            raise Spoilt("what an earlier download left is too long")
+            raise CorruptTransfer("what an earlier download left is too long")
         if have < wanted.bytes:
             _append(hub, path, wanted, part, tick)
         if sha256(part) != wanted.sha256:
-            raise Spoilt(f"its SHA-256 is not the {wanted.sha256} of the index")
+            raise CorruptTransfer(f"its SHA-256 is not the {wanted.sha256} of the index")
 
     try:
         _trying(hub, path, attempt, lambda: part.unlink(missing_ok=True))
@@ -82,7 +82,7 @@ def _append(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick) -> N
     have = part.stat().st_size if part.exists() else 0
     with hub.open(path, have) as stream, part.open("ab") as file:
         if stream.length not in (None, wanted.bytes - stream.start):
-            raise Spoilt(
+            raise CorruptTransfer(
                 f"the hub's file has {stream.start + (stream.length or 0):,} bytes, its index {wanted.bytes:,}"
             )
         file.truncate(stream.start)
@@ -90,7 +90,7 @@ def _append(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick) -> N
         for chunk in _in_time(hub, stream.chunks):
             written += len(chunk)
             if written > wanted.bytes:
-                raise Spoilt(f"more comes than the {wanted.bytes:,} bytes of the index")
+                raise CorruptTransfer(f"more comes than the {wanted.bytes:,} bytes of the index")
             file.write(chunk)
             tick(written)
     if written < wanted.bytes:
@@ -120,7 +120,7 @@ def _trying(hub: Hub, path: str, attempt: Callable[[], T], start_over: Callable[
             return attempt()
         except Interrupted as error:
             reason = error
-            if isinstance(error, Spoilt):
+            if isinstance(error, CorruptTransfer):
                 start_over()
     raise UserError(f"{path} could not be had from {hub.address} in {patience.attempts} attempts: {reason}") from None
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from zoo.errors import UserError
 from zoo.files import atomic
-from zoo.hub._base import Hub, Interrupted, Patience, Stream
+from zoo.hub._base import Hub, Interrupted, RetryPolicy, Stream
 from zoo.hub.index import INDEX, LARGEST_INDEX, Entry, FileName, Index
 
 CHUNK = 2**18
@@ -24,7 +24,7 @@ PATIENCE_WITH_PUBLISHERS = 60.0
 class FolderHub(Hub):
     """A folder with an index; files are used where they are."""
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
+    def __init__(self, address: str, patience: RetryPolicy | None = None) -> None:
         super().__init__(address, patience)
         self.folder = Path(os.path.expanduser(address))
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.errors import UserError
-from zoo.hub._base import Patience
+from zoo.hub._base import RetryPolicy
 from zoo.hub.download import read_index
 from zoo.hub.index import INDEX, Entry, Index
 from zoo.hub.web import WebHub
@@ -15,7 +15,7 @@ from zoo.hub.web import WebHub
 class HuggingFaceHub(WebHub):
     """Files are fetched like those of any web server, from the addresses and with the token of huggingface_hub."""
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
+    def __init__(self, address: str, patience: RetryPolicy | None = None) -> None:
         super().__init__(address, patience)
         self.repository, _, revision = address.removeprefix("hf://").strip("/").partition("@")
         self.revision = revision or "main"

@@ -97,4 +97,4 @@ def create_model(
     if pretrained:
         load_transferred(run, backbone)
     model = with_normalization(backbone, about.mean, about.std).eval()
-    return model if factorized else run.method.finish(model).eval()
+    return model if factorized else run.method.deploy(model).eval()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError
-from zoo.hub._base import Hub, Interrupted, Patience, Stream
+from zoo.hub._base import Hub, Interrupted, RetryPolicy, Stream
 from zoo.hub.download import read_index
 from zoo.hub.folder import PATIENCE_WITH_PUBLISHERS, chunks_of
 from zoo.hub.index import INDEX, Entry, Index
@@ -19,7 +19,7 @@ LOCK = "index.lock"
 class RemoteHub(Hub):
     """A folder in a file system of fsspec; what its libraries raise has no class in common."""
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
+    def __init__(self, address: str, patience: RetryPolicy | None = None) -> None:
         super().__init__(address, patience)
         import fsspec
 

@@ -50,7 +50,7 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
     from zoo.hub.search import find
 
     if is_path(str(target)):
-        _see_that_it_is_not_published(Path(target).resolve())
+        _check_not_published(Path(target).resolve())
         return Run(Path(target))
     own = RUNS / str(target)
     if not (own / CARD).is_file():
@@ -63,7 +63,7 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
     return run
 
 
-def _see_that_it_is_not_published(folder: Path) -> None:
+def _check_not_published(folder: Path) -> None:
     """Results beside a published model would change what its hub, or the cache, says that it is."""
     if (folder.parent / INDEX).is_file() or folder.is_relative_to(cache_folder().resolve()):
         raise UserError(

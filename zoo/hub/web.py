@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError
 
 from zoo._version import __version__
 from zoo.errors import UserError
-from zoo.hub._base import Hub, Interrupted, Patience, Spoilt, Stream
+from zoo.hub._base import CorruptTransfer, Hub, Interrupted, RetryPolicy, Stream
 
 CHUNK = 2**16
 REDIRECTS = 5
@@ -21,7 +21,7 @@ TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 class WebHub(Hub):
     """A folder behind http:// or https://."""
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
+    def __init__(self, address: str, patience: RetryPolicy | None = None) -> None:
         super().__init__(address, patience)
         self._folder = address.rstrip("/")
 
@@ -82,15 +82,15 @@ class WebHub(Hub):
         if status in TRY_AGAIN:
             raise Interrupted(f"the server answers {status} {response.reason}")
         if status == 416:
-            raise Spoilt("the file on the server has become shorter")
+            raise CorruptTransfer("the file on the server has become shorter")
         if status in (401, 403):
             raise UserError(f"{self.address} refuses {path} ({status} {response.reason}): are you logged in?")
         if status not in (200, 206):
             raise UserError(f"{self.address} has no {path} ({status} {response.reason})")
         if "html" in response.headers.get("Content-Type", "") and not path.endswith(".html"):
-            raise Spoilt("the server sends a web page instead of the file")
+            raise CorruptTransfer("the server sends a web page instead of the file")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise Spoilt(f"the server sends {response.headers['Content-Encoding']} instead of the file")
+            raise CorruptTransfer(f"the server sends {response.headers['Content-Encoding']} instead of the file")
 
 
 def _start(response: requests.Response, asked: int) -> int:
@@ -99,7 +99,7 @@ def _start(response: requests.Response, asked: int) -> int:
         return 0
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != asked:
-        raise Spoilt("the server sends another range than was asked for")
+        raise CorruptTransfer("the server sends another range than was asked for")
     return asked
 
 

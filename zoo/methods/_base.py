@@ -82,7 +82,7 @@ class Method(ABC):
         """
         return {name: layer.rank for name, layer in factorized_layers(model)}
 
-    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+    def describe_layers(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
         """Say what became of each layer of the dense model, for the card."""
         return report(layers, ranks)
 
@@ -119,5 +119,5 @@ class Method(ABC):
         return []
 
     @abstractmethod
-    def finish(self, model: nn.Module) -> nn.Module:
+    def deploy(self, model: nn.Module) -> nn.Module:
         """Return a copy of a trained model in its deployed form: plain layers, nothing that only training needs."""

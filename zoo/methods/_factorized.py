@@ -48,10 +48,10 @@ class FactorizedMethod(Method):
         """Replace each layer that has a rank by its factorization; factors that keep outputs are fitted afterwards."""
         return factorize(model, ranks, "random" if self.init == "random" else "weights", self.convolution)
 
-    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+    def describe_layers(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
         """Say what became of each layer of the dense model, for the card."""
-        return super().report(in_form(layers, self.convolution), ranks)
+        return super().describe_layers(in_form(layers, self.convolution), ranks)
 
-    def finish(self, model: nn.Module) -> nn.Module:
+    def deploy(self, model: nn.Module) -> nn.Module:
         """Merge S into U (a Tucker-2 core stays), and multiply out the factors that do not pay."""
         return fold(model)

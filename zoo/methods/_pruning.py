@@ -45,11 +45,11 @@ class ChannelMethod(Method):
         """Return the present width of every linear and convolution layer."""
         return widths(model)
 
-    def report(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
+    def describe_layers(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
         """Say of each layer how many of its outputs are left."""
         return layer_report(layers, ranks)
 
-    def finish(self, model: nn.Module) -> nn.Module:
+    def deploy(self, model: nn.Module) -> nn.Module:
         """Return a copy: pruned layers are plain and narrow already."""
         return copy.deepcopy(model)
 

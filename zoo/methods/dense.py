@@ -25,6 +25,6 @@ class Dense(Method):
         """Return the model itself."""
         return model
 
-    def finish(self, model: nn.Module) -> nn.Module:
+    def deploy(self, model: nn.Module) -> nn.Module:
         """Return a copy."""
         return copy.deepcopy(model)

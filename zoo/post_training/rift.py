@@ -17,7 +17,7 @@ from zoo.lowrank.layers import Factorized
 from zoo.post_training._base import Finisher, TrainedNetwork
 from zoo.sensitivity.criticality import robust_criticality
 from zoo.sensitivity.held_out import HeldOut
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 GRID = tuple(k / 10 for k in range(11))
 
@@ -65,7 +65,7 @@ class Rift(Finisher):
     def refine(self, trained: TrainedNetwork) -> dict[str, Any]:
         """Fine-tune the least critical layer, and interpolate."""
         self.check(trained.held_out)
-        critical = robust_criticality(self._subject(trained), self.radius)
+        critical = robust_criticality(self._context(trained), self.radius)
         least = min(critical, key=lambda name: critical[name])
         layer = trained.model.get_submodule(least)
         clamps = [c for c in trained.method.callbacks(None) if isinstance(c, SpectrumClamp)]  # U and V stay
@@ -79,7 +79,7 @@ class Rift(Finisher):
                 moving_part(layer).data.lerp_(tuned, alpha)
                 for clamp in clamps:
                     clamp.layers = [layer] if isinstance(layer, Factorized) else []
-                    clamp.restore(None)
+                    clamp.project_(None)
 
         path = []
         for alpha in GRID:
@@ -99,15 +99,15 @@ class Rift(Finisher):
     def _n(self, trained: TrainedNetwork) -> int:
         return min(self.n, len(trained.held_out))
 
-    def _subject(self, trained: TrainedNetwork) -> Subject:
+    def _context(self, trained: TrainedNetwork) -> ProbeContext:
         """Return the deployed network as it is now, with the validation images."""
-        return trained.held_out.subject(trained.method.finish(trained.model).eval(), self._n(trained))
+        return trained.held_out.context(trained.method.deploy(trained.model).eval(), self._n(trained))
 
     def _accuracies(self, trained: TrainedNetwork) -> dict[str, float]:
-        subject = self._subject(trained)
+        context = self._context(trained)
         attack = PGD(steps=10, random_start=False)
-        found = attack(subject.model, subject.images, subject.labels, [subject.eps], batch_size=subject.batch_size)
-        return {"clean": _share(subject.right(subject.images)), "robust": _share(found.robust[0])}
+        found = attack(context.model, context.images, context.labels, [context.eps], batch_size=context.batch_size)
+        return {"clean": _share(context.correct(context.images)), "robust": _share(found.robust[0])}
 
 
 def moving_part(layer: nn.Module) -> nn.Parameter:

@@ -2,8 +2,8 @@
 
 from zoo.plugins import Plugins
 from zoo.probes._base import Case, Probe
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 PROBES: Plugins[Probe] = Plugins("probe", "zoo.probes", Probe)
 
-__all__ = ["PROBES", "Case", "Probe", "Subject"]
+__all__ = ["PROBES", "Case", "Probe", "ProbeContext"]

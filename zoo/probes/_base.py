@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 Case = dict[str, str | float]
 """What one figure of a probe was measured under, such as ``{"direction": "worst", "radius": 0.02}``."""
@@ -23,13 +23,13 @@ class Probe(ABC):
     """Seed of random choices."""
 
     @abstractmethod
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         """Return what is measured, in order."""
 
     @abstractmethod
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         """Say which images are classified rightly in a case: (N,), bool, or the share of random draws in 0..1."""
 
-    def obstacle(self, subject: Subject) -> str:
+    def obstacle(self, context: ProbeContext) -> str:
         """Return why the probe cannot be applied to a network, or ``""``."""
         return ""

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.corruptions import CORRUPTIONS, SEVERITIES, obstacle
 from zoo.data import mixed_seed
 from zoo.probes._base import Case, Probe
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +24,20 @@ class Corruptions(Probe):
     place alone, so neither the batch size nor the other cases change a figure.
     """
 
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         """Every corruption at every severity."""
         return [{"corruption": name, "severity": severity} for name in CORRUPTIONS for severity in SEVERITIES]
 
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         """Classify the corrupted images: bool (N,)."""
         name, severity = str(case["corruption"]), int(case["severity"])
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, crc32(name.encode()), severity))
         corrupted = [
             CORRUPTIONS[name]((images * 255).round().byte(), severity, generator)
-            for images in subject.images.split(subject.batch_size)
+            for images in context.images.split(context.batch_size)
         ]
-        return subject.right(torch.cat(corrupted).float().div(255))
+        return context.correct(torch.cat(corrupted).float().div(255))
 
-    def obstacle(self, subject: Subject) -> str:
+    def obstacle(self, context: ProbeContext) -> str:
         """Images need one or three channels and sides of 8 pixels or more."""
-        return obstacle(subject.images)
+        return obstacle(context.images)

@@ -13,7 +13,7 @@ from zoo.attacks import fp32
 from zoo.certificates.interval import IntervalNetwork
 from zoo.errors import UserError
 from zoo.probes._base import Case, Probe
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,46 +30,46 @@ class IntervalBounds(Probe):
         if not all(0 <= e <= 1 for e in self.eps):
             raise UserError(f"{self!r}: an Linf eps is in 0..1")
 
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         """One case per radius, the smallest first."""
         return [{"norm": "Linf", "eps": e} for e in sorted(self.eps)]
 
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         """Say which images are classified rightly and certified within the case's radius: bool (N,)."""
-        with fp32(subject.device):
-            return _proofs(subject).certified(subject, float(case["eps"]))
+        with fp32(context.device):
+            return _proofs(context).certified(context, float(case["eps"]))
 
-    def obstacle(self, subject: Subject) -> str:
+    def obstacle(self, context: ProbeContext) -> str:
         """Name the operations without a rule."""
-        with fp32(subject.device):
-            return _proofs(subject).network.obstacle
+        with fp32(context.device):
+            return _proofs(context).network.obstacle
 
 
 class _Proofs:
-    """What has been proved of one subject: what is not certified at a radius is not at a larger one."""
+    """What has been proved of one context: what is not certified at a radius is not at a larger one."""
 
-    def __init__(self, subject: Subject) -> None:
-        _, channels, height, width = subject.images.shape
-        self.network = IntervalNetwork(subject.model, (channels, height, width))
+    def __init__(self, context: ProbeContext) -> None:
+        _, channels, height, width = context.images.shape
+        self.network = IntervalNetwork(context.model, (channels, height, width))
         self._known: dict[float, Tensor] = {}
 
-    def certified(self, subject: Subject, eps: float) -> Tensor:
+    def certified(self, context: ProbeContext, eps: float) -> Tensor:
         if eps not in self._known:
             smaller = max((e for e in self._known if e < eps), default=None)
-            found = subject.right(subject.images) if smaller is None else self._known[smaller].clone()
+            found = context.correct(context.images) if smaller is None else self._known[smaller].clone()
             # Two ends in float64 take four times the memory that the model's own pass does.
-            batch_size = max(1, subject.batch_size // 4)
-            images, labels = subject.images[found], subject.labels[found]
+            batch_size = max(1, context.batch_size // 4)
+            images, labels = context.images[found], context.labels[found]
             found[found.clone()] = self.network.certified(images, labels, eps, batch_size)
             self._known[eps] = found
         return self._known[eps].clone()
 
 
-_PROOFS: WeakKeyDictionary[Subject, _Proofs] = WeakKeyDictionary()
+_PROOFS: WeakKeyDictionary[ProbeContext, _Proofs] = WeakKeyDictionary()
 
 
-def _proofs(subject: Subject) -> _Proofs:
-    """Return the proofs about a subject, made once: the graph takes seconds to trace."""
-    if subject not in _PROOFS:
-        _PROOFS[subject] = _Proofs(subject)
-    return _PROOFS[subject]
+def _proofs(context: ProbeContext) -> _Proofs:
+    """Return the proofs about a context, made once: the graph takes seconds to trace."""
+    if context not in _PROOFS:
+        _PROOFS[context] = _Proofs(context)
+    return _PROOFS[context]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from zoo.probes._base import Case, Probe
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 from zoo.sensitivity.weight_ascent import ascend, movable
 
 
@@ -24,12 +24,12 @@ class Joint(Probe):
     steps: int = 10
     """Gradient steps, each over all images."""
 
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         """Images that stay and images that move, each at all radii."""
-        return [{"eps": eps, "radius": radius} for eps in dict.fromkeys((0.0, subject.eps)) for radius in self.radii]
+        return [{"eps": eps, "radius": radius} for eps in dict.fromkeys((0.0, context.eps)) for radius in self.radii]
 
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         """Classify the moved images with the moved weights: bool (N,)."""
         eps, radius = float(case["eps"]), float(case["radius"])
-        with movable(subject.model) as weights:
-            return subject.right(ascend(subject, weights, subject.images, radius, eps, self.steps))
+        with movable(context.model) as weights:
+            return context.correct(ascend(context, weights, context.images, radius, eps, self.steps))

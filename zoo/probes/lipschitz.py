@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from zoo.attacks import Victim, fp32, margin
+from zoo.attacks import AttackedModel, fp32, margin
 from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.errors import UserError
 from zoo.probes._base import Case, Probe
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,35 +34,35 @@ class LipschitzRadius(Probe):
         if not all(e >= 0 for e in self.eps):
             raise UserError(f"{self!r}: an eps is 0 or more")
 
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         """One case per radius."""
         return [{"norm": "L2", "eps": e} for e in self.eps]
 
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         """Say which images are classified rightly by more than sqrt(2) L eps: bool (N,).
 
         Raises:
             ValueError: there is no bound, see `obstacle`.
         """
-        bound = _bound(subject)
+        bound = _bound(context)
         if bound.value is None:
             raise ValueError(bound.obstacle)
-        with fp32(subject.device), torch.no_grad():
-            logits = Victim(subject.model, subject.batch_size).logits(subject.images)
-        return -margin(logits, subject.labels) > math.sqrt(2) * bound.value * float(case["eps"])
+        with fp32(context.device), torch.no_grad():
+            logits = AttackedModel(context.model, context.batch_size).logits(context.images)
+        return -margin(logits, context.labels) > math.sqrt(2) * bound.value * float(case["eps"])
 
-    def obstacle(self, subject: Subject) -> str:
+    def obstacle(self, context: ProbeContext) -> str:
         """Say why the network has no Lipschitz bound."""
-        return _bound(subject).obstacle
+        return _bound(context).obstacle
 
 
-_BOUNDS: WeakKeyDictionary[Subject, LipschitzBound] = WeakKeyDictionary()
+_BOUNDS: WeakKeyDictionary[ProbeContext, LipschitzBound] = WeakKeyDictionary()
 
 
-def _bound(subject: Subject) -> LipschitzBound:
-    """Return the bound of a subject's model, computed once."""
-    if subject not in _BOUNDS:
-        _, channels, height, width = subject.images.shape
-        with fp32(subject.device):
-            _BOUNDS[subject] = lipschitz_bound(subject.model, (channels, height, width))
-    return _BOUNDS[subject]
+def _bound(context: ProbeContext) -> LipschitzBound:
+    """Return the bound of a context's model, computed once."""
+    if context not in _BOUNDS:
+        _, channels, height, width = context.images.shape
+        with fp32(context.device):
+            _BOUNDS[context] = lipschitz_bound(context.model, (channels, height, width))
+    return _BOUNDS[context]

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.attacks import fp32
 from zoo.corruptions.transforms import TRANSFORMS, drawn
 from zoo.probes._base import Case, Probe
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +35,25 @@ class Transforms(Probe):
     correction: float = 0.9
     """What the bound is divided by, for the finite sample."""
 
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         """Every transform of `zoo.corruptions.transforms`."""
         return [{"transform": name} for name in TRANSFORMS]
 
     @torch.no_grad()
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         """Say which images are right and stay so with the wanted probability: bool (N,)."""
         transform = TRANSFORMS[str(case["transform"])]
         generator = torch.Generator().manual_seed(self.seed)
         passed = []
-        with fp32(subject.device):
-            parts = zip(subject.images.split(subject.batch_size), subject.labels.split(subject.batch_size), strict=True)
+        with fp32(context.device):
+            parts = zip(context.images.split(context.batch_size), context.labels.split(context.batch_size), strict=True)
             for images, labels in parts:
-                p = subject.model(images).softmax(1)
+                p = context.model(images).softmax(1)
                 first, second = p.topk(2, 1).values.unbind(1)
                 worst = torch.full_like(first, -math.inf)
                 for _ in range(self.batches):
                     moved = [transform(images, drawn(images, generator)) for _ in range(self.draws)]
-                    changes = torch.stack([(subject.model(x).softmax(1) - p).abs().amax(1) for x in moved])
+                    changes = torch.stack([(context.model(x).softmax(1) - p).abs().amax(1) for x in moved])
                     worst = torch.maximum(worst, log_chernoff(changes, (first - second) / 2))
                 safe = worst - math.log(self.correction) < math.log(self.risk)
                 passed.append(safe & (p.argmax(1) == labels))

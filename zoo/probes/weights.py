@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.probes._base import Case, Probe
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 from zoo.sensitivity.weight_ascent import ascend, movable, move_at_random
 
 
@@ -30,9 +30,9 @@ class Weights(Probe):
     steps: int = 10
     """Gradient steps towards the worst direction, each over all images."""
 
-    def cases(self, subject: Subject) -> list[Case]:
+    def cases(self, context: ProbeContext) -> list[Case]:
         """Both kinds of images, both kinds of direction, each at all radii."""
-        eps: dict[str, Case] = {"clean": {"eps": 0.0}, "pgd": {"eps": subject.eps}}
+        eps: dict[str, Case] = {"clean": {"eps": 0.0}, "pgd": {"eps": context.eps}}
         return [
             {"images": images, **eps[images], "direction": direction, "radius": radius}
             for images in ("clean", "pgd")
@@ -40,22 +40,22 @@ class Weights(Probe):
             for radius in self.radii
         ]
 
-    def passed(self, subject: Subject, case: Case) -> Tensor:
+    def passed(self, context: ProbeContext, case: Case) -> Tensor:
         """Classify with moved weights: bool (N,), or the share of draws."""
-        images = subject.images if case["images"] == "clean" else subject.adversarial
+        images = context.images if case["images"] == "clean" else context.adversarial
         radius = float(case["radius"])
         if not radius:
-            return subject.right(images)
+            return context.correct(images)
         if case["direction"] == "random":
-            draws = [self._random(subject, images, radius, draw) for draw in range(self.draws)]
+            draws = [self._random(context, images, radius, draw) for draw in range(self.draws)]
             return torch.stack(draws).float().mean(0)
-        with movable(subject.model) as weights:
-            ascend(subject, weights, images, radius, 0.0, self.steps)
-            return subject.right(images)
+        with movable(context.model) as weights:
+            ascend(context, weights, images, radius, 0.0, self.steps)
+            return context.correct(images)
 
-    def _random(self, subject: Subject, images: Tensor, radius: float, draw: int) -> Tensor:
+    def _random(self, context: ProbeContext, images: Tensor, radius: float, draw: int) -> Tensor:
         # The same directions at every radius: the curve is one of lengths, not of luck.
         generator = torch.Generator().manual_seed(self.seed * self.draws + draw)
-        with movable(subject.model) as weights:
+        with movable(context.model) as weights:
             move_at_random(weights, radius, generator)
-            return subject.right(images)
+            return context.correct(images)

@@ -25,7 +25,7 @@ from zoo.evaluation import (
     probe,
     sanity,
 )
-from zoo.probes import PROBES, Subject
+from zoo.probes import PROBES, ProbeContext
 from zoo.runs.card import Card, Evaluation, Finding
 from zoo.runs.run import Run
 
@@ -171,4 +171,4 @@ def probed(run: Run, split: EvaluationSplit, name: str) -> list[Finding]:
     eps = max((e.eps for e in run.card.evaluations if e.norm == "Linf"), default=EPS["Linf"][-1])
     images = split.first(next(finding.n for finding in run.card.findings if finding.probe == name))
     exported = folded(run.model(), run.card.image_shape)
-    return probe(Subject(exported, images.images, images.labels, eps), [PROBES.get(name)()])
+    return probe(ProbeContext(exported, images.images, images.labels, eps), [PROBES.get(name)()])

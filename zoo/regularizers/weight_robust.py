@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.regularizers._activation_bound import Movements
 from zoo.regularizers._base import Regularizer
-from zoo.regularizers._movement import Movements
 from zoo.runtime.eval_mode import evaluating
 
 

@@ -78,7 +78,7 @@ class Checkpoint:
             trained.load_state_dict(self._state)
         except RuntimeError:
             raise UserError(f"{self.path} holds another model than {CONFIG} beside it describes") from None
-        return self._method.finish(trained).eval()
+        return self._method.deploy(trained).eval()
 
     def metadata(self) -> "Metadata":
         """Return what an exported file of it says of itself."""

@@ -158,7 +158,7 @@ class Run:
 
     def model(self) -> nn.Module:
         """Return the deployed form (plain layers), in eval mode; images in [0, 1] to logits."""
-        return self.method.finish(self.trained_model()).eval()
+        return self.method.deploy(self.trained_model()).eval()
 
     def dense_model(self) -> nn.Module:
         """Return the dense backbone that this run compressed, with random weights, in eval mode."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.lowrank.chain import FactorChain
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 from zoo.sensitivity.weight_ascent import ascend, movable
 
 
@@ -27,7 +27,7 @@ def weight_modules(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def robust_criticality(
-    subject: Subject,
+    context: ProbeContext,
     radius: float = 0.1,
     steps: int = 10,
     say: Callable[[str], None] = lambda name: None,
@@ -40,7 +40,7 @@ def robust_criticality(
     loss met; this climbs by normalized gradients over all images, and takes the loss at its end.
 
     Args:
-        subject: the deployed network, and images that it was not trained on (not test images if the result decides
+        context: the deployed network, and images that it was not trained on (not test images if the result decides
             what is trained or pruned).
         radius: relative; 0.1 in the paper.
         steps: of the ascent.
@@ -50,14 +50,14 @@ def robust_criticality(
     Returns:
         The growth by module, >= 0, in the model's order.
     """
-    images = subject.adversarial
-    before = _loss(subject, images)
+    images = context.adversarial
+    before = _loss(context, images)
     grown = {}
-    for name, weights in (modules or weight_modules(subject.model)).items():
+    for name, weights in (modules or weight_modules(context.model)).items():
         say(name)
-        with movable(subject.model):
-            ascend(subject, weights, images, radius, 0.0, steps)
-            grown[name] = max(0.0, _loss(subject, images) - before)
+        with movable(context.model):
+            ascend(context, weights, images, radius, 0.0, steps)
+            grown[name] = max(0.0, _loss(context, images) - before)
     return grown
 
 
@@ -79,7 +79,7 @@ def tilts(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, flo
 
 
 @torch.no_grad()
-def _loss(subject: Subject, images: Tensor) -> float:
-    batches = zip(images.split(subject.batch_size), subject.labels.split(subject.batch_size), strict=True)
-    total = sum(F.cross_entropy(subject.model(x).float(), y, reduction="sum").item() for x, y in batches)
+def _loss(context: ProbeContext, images: Tensor) -> float:
+    batches = zip(images.split(context.batch_size), context.labels.split(context.batch_size), strict=True)
+    total = sum(F.cross_entropy(context.model(x).float(), y, reduction="sum").item() for x, y in batches)
     return total / len(images)

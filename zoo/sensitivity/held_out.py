@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from zoo.data import Source, stratified
-from zoo.sensitivity.subject import Subject
+from zoo.sensitivity.probe_context import ProbeContext
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def subject(self, model: nn.Module, n: int) -> Subject:
+    def context(self, model: nn.Module, n: int) -> ProbeContext:
         """Return a network, in eval mode, with at most n of the images, the same share of each class."""
         source = self.source()
         rows = self.indices.to(source.labels.device)
         rows = rows[stratified(source.labels[rows].cpu(), n, seed=0).to(rows.device)]
-        return Subject(model, source.fetch(rows), source.labels[rows], self.eps)
+        return ProbeContext(model, source.fetch(rows), source.labels[rows], self.eps)

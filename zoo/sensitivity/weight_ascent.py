@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.attacks import fp32, project
 
 if TYPE_CHECKING:
-    from zoo.sensitivity.subject import Subject
+    from zoo.sensitivity.probe_context import ProbeContext
 
 RELATIVE_STEP = 2.5
 """Length of a step in units of radius/steps: as in PGD, long enough to cross the ball."""
@@ -42,7 +42,7 @@ def move_at_random(weights: list[nn.Parameter], radius: float, generator: torch.
 
 
 def ascend(
-    subject: "Subject", weights: list[nn.Parameter], images: Tensor, radius: float, eps: float, steps: int
+    context: "ProbeContext", weights: list[nn.Parameter], images: Tensor, radius: float, eps: float, steps: int
 ) -> Tensor:
     """Raise the mean cross-entropy by moving weights and images together; return the images.
 
@@ -52,7 +52,7 @@ def ascend(
     Source: the inner maximization of arXiv 2004.05884 (equation 8), taken as often as PGD takes its steps.
 
     Args:
-        subject: whose network and labels are meant.
+        context: whose network and labels are meant.
         weights: see `movable`.
         images: where the images start, (N, C, H, W).
         radius: relative radius of the weights; 0: they stay.
@@ -62,14 +62,14 @@ def ascend(
     if not radius and not eps:
         return images
     start, centres, x = images, [p.detach().clone() for p in weights], images.clone()
-    with fp32(subject.device):
+    with fp32(context.device):
         for p in weights:
             p.requires_grad_(radius > 0)
         moving = weights if radius else []
         for _ in range(steps):
             gradients = [torch.zeros_like(p) for p in weights]
-            for rows in torch.arange(len(x), device=x.device).split(subject.batch_size):
-                found, of_images = _gradients(subject, moving, x[rows], subject.labels[rows], eps > 0)
+            for rows in torch.arange(len(x), device=x.device).split(context.batch_size):
+                found, of_images = _gradients(context, moving, x[rows], context.labels[rows], eps > 0)
                 for total, gradient in zip(gradients, found, strict=False):
                     total += gradient
                 if of_images is not None:
@@ -81,11 +81,11 @@ def ascend(
 
 
 def _gradients(
-    subject: "Subject", weights: list[nn.Parameter], images: Tensor, labels: Tensor, of_images: bool
+    context: "ProbeContext", weights: list[nn.Parameter], images: Tensor, labels: Tensor, of_images: bool
 ) -> tuple[list[Tensor], Tensor | None]:
     """Return the gradients of the summed cross-entropy in the weights, and in the images if these move too."""
     images = images.detach().requires_grad_(of_images)
-    loss = F.cross_entropy(subject.model(images), labels, reduction="sum")
+    loss = F.cross_entropy(context.model(images), labels, reduction="sum")
     wanted = [*weights, images] if of_images else list(weights)
     found = torch.autograd.grad(loss, wanted, materialize_grads=True)
     return list(found[: len(weights)]), found[-1] if of_images else None

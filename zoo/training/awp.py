@@ -81,7 +81,7 @@ class WeightPerturbation:
         v.add_(t * dv)
 
     @torch.no_grad()
-    def restore(self) -> None:
+    def undo(self) -> None:
         """Put the weights back, bit for bit."""
         for p, value in self._before.items():
             p.copy_(value)

@@ -7,7 +7,7 @@ from torch import nn
 
 from zoo.adversaries import Adversary
 from zoo.backbone import create_backbone
-from zoo.data import DataSet, open_data, see_that_files_are_read
+from zoo.data import DataSet, check_data_dir, open_data
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.lowrank.factorize import Ranks
@@ -25,7 +25,7 @@ def open_config_data(config: TrainConfig) -> DataSet:
         UserError: see `open_data`; or files are named for a data set that has none, which is training on another than
             was meant.
     """
-    see_that_files_are_read(config.data, config.data_dir)
+    check_data_dir(config.data, config.data_dir)
     return open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
 
 

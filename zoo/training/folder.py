@@ -40,7 +40,7 @@ def _is_free(folder: Path) -> bool:
 
 
 @contextmanager
-def gone_if_vain(folder: Path) -> Iterator[None]:
+def removed_on_failure(folder: Path) -> Iterator[None]:
     """Remove a folder that was free, if a `UserError` ends what is inside before the first checkpoint.
 
     There is nothing to resume from then: it would end the same way.

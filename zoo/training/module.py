@@ -33,7 +33,7 @@ from zoo.training.parts import Parts
 from zoo.training.resume_check import recipe
 from zoo.training.schedule import learning_rate_factor, ramp
 
-PROBES = 512
+PROBE_IMAGES = 512
 """Images on which PGD is run after each epoch of adversarial training."""
 SHORT_CR = CR(steps=60, restarts=1)
 """What validation leaves of CR: two cycles towards each class, once."""
@@ -220,7 +220,7 @@ class Classifier(pl.LightningModule):
     def on_after_backward(self) -> None:
         """Take the weights back to where the step is made from."""
         if self.weight_adversary is not None:
-            self.weight_adversary.restore()
+            self.weight_adversary.undo()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log loss and accuracy on the validation images."""
@@ -229,7 +229,7 @@ class Classifier(pl.LightningModule):
         options: dict[str, Any] = {"batch_size": len(labels), "sync_dist": self.trainer.world_size > 1}
         self.log("val_loss", F.cross_entropy(logits, labels), **options)
         self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True, **options)
-        if self.is_robust_training and batch_idx * self.val_batch_size < PROBES:
+        if self.is_robust_training and batch_idx * self.val_batch_size < PROBE_IMAGES:
             self.log("val_pgd_accuracy", self._withstanding(PGD(steps=10), batch), prog_bar=True, **options)
             if self.config.monitor == "cr":
                 accuracy = self._withstanding(SHORT_CR, batch, self.gradients)
@@ -261,7 +261,7 @@ class Classifier(pl.LightningModule):
 
     def probe(self) -> tuple[Tensor, Tensor]:
         """Return a few training images, in [0, 1], and their labels: the same ones whenever asked."""
-        few = self.train_indices[stratified(self.source.labels[self.train_indices].cpu(), PROBES, seed=0)]
+        few = self.train_indices[stratified(self.source.labels[self.train_indices].cpu(), PROBE_IMAGES, seed=0)]
         labels = self.source.labels[few.to(self.source.labels.device)]
         return to_unit(self.source.fetch(few.to(labels.device))), labels
 

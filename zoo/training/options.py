@@ -47,7 +47,7 @@ def lightning_options(config: TrainConfig, model: nn.Module, image_shape: tuple[
         raise UserError(f"--compile true needs a C++ compiler, and there is no {compiler} here: install one or set CXX")
     precision = precision_of(config.precision, model, image_shape, on_cuda)
     if config.cuda_graph:
-        _see_that_steps_can_be_captured(config, on_cuda, precision)
+        _check_capturable(config, on_cuda, precision)
     return {
         "max_epochs": config.epochs,
         "accelerator": "gpu" if on_cuda else "cpu",
@@ -62,7 +62,7 @@ def lightning_options(config: TrainConfig, model: nn.Module, image_shape: tuple[
     } | config.trainer
 
 
-def _see_that_steps_can_be_captured(config: TrainConfig, on_cuda: bool, precision: str) -> None:
+def _check_capturable(config: TrainConfig, on_cuda: bool, precision: str) -> None:
     processes = [config.trainer.get(name, 1) for name in ("devices", "num_nodes")]
     if not on_cuda or processes != [1, 1]:
         raise UserError("--cuda-graph true captures the steps of one CUDA device: leave it out, or train on one")
@@ -70,7 +70,7 @@ def _see_that_steps_can_be_captured(config: TrainConfig, on_cuda: bool, precisio
         raise UserError("--cuda-graph true has no gradient scaling, which 16-mixed needs: give --precision bf16-mixed")
 
 
-def see_that_lightning_takes(options: dict[str, Any], batches: int, val_batches: int) -> int:
+def validate_trainer_options(options: dict[str, Any], batches: int, val_batches: int) -> int:
     """Build a Trainer for nothing: what it refuses is told before anything is written. Return the batches of an epoch.
 
     Args:

@@ -7,8 +7,8 @@ import torch
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import Run
 from zoo.training.build import open_config_data
+from zoo.training.finalize import write_run
 from zoo.training.fine_tuning import trained_network
-from zoo.training.finish import leave_run
 from zoo.training.folder import prepare, refuse_occupied
 from zoo.training.module import Classifier
 from zoo.training.options import trains_on_cuda
@@ -46,4 +46,4 @@ def refine(
     outcome = parts.finisher.refine(trained_network(module.to(device).eval()))
     applied = [*run.card.applied, parts.applied(finish=outcome)[-1]]
     prepare(folder, config, parts)
-    return leave_run(folder, module, device, run.card.training, applied, command)
+    return write_run(folder, module, device, run.card.training, applied, command)

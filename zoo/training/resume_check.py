@@ -18,13 +18,13 @@ ADDED = {"monitor": "pgd"}
 
 
 def recipe(config: TrainConfig, parts: Parts) -> dict[str, Any]:
-    """Return what a checkpoint is the outcome of, by the keys of a configuration, for `see_that_it_is_the_same`."""
+    """Return what a checkpoint is the outcome of, by the keys of a configuration, for `check_same_recipe`."""
     fixed = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
     plugins = {flag: options for flag, options in parts.named().items() if flag != "finish"}
     return fixed | {f"{flag}.{key}": value for flag, options in plugins.items() for key, value in options.items()}
 
 
-def see_that_it_is_the_same(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
+def check_same_recipe(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
     """Compare the recipe of a checkpoint with that of the configuration beside it.
 
     Args:

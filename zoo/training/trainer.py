@@ -34,14 +34,14 @@ from zoo.runs.config import TrainConfig
 from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
 from zoo.runtime.memory import keep_freed_memory
 from zoo.training.build import open_config_data, starting_model
-from zoo.training.finish import finish_run
-from zoo.training.folder import gone_if_vain, prepare, refuse_occupied, started_by
+from zoo.training.finalize import finalize_run
+from zoo.training.folder import prepare, refuse_occupied, removed_on_failure, started_by
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.module import Classifier
-from zoo.training.options import VALIDATION, ends_with_validation, lightning_options, see_that_lightning_takes
+from zoo.training.options import VALIDATION, ends_with_validation, lightning_options, validate_trainer_options
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
-from zoo.training.resume_check import recipe, see_that_it_is_the_same
+from zoo.training.resume_check import check_same_recipe, recipe
 
 
 def train(
@@ -99,9 +99,9 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     pl.seed_everything(config.seed, verbose=False)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
-    see_that_it_is_the_same(saved.get("recipe", {}), recipe(config, parts), folder / CONFIG)
+    check_same_recipe(saved.get("recipe", {}), recipe(config, parts), folder / CONFIG)
     module, options = _checked(config, parts, saved.get("ranks"))
-    with gone_if_vain(folder) if _is_first_process() else nullcontext():
+    with removed_on_failure(folder) if _is_first_process() else nullcontext():
         logger = extra_logger(config.logger, folder)
         if not resume and _is_first_process():
             prepare(folder, config, parts)
@@ -122,7 +122,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
         raise _interrupted(folder, trainer)
     if not trainer.is_global_zero:
         sys.exit()  # the first process finishes the run
-    return finish_run(folder, module, trainer, started_by(folder))
+    return finalize_run(folder, module, trainer, started_by(folder))
 
 
 def _checked(config: TrainConfig, parts: Parts, ranks: Ranks | None) -> tuple[Classifier, dict[str, Any]]:
@@ -137,10 +137,10 @@ def _checked(config: TrainConfig, parts: Parts, ranks: Ranks | None) -> tuple[Cl
     model = with_normalization(starting_model(config, parts.method, data, ranks, parts.adversary), data.mean, data.std)
     module = Classifier(model, parts, data, source, config)
     _refuse_vain_monitor(module)
-    _refuse_vain_compilation(module)
+    _refuse_useless_compilation(module)
     options = lightning_options(config, model, data.image_shape)
-    batches = see_that_lightning_takes(options, *module.batches_per_epoch)
-    _see_that_the_end_is_validated(module, options, batches)
+    batches = validate_trainer_options(options, *module.batches_per_epoch)
+    _check_end_is_validated(module, options, batches)
     parts.finisher.check(module.held_out)
     return module, options
 
@@ -150,7 +150,7 @@ def _is_first_process() -> bool:
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
-def _refuse_vain_compilation(module: Classifier) -> None:
+def _refuse_useless_compilation(module: Classifier) -> None:
     schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
     flags = {"--compile": module.config.compile, "--cuda-graph": module.config.cuda_graph}
     asked = [flag for flag, value in flags.items() if value]
@@ -168,7 +168,7 @@ def _refuse_vain_monitor(module: Classifier) -> None:
         raise UserError(f"--monitor {monitor} picks the best epoch of adversarial training: give {missing} too")
 
 
-def _see_that_the_end_is_validated(module: Classifier, options: dict[str, Any], batches: int) -> None:
+def _check_end_is_validated(module: Classifier, options: dict[str, Any], batches: int) -> None:
     """Adversarial training ends with the best of the epochs that were validated: later ones would be lost."""
     keeps_best = module.is_robust_training and len(module.val_indices) and options.get("limit_val_batches") != 0
     if keeps_best and not ends_with_validation(options, batches):

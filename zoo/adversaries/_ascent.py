@@ -32,7 +32,7 @@ def searched(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def craft(
+def pgd_ascent(
     model: nn.Module,
     images: Tensor,
     start: Tensor,
@@ -61,12 +61,12 @@ def craft(
     return x
 
 
-def misleading(
+def ce_ascent(
     model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, steps: int, relative_step: float = 2.5
 ) -> Tensor:
-    """Return images where the smoothed cross-entropy is large: see `craft`; the start is uniform in the ball."""
+    """Return images where the smoothed cross-entropy is large: see `pgd_ascent`; the start is uniform in the ball."""
     start = images + threat.eps * uniform_noise(images)
-    return craft(model, images, start, smoothed(labels, threat), threat.eps, steps, relative_step)
+    return pgd_ascent(model, images, start, smoothed(labels, threat), threat.eps, steps, relative_step)
 
 
 def one_step(
@@ -75,7 +75,7 @@ def one_step(
     """Return images one signed step up the smoothed cross-entropy from a noisy start, clipped to [0, 1] only.
 
     Args:
-        model, images, labels: see `craft`.
+        model, images, labels: see `pgd_ascent`.
         threat: radius and label smoothing.
         noise: half-width of the uniform noise at the start, in units of eps.
         relative_step: size of the step in units of eps.
@@ -107,19 +107,19 @@ def smoothed(labels: Tensor, threat: Threat) -> Callable[[Tensor], Tensor]:
     return partial(F.cross_entropy, target=labels, reduction="sum", label_smoothing=threat.label_smoothing)
 
 
-def unsettling(
+def kl_ascent(
     model: nn.Module, images: Tensor, distance: Callable[[Tensor, Tensor], Tensor], eps: float, steps: int
 ) -> Tensor:
-    """Return images whose answer is far from that on the images themselves: see `craft`.
+    """Return images whose answer is far from that on the images themselves: see `pgd_ascent`.
 
     The start is beside the images, where distances have a gradient.
 
     Args:
-        model, images, eps, steps: see `craft`.
+        model, images, eps, steps: see `pgd_ascent`.
         distance: of logits (B, K) and the probabilities (B, K) on the images, as the search sees them; summed.
     """
     start = images + 0.001 * torch.randn_like(images)
     with searched(model):
         with torch.no_grad():
             target = F.softmax(model(images).float(), 1)
-        return craft(model, images, start, lambda logits: distance(logits, target), eps, steps)
+        return pgd_ascent(model, images, start, lambda logits: distance(logits, target), eps, steps)

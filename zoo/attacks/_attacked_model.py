@@ -49,7 +49,7 @@ def _tf32(*, allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-class Victim:
+class AttackedModel:
     """A model under attack. Any number of images may be asked about; the model sees ``batch_size`` at a time.
 
     Args:
@@ -118,7 +118,7 @@ class Victim:
         with _tf32(allowed=True):
             return self.logits(images)
 
-    def right(self, images: Tensor, labels: Tensor) -> Tensor:
+    def correct(self, images: Tensor, labels: Tensor) -> Tensor:
         """Say by a forward pass which images are classified rightly: (B, C, H, W) and (B,) to bool (B,), B >= 1.
 
         Raises:
@@ -171,11 +171,13 @@ class Victim:
         return logits.detach().argmax(1) != labels, values.detach(), gradient
 
 
-def in_turn(victim: Victim, images: Tensor, labels: Tensor, searches: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:
+def in_turn(
+    attacked: AttackedModel, images: Tensor, labels: Tensor, searches: Iterable[Callable[[Tensor], Tensor]]
+) -> Tensor:
     """Run searches one after the other, each on the images that the earlier ones left standing.
 
     Args:
-        victim: the model under attack.
+        attacked: the model under attack.
         images: all classified rightly, (B, C, H, W).
         labels: (B,).
         searches: each takes the indices of standing images (S,) and returns where it ended (S, C, H, W).
@@ -186,7 +188,7 @@ def in_turn(victim: Victim, images: Tensor, labels: Tensor, searches: Iterable[C
     found, standing = images.clone(), torch.arange(len(images), device=images.device)
     for i, search in enumerate(searches):
         if i:
-            standing = standing[victim.right(found[standing], labels[standing])]
+            standing = standing[attacked.correct(found[standing], labels[standing])]
         if not len(standing):
             break
         found[standing] = search(standing)

@@ -11,18 +11,30 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.errors import UserError
 
-STILL = {"dropout", "relu", "relu_", "relu6", "leaky_relu", "hardtanh", "clamp", "contiguous", "to", "float", "clone"}
+LIPSCHITZ_ONE = {
+    "dropout",
+    "relu",
+    "relu_",
+    "relu6",
+    "leaky_relu",
+    "hardtanh",
+    "clamp",
+    "contiguous",
+    "to",
+    "float",
+    "clone",
+}
 """Operations after which nothing has moved further: of Lipschitz constant 1 in each entry."""
 POOLING = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
 """Each entry of their result moves no further than the entries of the same channel."""
-STEEP = {"gelu": 1.13, "silu": 1.1, "silu_": 1.1, "hardswish": 1.5, "mish": 1.1, "elu": 1.0, "tanh": 1.0}
+SLOPES = {"gelu": 1.13, "silu": 1.1, "silu_": 1.1, "hardswish": 1.5, "mish": 1.1, "elu": 1.0, "tanh": 1.0}
 """Largest slopes of other activations."""
 SIZE = {"size", "dim", "__get__", "stride", "is_contiguous", "numel", "__len__"}
 """What only asks for a shape or a type."""
 
 
 @dataclass(frozen=True)
-class Movement:
+class ActivationBound:
     """A bound on how far the channels of an activation move, as a share of exp(scale).
 
     Attributes:
@@ -43,11 +55,11 @@ class Movement:
         """Both parts together."""
         return self.carried + self.fresh
 
-    def merged(self) -> "Movement":
+    def merged(self) -> "ActivationBound":
         """Return the same with nothing fresh, scaled to a largest entry of 1 (gradients flow through the scale)."""
         total = self.total
         largest = total.amax(1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
-        return Movement(total / largest, torch.zeros_like(total), self.scale + largest.log())
+        return ActivationBound(total / largest, torch.zeros_like(total), self.scale + largest.log())
 
 
 class Movements(TorchFunctionMode):
@@ -64,7 +76,7 @@ class Movements(TorchFunctionMode):
         super().__init__()
         self.eps = eps
         self.norms = torch.zeros(())
-        self._found: dict[int, tuple[Tensor, Movement]] = {}  # the tensor is kept, or its id could be another's
+        self._found: dict[int, tuple[Tensor, ActivationBound]] = {}  # the tensor is kept, or its id could be another's
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and bound how far its result moves."""
@@ -77,11 +89,11 @@ class Movements(TorchFunctionMode):
             self._found[id(result)] = (result, moved)
         return result
 
-    def _of(self, x: Any) -> Movement | None:
+    def _of(self, x: Any) -> ActivationBound | None:
         found = self._found.get(id(x))
         return found[1] if found else None
 
-    def _follow(self, name: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Movement | None:
+    def _follow(self, name: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActivationBound | None:
         if name == "conv2d":
             return self._convolution(result, *args, **kwargs)
         if name == "linear":
@@ -101,7 +113,7 @@ class Movements(TorchFunctionMode):
     def _convolution(
         self, result: Tensor, x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1,
-    ) -> Movement:  # fmt: skip
+    ) -> ActivationBound:  # fmt: skip
         absolute = weight.abs()
         self._count(absolute.flatten(1).sum(1), absolute.unflatten(0, (groups, -1)).sum((1, 3, 4)))
         grouped = x.abs().unflatten(1, (groups, -1)).sum(2)
@@ -115,7 +127,7 @@ class Movements(TorchFunctionMode):
 
         return self._through(x, fresh, apply)
 
-    def _linear(self, result: Tensor, x: Tensor, weight: Tensor, bias: Any = None) -> Movement:
+    def _linear(self, result: Tensor, x: Tensor, weight: Tensor, bias: Any = None) -> ActivationBound:
         if x.ndim > 2:
             raise UserError("weight_robust has no bound for linear layers on tokens: choose a plain CNN")
         absolute = weight.abs()
@@ -126,22 +138,22 @@ class Movements(TorchFunctionMode):
         arrived = torch.zeros_like(x)
         if before is not None:
             arrived = before.total * (before.scale - moved.scale).exp()
-        return Movement(moved.carried, moved.fresh, moved.scale, (weight, arrived))
+        return ActivationBound(moved.carried, moved.fresh, moved.scale, (weight, arrived))
 
-    def _through(self, x: Tensor, fresh: Tensor, apply: Callable[[Tensor], Tensor]) -> Movement:
+    def _through(self, x: Tensor, fresh: Tensor, apply: Callable[[Tensor], Tensor]) -> ActivationBound:
         before = self._of(x)
         if before is None:
-            return Movement(torch.zeros_like(fresh), fresh, torch.zeros_like(fresh[:, :1]))
+            return ActivationBound(torch.zeros_like(fresh), fresh, torch.zeros_like(fresh[:, :1]))
         before = before.merged()
-        return Movement(apply(before.total), fresh * (-before.scale).exp(), before.scale)
+        return ActivationBound(apply(before.total), fresh * (-before.scale).exp(), before.scale)
 
-    def _batch_norm(self, x: Movement, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Movement:
+    def _batch_norm(self, x: ActivationBound, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActivationBound:
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
         given = dict(zip(names, args, strict=False)) | kwargs
         stretch = (given["running_var"] + given.get("eps", 1e-5)).rsqrt()
         if given.get("weight") is not None:
             stretch = stretch * given["weight"].abs()
-        return Movement(x.carried * stretch, x.fresh, x.scale)
+        return ActivationBound(x.carried * stretch, x.fresh, x.scale)
 
     def _count(self, rows: Tensor, columns: Tensor) -> None:
         self.norms = self.norms.to(rows) + rows.max() + columns.max()
@@ -166,34 +178,34 @@ class Movements(TorchFunctionMode):
         return pairs.masked_fill(own, 0.0).amax(1).log() + moved.scale[:, 0]
 
 
-def _still(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
+def _still(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> ActivationBound:
     return moving[0].merged()
 
 
-def _sum(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
+def _sum(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> ActivationBound:
     """Add up what the summands move: residual branches."""
     parts = [part.merged() for part in moving]
     scale = torch.stack([part.scale for part in parts]).amax(0).detach()
     total = sum((part.carried * (part.scale - scale).exp() for part in parts), torch.zeros_like(parts[0].carried))
-    return Movement(total, torch.zeros_like(total), scale)
+    return ActivationBound(total, torch.zeros_like(total), scale)
 
 
-def _joined(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
+def _joined(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> ActivationBound:
     parts = [part.merged() for part in moving]
     scale = torch.stack([part.scale for part in parts]).amax(0).detach()
     total = torch.cat([part.carried * (part.scale - scale).exp() for part in parts], 1)
-    return Movement(total, torch.zeros_like(total), scale)
+    return ActivationBound(total, torch.zeros_like(total), scale)
 
 
-def _flattened(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
+def _flattened(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> ActivationBound:
     x = moving[0].merged()
     if result.ndim > 2:
         return x
     carried = x.carried.repeat_interleave(result.shape[1] // x.carried.shape[1], 1)
-    return Movement(carried, torch.zeros_like(carried), x.scale)
+    return ActivationBound(carried, torch.zeros_like(carried), x.scale)
 
 
-def _scaled(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
+def _scaled(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> ActivationBound:
     """Scale by a number or by a tensor that no weight moves: a layer's scales, a mask on channels."""
     factor = next((x for x in others if isinstance(x, int | float | Tensor)), None)
     if factor is None:
@@ -201,24 +213,24 @@ def _scaled(result: Tensor, moving: list[Movement], others: list[Any]) -> Moveme
     x = moving[0].merged()
     largest = torch.as_tensor(factor, device=result.device).abs().expand(result.shape)
     largest = largest.flatten(2).amax(2) if result.ndim > 2 else largest
-    return Movement(x.carried * largest, x.fresh, x.scale)
+    return ActivationBound(x.carried * largest, x.fresh, x.scale)
 
 
-Rule = Callable[[Tensor, list[Movement], list[Any]], Movement]
+Rule = Callable[[Tensor, list[ActivationBound], list[Any]], ActivationBound]
 """An operation's result, how far its moving operands move, and its other operands, to how far the result moves."""
 
 
 def _steep(slope: float) -> Rule:
-    def rule(result: Tensor, moving: list[Movement], others: list[Any]) -> Movement:
+    def rule(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> ActivationBound:
         x = moving[0].merged()
-        return Movement(x.carried * slope, x.fresh, x.scale)
+        return ActivationBound(x.carried * slope, x.fresh, x.scale)
 
     return rule
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(STILL | POOLING | {"mean"}, _still),
-    **{name: _steep(slope) for name, slope in STEEP.items()},
+    **dict.fromkeys(LIPSCHITZ_ONE | POOLING | {"mean"}, _still),
+    **{name: _steep(slope) for name, slope in SLOPES.items()},
     **dict.fromkeys(("add", "add_", "__add__", "__iadd__", "__radd__", "sub", "__sub__"), _sum),
     **dict.fromkeys(("cat", "concat"), _joined),
     **dict.fromkeys(("flatten", "reshape", "view"), _flattened),

@@ -5,12 +5,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from zoo.attacks import Victim, fp32
+from zoo.attacks import AttackedModel, fp32
 from zoo.attacks.pgd import PGD
 from zoo.runtime.eval_mode import require_eval_mode
 
 
-class Subject:
+class ProbeContext:
     """A network, test images and the radius at which they are attacked.
 
     Args:
@@ -39,7 +39,7 @@ class Subject:
         attack = PGD(steps=20, random_start=False)
         return attack(self.model, self.images, self.labels, [self.eps], batch_size=self.batch_size).adversarial[0]
 
-    def right(self, images: Tensor) -> Tensor:
+    def correct(self, images: Tensor) -> Tensor:
         """Say which of N images in [0, 1] are classified rightly, in fp32: bool (N,)."""
         with fp32(self.device):
-            return Victim(self.model, self.batch_size).right(images, self.labels)
+            return AttackedModel(self.model, self.batch_size).correct(images, self.labels)

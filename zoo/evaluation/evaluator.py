@@ -7,7 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Attack, Gradients, Victim, format_eps, fp32
+from zoo.attacks import ATTACKS, Attack, AttackedModel, Gradients, format_eps, fp32
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
@@ -25,7 +25,7 @@ POOL_MACS = 10**14
 kept pool by pool, and an evaluation that is killed loses one pool."""
 
 
-class Judge:
+class Evaluator:
     """A model and the images it is judged on.
 
     Args:
@@ -57,13 +57,13 @@ class Judge:
         self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
         self.gradients = gradients
         self.device = next(model.parameters(), torch.empty(0)).device
-        victim = Victim(model, batch_size)
+        attacked = AttackedModel(model, batch_size)
         with fp32(self.device):
             first = self._batch(torch.arange(1))[0]
-            self.classes = victim.logits(first).shape[1]
+            self.classes = attacked.logits(first).shape[1]
             _, channels, height, width = first.shape
-            self.at_once, self.macs = victim.at_once(first), count_macs(model, (channels, height, width))
-            self.right = self._judged(CLEAN, torch.ones(len(images), dtype=torch.bool), 1, victim.right)
+            self.at_once, self.macs = attacked.at_once(first), count_macs(model, (channels, height, width))
+            self.correct = self._verdicts_of(CLEAN, torch.ones(len(images), dtype=torch.bool), 1, attacked.correct)
 
     def evaluation(self, attack: Attack, eps: float) -> Evaluation:
         """Measure the accuracy under one attack at one radius."""
@@ -83,7 +83,7 @@ class Judge:
 
     def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:
         """Say which images still stand after each part of an attack, by the part's name: bool (N,) each."""
-        verdicts, found = self.right, {}
+        verdicts, found = self.correct, {}
         for part in attack.parts(self.classes):
 
             def withstands(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
@@ -98,11 +98,11 @@ class Judge:
                 ).robust[0]
 
             name = _name(part, attack, eps, self.gradients)
-            verdicts = self._judged(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
+            verdicts = self._verdicts_of(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
             found[ATTACKS.name_of(part)] = verdicts
         return found
 
-    def _judged(
+    def _verdicts_of(
         self,
         name: str,
         asked: Tensor,

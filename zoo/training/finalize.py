@@ -27,8 +27,8 @@ from zoo.training.fine_tuning import trained_network
 from zoo.training.module import Classifier
 
 
-def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, command: str) -> Run:
-    """Take the best weights, refine them, and leave the run's files behind; see `leave_run`.
+def finalize_run(folder: Path, module: Classifier, trainer: pl.Trainer, command: str) -> Run:
+    """Take the best weights, refine them, and leave the run's files behind; see `write_run`.
 
     Args:
         folder: the run's folder.
@@ -50,10 +50,10 @@ def finish_run(folder: Path, module: Classifier, trainer: pl.Trainer, command: s
     training = _training(module, trainer)
     outcome = module.parts.finisher.refine(trained_network(module.to(device).eval()))
     applied = module.parts.applied(**({"finish": outcome} if outcome else {}))
-    return leave_run(folder, module, device, training, applied, command)
+    return write_run(folder, module, device, training, applied, command)
 
 
-def leave_run(
+def write_run(
     folder: Path,
     module: Classifier,
     device: torch.device,
@@ -73,7 +73,7 @@ def leave_run(
     """
     config, data, method = module.config, module.data, module.method
     trained = module.model.cpu().eval()
-    deployed = method.finish(trained).eval()
+    deployed = method.deploy(trained).eval()
     images, labels = load_test(
         config.data,
         data_dir=config.data_dir,
@@ -124,7 +124,7 @@ def _layer_rows(
 ) -> tuple[LayerRow, ...]:
     return tuple(
         LayerRow(**vars(row), condition_number=condition_numbers.get(row.name))
-        for row in method.report(weight_layers(dense), ranks)
+        for row in method.describe_layers(weight_layers(dense), ranks)
     )
 
 
