@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from test_callbacks import UsersModule, Watch
+from constrained_module import UsersModule, Watch
 from torch import nn
 
 from zoo.adversaries import ADVERSARIES

@@ -1,7 +1,7 @@
 """ONNX Runtime answers as PyTorch does: every method, trained and cut, on several architectures at three batch sizes.
 
-Run by `pytest -m slow --dist load tests/test_parity.py`; in every run of the suite each method is exported from one
-architecture (tests/test_methods.py).
+Run by `pytest -m slow --dist load tests/export/test_parity.py`; every run of the suite exports each method from one
+architecture (tests/methods/test_methods.py).
 """
 
 from pathlib import Path

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     folder = tmp_path_factory.mktemp("serve")
     run = make_run(folder / "run", class_names=CLASSES)
     path = export_model(run.model(), Metadata.of(run.card), folder / "model.onnx").path
-    script = Path(__file__).parents[1] / "zoo/serving/serve.py"
+    script = Path(__file__).parents[2] / "zoo/serving/serve.py"
     process = subprocess.Popen(
         [sys.executable, str(script), str(path), "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=folder
     )
@@ -116,14 +116,14 @@ def test_a_file_that_is_not_ours_is_not_served(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_told_in_one_line(server: tuple[str, Path]) -> None:
     url, path = server
-    script, port = Path(__file__).parents[1] / "zoo/serving/serve.py", url.rpartition(":")[2]
+    script, port = Path(__file__).parents[2] / "zoo/serving/serve.py", url.rpartition(":")[2]
     found = subprocess.run([sys.executable, str(script), str(path), "--port", port], capture_output=True, text=True)
     assert found.returncode == 1
     assert re.fullmatch(r"cannot listen at 127.0.0.1:\d+: .*\n", found.stderr)
 
 
 def test_ctrl_c_ends_the_server_quietly(server: tuple[str, Path]) -> None:
-    script = Path(__file__).parents[1] / "zoo/serving/serve.py"
+    script = Path(__file__).parents[2] / "zoo/serving/serve.py"
     command = [sys.executable, str(script), str(server[1]), "--port", "0"]
 
     def listen() -> None:  # in the background a shell lets it be ignored, which is inherited

@@ -30,7 +30,7 @@ from zoo.serving.bundle import Packaging, export_packed
 from zoo.serving.layouts import Layout, kserve_files, model_name
 from zoo.serving.preprocessing import preprocess
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHAPE = (3, 32, 24)
 METADATA = Metadata("0", "a", "dense", "digits", SHAPE, CLASSES, (0.5,) * 3, (0.5,) * 3, 1, 1, 1, 1, {}, "0", "", "")
 

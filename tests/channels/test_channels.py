@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from small_networks import IMAGE, network, shaken
 from torch import nn
 
-from zoo.backbone import create_backbone
 from zoo.channels import Axis, build_widths, prune_, trace_channels, widths
 from zoo.channels.criteria import CRITERIA
 from zoo.channels.graph import ParameterCount
@@ -15,26 +15,7 @@ from zoo.errors import UserError
 from zoo.runtime.complexity import count_params
 from zoo.sensitivity.criticality import tilts
 
-IMAGE = (3, 32, 32)
 FAMILIES = ["test_resnet", "test_byobnet", "test_efficientnet", "test_vit", "test_convnext", "densenet"]
-
-
-def network(name: str) -> nn.Module:
-    if name != "densenet":
-        return create_backbone(name, 10, IMAGE).eval()
-    from timm.models.densenet import DenseNet
-
-    return DenseNet(growth_rate=8, block_config=(2, 2), num_classes=10, bn_size=2).eval()
-
-
-def shaken(model: nn.Module) -> nn.Module:
-    """Normalisation as after a training: timm starts the last one of a block at zero."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.weight.data.normal_()
-            module.bias.data.normal_()
-    return model
 
 
 def kill(model: nn.Module, graph, dead: dict[str, torch.Tensor]) -> None:

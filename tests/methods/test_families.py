@@ -1,7 +1,7 @@
 """Any timm model converts, trains one step, exports and agrees with ONNX Runtime.
 
 The ``test_*`` models are checked always; one small model per family with
-`pytest -m slow --dist load tests/test_families.py`.
+`pytest -m slow --dist load tests/methods/test_families.py`.
 """
 
 from pathlib import Path
@@ -162,7 +162,7 @@ def go_all_the_way(arch: str, folder: Path, size: int = 64) -> None:
 
 
 SOON = ("test_byobnet", "test_convnext", "test_efficientnet", "test_mambaout", "test_maxvit", "test_resnet", "test_vit")
-"""Tried in every run of the suite; the others need `pytest -m slow --dist load tests/test_families.py`."""
+"""Tried in every run of the suite; the others need `pytest -m slow --dist load tests/methods/test_families.py`."""
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_an_optimizer_that_cannot_follow_is_refused_after_the_first_steps(optimi
     "kind", ["pruning", *(pytest.param(x, marks=pytest.mark.slow) for x in ("dynamical", "channels"))]
 )
 def test_two_processes_end_with_equal_ranks_and_weights(tmp_path: Path, kind: str) -> None:
-    script = Path(__file__).with_name("rank_training.py")
+    script = Path(__file__).parents[1] / "rank_training.py"
     subprocess.run([sys.executable, str(script), str(tmp_path), kind], check=True, capture_output=True, timeout=300)
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert len(one["history"]) >= 3

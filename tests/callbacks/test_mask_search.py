@@ -8,7 +8,7 @@ import pytest
 import torch
 from rank_training import Plain, fit
 from safetensors.torch import load_file
-from test_channels import IMAGE, network, shaken
+from small_networks import IMAGE, network, shaken
 
 from zoo.callbacks import MaskSearch
 from zoo.channels import prune_, trace_channels

@@ -7,11 +7,11 @@ from functools import partial
 import lightning.pytorch as pl
 import pytest
 import torch
+from constrained_module import Watch
 from hypothesis import given
 from hypothesis import strategies as st
 from rank_training import Digits, fit
-from test_callbacks import Watch
-from test_cuda_graph import computed_again
+from replay_stand_ins import computed_again
 from torch import nn
 
 from zoo.callbacks import DynamicalLowRank, OrthonormalRetraction, RankPruning, SpectrumClamp
