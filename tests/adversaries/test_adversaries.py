@@ -7,10 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zoo.adversaries import ADVERSARIES, Threat, _ascent
 from zoo.adversaries._ascent import ce_ascent, pgd_ascent
+from zoo.adversaries.liet import random_labels
 from zoo.attacks._threat import distance
 from zoo.attacks.pgd import PGD
 from zoo.callbacks import OrthonormalRetraction, OverfittingGuard, SpectrumClamp
@@ -142,6 +145,81 @@ def test_label_smoothing_reaches_every_loss(name, net, batch):
     assert sharp != smooth
 
 
+def linear(weight: Tensor) -> nn.Module:
+    """A linear classifier of 8 x 8 images whose logits are products with the rows of the weight (K, 64)."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, len(weight), bias=False))
+    model[1].weight.data.copy_(weight)
+    return model
+
+
+def test_n_fgsm_steps_from_noise_beyond_the_ball_and_is_not_projected(batch):
+    """Where the gradient's sign is known, what is left after the step is the noise: uniform within twice eps."""
+    images, labels, eps = torch.full((16, 1, 8, 8), 0.5), torch.zeros(16, dtype=torch.long), 0.05
+    adversary = ADVERSARIES.get("n_fgsm")()
+    found = adversary.search(linear(torch.stack([torch.ones(64), -torch.ones(64)])), images, labels, Threat(eps))
+    noise = found - images + eps
+    assert noise.abs().max() <= 2 * eps + 1e-6
+    assert (noise.abs() > eps).float().mean() == pytest.approx(0.5, abs=0.06)
+    assert (distance(found, images, "Linf") > eps).all()
+    assert (distance(found, images, "Linf") <= adversary.reach * eps + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["fgsm_rs", "n_fgsm", "pgd", "mart"])
+def test_the_search_climbs_the_smoothed_loss(name, batch):
+    """A confident answer is beyond what smoothed labels ask for: their loss falls where the plain one rises."""
+    images, labels = torch.full((4, 1, 8, 8), 0.5), torch.zeros(4, dtype=torch.long)
+    model = linear(torch.stack([torch.ones(64), -torch.ones(64)]))
+    plain, smooth = (
+        ADVERSARIES.get(name)().search(model, images, labels, Threat(0.05, 1, label_smoothing=s)).mean().item()
+        for s in (0.0, 0.4)
+    )
+    assert plain < 0.5 < smooth
+
+
+def test_liet_takes_its_step_in_the_loss(net, batch):
+    """The loss is that of the paper at the point one signed step from the start, with the divergence growing."""
+    images, labels = batch
+    model, eps, beta = linear(torch.randn(5, 64)), 0.05, 7.0
+    adversary = ADVERSARIES.get("liet")(beta=beta)
+    start = adversary.search(model, images, labels, Threat(eps))
+    assert (distance(start, images, "Linf") <= eps + 1e-6).all()
+    losses = [
+        adversary.loss(model, images, start, labels, Threat(eps, progress=progress))["loss"].item()
+        for progress in (0.0, 0.5, 1.0)
+    ]
+    x = start.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), labels), x)
+    moved = torch.clamp(start + eps * gradient.sign(), images - eps, images + eps).clamp(0, 1)
+    p, q = model(start).softmax(1), model(moved).softmax(1)
+    middle = (p + q) / 2
+    divergence = ((p * (p / middle).log()).sum(1) + (q * (q / middle).log()).sum(1)).mean() / 2
+    entropy = F.cross_entropy(model(moved), labels)
+    expected = [(entropy + beta * progress * divergence).item() for progress in (0.0, 0.5, 1.0)]
+    assert losses == pytest.approx(expected, rel=1e-4)
+
+
+def test_liet_starts_along_the_direction_of_the_label(batch):
+    """On a linear model every image's gradient is the same, so most of a start is plus or minus eps times its sign."""
+    images, labels, eps = torch.full((200, 1, 8, 8), 0.5), torch.arange(200) % 2, 0.05
+    weight = torch.randn(2, 64)
+    start = ADVERSARIES.get("liet")().search(linear(weight), images, labels, Threat(eps))
+    sign = (weight[1 - labels] - weight[labels]).sign().view(200, 1, 8, 8)
+    side = (start - images) * sign / eps
+    on_it = (side.abs() > 1 - 1e-4).flatten(1)
+    assert 0.45 <= on_it.float().mean() <= 0.95  # the rest is noise
+    assert all(len(set(row[on].sign().tolist())) == 1 for row, on in zip(side.flatten(1), on_it, strict=True))
+
+
+@given(st.floats(0, 0.99), st.integers(2, 9))
+@settings(max_examples=20, deadline=None)
+def test_random_labels_keep_their_share_and_split_the_rest(smoothing, classes):
+    labels = torch.arange(12) % classes
+    truth = random_labels(torch.zeros(12, classes), labels, smoothing)
+    assert (truth >= 0).all()
+    torch.testing.assert_close(truth.sum(1), torch.ones(12))
+    torch.testing.assert_close(truth.gather(1, labels[:, None])[:, 0], torch.full((12,), 1 - smoothing))
+
+
 def _at(adversary, adversarial, threat, model, images, labels):
     return adversary.loss(model, images, adversarial, labels, threat)
 
@@ -209,6 +287,9 @@ def test_the_command_saves_and_resumes_the_adversary(tmp_path):
         (["--eps", "0"], "eps"),
         (["--steps", "0"], "at least one"),
         (["--label-smoothing", "1"], "label-smoothing"),
+        (["--adversary", "n_fgsm", "--eps-ramp", "5"], "longer than the training"),
+        (["--adversary", "n_fgsm", "--adversary.noise", "9"], "noise"),
+        (["--adversary", "liet", "--adversary.beta", "-1"], "beta -1"),
         (["--adversary", "fgsm_rs", "--adversary.alpha", "9"], "alpha"),
         *((["--adversary", name, "--adversary.beta", "-1"], "beta -1") for name in ("trades", "mart", "score")),
     ],
@@ -274,7 +355,7 @@ def test_a_run_that_was_moved_before_it_is_resumed_keeps_its_best_epoch(train_ti
     found = iter([0.9, 0.1, 0.1, 0.1])
     monkeypatch.setattr(
         "zoo.training.module.PGD",
-        lambda **_: lambda model, images, labels, eps: SimpleNamespace(robust=torch.full((1, 1), next(found))),
+        lambda **_: lambda model, images, labels, eps, **_: SimpleNamespace(robust=torch.full((1, 1), next(found))),
     )
     with dying_at(25):
         train_tiny("dense", name="killed", adversary="pgd", steps=1, epochs=3, eps="0.05")
