@@ -124,15 +124,16 @@ def test_settings_of_which_none_is_the_stronger_are_not_compared(attack, one, ot
     ("attack", "cr", "failures"),
     [
         ("pgd", 0.55, ("not_monotone",)),
-        ("apgd", 0.55, ("not_monotone",)),
+        ("fgsm", 0.55, ("not_monotone",)),
+        ("apgd", 0.55, ()),
         ("square", 0.55, ("black_box_stronger",)),
-        ("autoattack", 0.55, ()),  # either may break a little more than the other
+        ("autoattack", 0.55, ()),
         ("autoattack", 0.45, ()),
         ("apgd_t", 0.55, ()),
         ("pgd", 0.45, ()),
     ],
 )
-def test_the_constraint_relaxation_attack_is_believed_where_no_weaker_attack_beats_it(attack, cr, failures, digits):
+def test_cr_is_believed_where_no_weaker_attack_beats_it(attack, cr, failures, digits):
     assert sanity(*digits, [*curve(attack, (0.1, 0.5)), *curve("cr", (0.1, cr))]).failures == failures
 
 

@@ -24,7 +24,7 @@ from zoo.runs.run import CARD, Run
 MODEL = Path(zoo.hub.__file__).parent / "bundled" / "test_resnet.robust_lowrank50_at_digits"
 N = 42
 """Images: four parts of 11, 11, 10 and 10, none of which is a whole block of a batch."""
-FEWER = {"queries": 40, "steps": 6, "targets": 2, "restarts": 2}
+FEWER = {"queries": 20, "steps": 4, "targets": 2, "restarts": 2}
 EPS = {"Linf": 0.12, "L2": 0.9}
 
 
@@ -88,7 +88,7 @@ def test_an_image_ends_at_the_same_pixels_alone_and_among_others(attack, problem
 
 
 def test_a_killed_part_goes_on_where_it_was(problem, tmp_path, monkeypatch):
-    sweeps, whole, calls = [Sweep(short(Square()), (EPS["Linf"],))], tmp_path / "outcomes.npz", []
+    sweeps, whole, calls = [Sweep(Square(queries=8), (EPS["Linf"],))], tmp_path / "outcomes.npz", []
     outcomes = Outcomes()
     evaluate(*problem, sweeps, outcomes=outcomes, progress=False)
     monkeypatch.setattr("zoo.evaluation.evaluator.Evaluator._pool", lambda evaluator, passes: 4)

@@ -195,7 +195,7 @@ def test_failed_export_leaves_the_older_file(run: Run, tmp_path: Path, capfd: py
     path = tmp_path / "model.onnx"
     path.write_bytes(b"older")
     with pytest.raises(UserError, match="cannot be exported to ONNX: ") as caught:
-        export_model(DataDependent(), Metadata.of(run.card), path)
+        export_model(DataDependent().eval(), Metadata.of(run.card), path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"older"
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -270,3 +270,10 @@ def test_needs_no_lightning() -> None:
         "assert not [m for m in sys.modules if 'lightning' in m]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_of_which_a_part_is_in_training_mode_is_not_exported(run: Run, tmp_path: Path) -> None:
+    model = DataDependent().eval()
+    model.linear.train()
+    with pytest.raises(UserError, match="linear of the model is in training mode"):
+        export_model(model, Metadata.of(run.card), tmp_path / "model.onnx")

@@ -112,8 +112,8 @@ class PatchMoments(OutputMoment):
         pixels = positions(layer, x).double()
         self._channels = self._channels + pixels.T @ pixels
         for part in x.split(_images_at_once(x[0].numel() * layer.weight[0, 0].numel())):
-            patches = unfolded(layer, part.flatten(0, 1)[:, None]).double()
-            self._offsets = self._offsets + patches.T @ patches
+            patches = unfolded(layer, part.flatten(0, 1)[:, None])
+            self._offsets = self._offsets + (patches.T @ patches).double()
 
     @property
     def channels(self) -> Tensor:
