@@ -12,13 +12,13 @@ ARCH = "vgg16_bn"
 
 
 def lines(cards: list[Card], norm: str) -> dict[str, Points]:
-    """Return (eps, accuracy) by method and share gone: FGSM in Linf, PGD in L2, the clean accuracy at eps 0."""
+    """Return (eps, accuracy) by method and share removed: FGSM in Linf, PGD in L2, the clean accuracy at eps 0."""
     found: dict[str, Points] = {}
     for card in cards:
         if card.arch == ARCH and (accuracies := curve(card)):
             clean, *others = (e.accuracy for e in accuracies)
             points = [(t.eps, accuracy) for t, accuracy in zip(CURVE, others, strict=True) if t.norm == norm]
-            found[f"{card.method}, {card.compression:.0%} gone"] = [(0.0, clean), *points]
+            found[f"{card.method}, {card.compression:.0%} removed"] = [(0.0, clean), *points]
     return found
 
 

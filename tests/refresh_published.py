@@ -21,8 +21,8 @@ CURVE = (
     *(Threat(norm="Linf", eps=eps) for eps in (0.002, 0.004, 0.006)),
     *(Threat(norm="L2", eps=e) for e in (0.1, 0.2, 0.3)),
 )
-GONE = {0: 0.0, 50: 42.3, 80: 76.8}
-"""Per cent of VGG16's weights that are gone with this per cent of its ranks, by the rule of the CondLR paper's code."""
+REMOVED = {0: 0.0, 50: 42.3, 80: 76.8}
+"""Per cent of VGG16's weights that go with this per cent of its ranks, by the rule of the CondLR paper's code."""
 NETWORKS = {
     "resnet18": "ResNet-18",
     "vgg16_bn": "VGG16",
@@ -31,7 +31,7 @@ NETWORKS = {
 }
 
 Row = tuple[str, float, str]
-"""The network and the share that is gone, by which rows are sorted, and the line."""
+"""The network and the share that is removed, by which rows are sorted, and the line."""
 
 
 def refreshed(page: str, cards: Iterable[Card]) -> str:
@@ -50,23 +50,23 @@ def with_table(page: str, name: str, text: str) -> str:
 
 
 def robust_table(published: dict[str, Any], cards: list[Card]) -> str:
-    """Lay out accuracies under AutoAttack, by network and by what is gone."""
+    """Lay out accuracies under AutoAttack, by network and by what is removed."""
     rows: list[Row] = []
     for group in published["robust"]:
         for model, figures in group["models"].items():
-            for gone, (clean, robust) in figures.items():
-                cells = (group["network"], model, group["removed"], _gone(gone), f"{clean:.2f}", f"{robust:.2f}")
-                rows.append((group["network"], gone or 0, line(*cells, "AutoAttack, 10,000", group["source"])))
+            for share, (clean, robust) in figures.items():
+                cells = (group["network"], model, group["removed"], _removed(share), f"{clean:.2f}", f"{robust:.2f}")
+                rows.append((group["network"], share or 0, line(*cells, "AutoAttack, 10,000", group["source"])))
     others = len(rows)
     for card in cards:
         found = lowest(card, EPS)
         if found is not None and _is_robustly_trained(card):
             removed = "channels" if "prune" in card.method else "ranks" if card.ranks else "nothing"
-            gone = 100 * card.compression
-            cells = (_network(card), _bold_link(card), removed, _gone(gone), *_ours(card, found))
-            rows.append((_network(card), gone, line(*cells, f"{_attack(found)}, {found.n:,}", "zoo")))
+            share = 100 * card.compression
+            cells = (_network(card), _bold_link(card), removed, _removed(share), *_ours(card, found))
+            rows.append((_network(card), share, line(*cells, f"{_attack(found)}, {found.n:,}", "zoo")))
     none = "" if len(rows) > others else "\n\nNo model of the bundled hub has been trained for this threat model yet."
-    return table("network|model|removed|gone, %|clean|robust|attack, images|figures by", rows) + none
+    return table("network|model|what is removed|removed, %|clean|robust|attack, images|figures by", rows) + none
 
 
 def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:
@@ -74,15 +74,15 @@ def conditioned_table(published: dict[str, Any], cards: list[Card]) -> str:
     rows, group = [], published["conditioned"]
     for model, figures in group["models"].items():
         for removed, values in figures.items():
-            gone, printed = GONE[removed], ["-" if v is None else f"{v:.1f}" for v in values]
-            text = line(model, _gone(gone), *curve_cells(printed), "10,000", group["source"])
-            rows.append((group["network"], gone, text))
+            share, printed = REMOVED[removed], ["-" if v is None else f"{v:.1f}" for v in values]
+            text = line(model, _removed(share), *curve_cells(printed), "10,000", group["source"])
+            rows.append((group["network"], share, text))
     for card in cards:
         if _network(card) == group["network"] and (accuracies := curve(card)):
-            gone, printed = 100 * card.compression, [f"**{100 * e.accuracy:.1f}**" for e in accuracies]
-            text = line(_bold_link(card), _gone(gone), *curve_cells(printed), f"{accuracies[0].n:,}", "zoo")
-            rows.append((group["network"], gone, text))
-    return table("model|gone, %|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|images|figures by", rows)
+            share, printed = 100 * card.compression, [f"**{100 * e.accuracy:.1f}**" for e in accuracies]
+            text = line(_bold_link(card), _removed(share), *curve_cells(printed), f"{accuracies[0].n:,}", "zoo")
+            rows.append((group["network"], share, text))
+    return table("model|removed, %|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|images|figures by", rows)
 
 
 def curve(card: Card) -> list[Evaluation]:
@@ -139,7 +139,7 @@ def _attack(found: Evaluation) -> str:
     return "AutoAttack" if found.attack == "autoattack" else f"{found.attack}-{steps}" if steps else found.attack
 
 
-def _gone(share: float | None) -> str:
+def _removed(share: float | None) -> str:
     return "-" if share is None else f"{share:.0f}"
 
 

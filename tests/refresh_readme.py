@@ -22,7 +22,7 @@ def refreshed(readme: str) -> str:
 
 
 def standard_table(cards: list[Card]) -> str:
-    """Lay out accuracies over the CondLR paper's radii, by architecture and by what is gone."""
+    """Lay out accuracies over the CondLR paper's radii, by architecture and by what is removed."""
     rows = []
     for card in cards:
         if card.data == "cifar10" and (accuracies := curve(card)):
@@ -32,7 +32,7 @@ def standard_table(cards: list[Card]) -> str:
             how = (f"{accuracies[0].n:,}", str(card.training.get("epochs", "-")), str(made.seed), made.hardware)
             text = line(link(card, README.parent), *cells, condition, *how)
             rows.append((card.arch, card.compression, text))
-    columns = "model|gone|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|largest condition number"
+    columns = "model|removed|clean|FGSM .002 / .004 / .006|L2-PGD .1 / .2 / .3|largest condition number"
     return table(f"{columns}|images|epochs|seed|trained on", rows)
 
 

@@ -210,7 +210,7 @@ class RankPruning(RankSchedule):
         if not layers and target < 0:
             gone = 1 - (size.factors + size.rest) / size.dense
             raise UserError(
-                f"no rank can fall, and {gone:.1%} of the parameters are gone, not "
+                f"no rank can fall, and {gone:.1%} of the parameters are removed, not "
                 f"{self.compression:.1%}: no factorized layer trains at a rank r with r (n + m) clearly below n m"
             )
         target = max(0.0, target)

@@ -63,7 +63,7 @@ def default_tag(method: str, compression: float, data: str, robust: bool) -> str
 
     Args:
         method: its name.
-        compression: share of parameters gone; not part of the tag where it is nothing.
+        compression: share of parameters removed; not part of the tag where it is nothing.
         data: the data set.
         robust: trained against an adversary.
     """

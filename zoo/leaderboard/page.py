@@ -26,7 +26,7 @@ COLUMNS = (
     Column("masking", "whether the checks for masked gradients passed"),
     Column("clean\n%", "accuracy on test images", "high"),
     Column("parameters", "of the deployed network", "low"),
-    Column("removed\n%", "share of the dense network's parameters that are gone", "high"),
+    Column("removed\n%", "share of the dense network's parameters that are removed", "high"),
     MILLISECONDS,
     Column("over\ndense", "latency over that of the dense network beside it", "low"),
     Column("trained\nagainst", "the adversary"),

@@ -1,4 +1,4 @@
-"""Plain low-rank training: what everybody does, and what breaks."""
+"""Plain low-rank training: the common baseline, which loses robustness."""
 
 from dataclasses import dataclass
 

@@ -210,7 +210,7 @@ class Card(_Record):
 
     @property
     def compression(self) -> float:
-        """Share of the dense model's parameters that are gone."""
+        """Share of the dense model's parameters that are removed."""
         return 1 - self.params / self.dense_params
 
     @property

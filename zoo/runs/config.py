@@ -84,7 +84,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the network (torch.compile), once for the search and once for the step: minutes, then faster steps."""
     cuda_graph: bool = False
-    """Capture the training step once as a CUDA graph and replay it (one GPU): small images wait for the host else."""
+    """Replay the training step as a CUDA graph (one GPU): small images are bound by kernel-launch overhead otherwise."""
     precision: Precision = "auto"
     """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX or AVX512-BF16)
     and gets the network right (CPUs do not where a stride exceeds the map); 32-true elsewhere."""

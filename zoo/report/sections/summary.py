@@ -21,7 +21,7 @@ def summary(runs: Sequence[RunFigures]) -> Section:
         Column("clean\n%", "accuracy on test images", "high"),
         *(Column(f"{key[0].label}\n{format_eps(key[1])}, %", f"accuracy: {key[0].options}", "high") for key in keys),
         Column("parameters", "of the deployed network", "low"),
-        Column("removed\n%", "share of the dense network's parameters that are gone", "high"),
+        Column("removed\n%", "share of the dense network's parameters that are removed", "high"),
         Column("MACs\nmillions", "multiply-accumulates for one image, in millions", "low"),
         *([Column("ms\nbatch 1", "median latency in ONNX Runtime", "low")] if timed else []),
         *([Column("time over\ndense", "latency over that of the dense network beside it", "low")] if timed else []),
