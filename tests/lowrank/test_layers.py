@@ -149,3 +149,11 @@ def test_applied_once_is_over_after_an_error() -> None:
     with pytest.raises(ValueError, match="stop"), applied_once(layer):
         raise ValueError("stop")
     assert layer._applied is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_factorized_or_folded_stays_in_its_mode(training: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Flatten(), nn.Linear(32 * 36, 64)).train(training)
+    model = factorize(model, {"0": 4, "2": 60})
+    assert all(module.training == training for module in model.modules())
+    assert all(module.training == training for module in fold(model).modules())

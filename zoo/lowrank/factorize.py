@@ -136,11 +136,11 @@ def weight_layers(model: nn.Module) -> list[Layer]:
 
 
 def _replace(model: nn.Module, swap: dict[nn.Module, nn.Module]) -> None:
-    """Put each value where its key stands, under every name it has (a shared module stays shared)."""
+    """Put each value where its key stands, in its mode, under every name it has (a shared module stays shared)."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):  # named_children() skips a child's second name
             if child in swap:
-                setattr(parent, name, swap[child])
+                setattr(parent, name, swap[child].train(child.training))
 
 
 def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights", convolution: Convolution = "matrix") -> nn.Module:
@@ -169,12 +169,9 @@ def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights", convolutio
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """Return a copy of the model in its deployed form: S merged into U, factors that do not pay multiplied out.
-
-    Each layer is in the mode, training or not, of the one that it comes from.
-    """
+    """Return a copy of the model in its deployed form: S merged into U, factors that do not pay multiplied out."""
     model = copy.deepcopy(model)
-    _replace(model, {layer: layer.fold().train(layer.training) for _, layer in factorized_layers(model)})
+    _replace(model, {layer: layer.fold() for _, layer in factorized_layers(model)})
     return model
 
 
