@@ -4,16 +4,30 @@ from typing import TYPE_CHECKING, Any
 
 from zoo._version import __version__ as __version__
 
-__all__ = ["create_model", "list_models", "load"]
+__all__ = [
+    "attack",
+    "compress",
+    "create_model",
+    "deploy",
+    "evaluate",
+    "export_onnx",
+    "list_models",
+    "load",
+]
 
 if TYPE_CHECKING:
+    from zoo.api import attack, compress, deploy, evaluate, export_onnx
     from zoo.hub.models import create_model, list_models, load
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for: the command line starts without torch.
-    if name in __all__:
+    if name in ("create_model", "list_models", "load"):
         from zoo.hub import models
 
         return getattr(models, name)
+    if name in __all__:
+        from zoo import api
+
+        return getattr(api, name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

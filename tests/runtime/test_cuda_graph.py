@@ -123,7 +123,7 @@ def test_replayed_constraints_are_the_constraints(options, flows, monkeypatch) -
     assert trainer.global_step == 6
     torch.testing.assert_close(weights[1], weights[0], atol=0, rtol=0)
     ranks = 3  # on a CPU layers of one rank are a batch: one retraction and the two parts of one clamp each
-    assert [len(constraint.run._entries) for constraint in constraints] == [flows + ranks, 2 * ranks]
+    assert [len(callback.constraint.run._entries) for callback in constraints] == [flows + ranks, 2 * ranks]
 
 
 def test_what_a_replay_is_given_stays_as_it_is() -> None:

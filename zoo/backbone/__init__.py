@@ -104,8 +104,15 @@ def _fixed_size(arch: str) -> bool:
 
 
 def ends(model: nn.Module) -> tuple[set[str], set[str]]:
-    """Return the names of a timm model's first layers and of its classifiers."""
-    cfg = getattr(model, "pretrained_cfg", None) or {}
+    """Return the names of a model's first layers and of its classifiers.
+
+    Those that timm names; of a model that is not timm's, the first convolution and the last linear layer in the order
+    in which its modules were registered (without convolutions the first linear layer, without linear ones the last
+    convolution).
+    """
+    cfg = getattr(model, "pretrained_cfg", None)
+    if cfg is None:
+        return _ends_by_order(model)
     names = {name for name, _ in model.named_modules()}
 
     def listed(key: str) -> set[str]:
@@ -113,6 +120,14 @@ def ends(model: nn.Module) -> tuple[set[str], set[str]]:
         return {value} & names if isinstance(value, str) else set(value) & names
 
     return listed("first_conv"), listed("classifier")
+
+
+def _ends_by_order(model: nn.Module) -> tuple[set[str], set[str]]:
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    names = [name for name, _ in layers]
+    convolutions = [name for name, layer in layers if isinstance(layer, nn.Conv2d)]
+    linear = [name for name, layer in layers if isinstance(layer, nn.Linear)]
+    return set((convolutions or names)[:1]), set((linear or names)[-1:])
 
 
 def with_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import timm
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
@@ -30,6 +31,11 @@ class Reference:
     metadata: Metadata
     path: Path | None
     program: Path | Program
+
+
+def has_backbone(metadata: Metadata) -> bool:
+    """Return whether the dense backbone of a model can be built: not of a model that `zoo.export_onnx` wrote."""
+    return timm.is_model(metadata.arch.partition(".")[0])
 
 
 def dense_metadata(metadata: Metadata) -> Metadata:

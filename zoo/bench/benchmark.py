@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from zoo.backbone.folded import folded
-from zoo.bench.baselines import Reference, export_dense, other_baselines
+from zoo.bench.baselines import Reference, export_dense, has_backbone, other_baselines
 from zoo.bench.results import Row
 from zoo.data import DATA, check_data_dir, load_test
 from zoo.errors import UserError
@@ -112,6 +112,8 @@ def _accuracies(
     if not settings.n:
         return (), ""
     metadata = target.metadata
+    if not metadata.data:
+        return (), "it names no data set: no images to measure its accuracy on"
     images, labels = load_test(
         metadata.data,
         data_dir=settings.data_dir or target.data_dir,
@@ -142,6 +144,8 @@ def bench(
 ) -> list[Row]:
     """Measure the targets, each beside the dense backbone of its architecture, image size and classes.
 
+    A file of another architecture than timm's has none, and no ratios to it.
+
     Args:
         targets: the files.
         settings: see `Settings`.
@@ -152,8 +156,9 @@ def bench(
     Returns:
         One row per dense backbone, further baseline and target, each target after its backbone.
     """
-    names = sorted({target.metadata.data for target in targets})
-    if settings.data_dir is not None and all(DATA.get(name).built_in for name in names):  # others may want the folder
+    names = sorted({target.metadata.data for target in targets if target.metadata.data})
+    built_in = bool(names) and all(DATA.get(name).built_in for name in names)
+    if settings.data_dir is not None and built_in:  # others may want the folder
         check_data_dir(names[0], settings.data_dir)
     device = resolve_device(settings.device)
     settings = replace(settings, device=device)
@@ -180,7 +185,7 @@ def bench(
         accuracies = dict(zip(map(id, targets), measured, strict=True))
         for found, group in groups:
             of_group = list(islice(timings, len(found) + len(group)))
-            base = of_group[0]
+            base = of_group[0] if found else None
             rows += [_reference_row(*x, base) for x in zip(found, of_group, strict=False)]
             rows += [
                 _row(target, timing, base, *accuracies[id(target)])
@@ -192,27 +197,34 @@ def bench(
 def _references(
     targets: list[Target], settings: Settings, folder: Path, say: Callable[[str], None]
 ) -> dict[tuple[object, ...], list[Reference]]:
-    """Export the dense backbone of each architecture, image size and number of classes, and other baselines of it."""
+    """Export the dense backbone of each architecture, image size and number of classes, and other baselines of it.
+
+    The list is empty where there is no such backbone.
+    """
     found: dict[tuple[object, ...], list[Reference]] = {}
     for target in targets:
         key = _dense_key(target.metadata)
-        if key not in found:
+        if key not in found and not has_backbone(target.metadata):
+            found[key] = []
+        elif key not in found:
             say(f"exporting the dense {target.metadata.arch}")
             dense = export_dense(target.metadata, folder)
             found[key] = [dense, *(other_baselines(dense, folder) if settings.baselines else [])]
     return found
 
 
-def _ratios(timing: Timing, base: Timing) -> dict[int, float]:
+def _ratios(timing: Timing, base: Timing | None) -> dict[int, float]:
+    if base is None:
+        return {}
     return {batch: latency.ratio_to(base.latency[batch]) for batch, latency in timing.latency.items()}
 
 
-def _reference_row(reference: Reference, timing: Timing, base: Timing) -> Row:
+def _reference_row(reference: Reference, timing: Timing, base: Timing | None) -> Row:
     path = reference.path
     size, file = (path.stat().st_size, path.name) if path else (0, "")
     return Row(reference.name, file, size, reference.metadata, timing, _ratios(timing, base))
 
 
-def _row(target: Target, timing: Timing, base: Timing, accuracies: tuple[Accuracy, ...], note: str) -> Row:
+def _row(target: Target, timing: Timing, base: Timing | None, accuracies: tuple[Accuracy, ...], note: str) -> Row:
     size, ratios = target.path.stat().st_size, _ratios(timing, base)
     return Row(target.name, target.path.name, size, target.metadata, timing, ratios, accuracies, note, target.masking)

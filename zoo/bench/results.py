@@ -31,7 +31,7 @@ class Row:
 
     Attributes:
         timing: latency by batch size, memory and start.
-        latency_ratio: time over the dense backbone's, by batch size.
+        latency_ratio: time over the dense backbone's, by batch size; empty where there is no such backbone.
         note: why accuracies are missing, or ``""``.
         masking: signs of masked gradients on the model's card: accuracies under attack are not to be believed.
     """
@@ -71,9 +71,10 @@ class Row:
         """How many times fewer multiply-accumulates the graph that was timed has than the dense backbone."""
         return self.metadata.dense_macs / self.macs if self.macs else 1.0
 
-    def achieved_share(self, batch: int) -> float:
-        """Return the measured speed-up over the theoretical one."""
-        return 1 / self.latency_ratio[batch] / self.theoretical_speedup
+    def achieved_share(self, batch: int) -> float | None:
+        """Return the measured speed-up over the theoretical one; None without a dense backbone."""
+        ratio = self.latency_ratio.get(batch)
+        return None if ratio is None else 1 / ratio / self.theoretical_speedup
 
 
 def report(rows: list[Row], settings: "Settings") -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _plain(row: Row) -> dict[str, Any]:
         "latency": [
             {
                 **asdict(x),
-                "ratio_to_dense": row.latency_ratio[x.batch],
+                "ratio_to_dense": row.latency_ratio.get(x.batch),
                 "achieved_share_of_theoretical_speedup": row.achieved_share(x.batch),
             }
             for x in row.latency.values()
@@ -188,7 +189,7 @@ def _name(accuracy: Accuracy) -> str:
 
 def _figures(row: Row, batches: tuple[int, ...], memory: str) -> dict[str, str]:
     """Return a row's cells by label: sizes, then times."""
-    single = row.latency[1]
+    single, ratios, share = row.latency[1], row.latency_ratio, row.achieved_share(1)
     cells = {
         PRECISION: row.metadata.precision,
         "parameters": f"{row.params:,}",
@@ -199,11 +200,11 @@ def _figures(row: Row, batches: tuple[int, ...], memory: str) -> dict[str, str]:
         "ms, batch 1: median": f"{single.median_ms:.2f}",
         "  95th percentile": f"{single.p95_ms:.2f}",
         "  99th percentile": f"{single.p99_ms:.2f}",
-        "  median of dense": f"{row.latency_ratio[1]:.2f}",
-        "  of the MACs' speed-up": f"{row.achieved_share(1):.0%}",
+        "  median of dense": f"{ratios[1]:.2f}" if ratios else "-",
+        "  of the MACs' speed-up": f"{share:.0%}" if share is not None else "-",
     }
     for batch in batches:
-        times_dense = f"{1 / row.latency_ratio[batch]:.2f}"
+        times_dense = f"{1 / ratios[batch]:.2f}" if ratios else "-"
         cells |= {
             f"images/s, batch {batch}": f"{row.latency[batch].images_per_second:,.0f}",
             # Labels are keys: with several batches each needs its own.

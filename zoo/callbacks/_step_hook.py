@@ -1,7 +1,5 @@
 """Run a callback's constraint after each real optimizer step."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from zoo.callbacks._trainer_callbacks import peers
+from zoo.constraints import BatchedConstraint
 from zoo.errors import UserError
 from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.runtime.cuda_graph import Replays, called
@@ -27,21 +26,27 @@ class StepHook(Callback):
 
     Lightning has no hook after the step, so this registers on the optimizer itself: it runs once per real
     step under gradient accumulation, and not at all when a gradient scaler skips one.
+
+    Args:
+        constraint: what is restored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, constraint: BatchedConstraint) -> None:
+        self.constraint = constraint
         self.layers: list[Factorized] = []
-        self.run: Callable[..., Any] = called
         self._handles: list[RemovableHandle] = []
 
-    @abstractmethod
     def project_(self, optimizer: Optimizer | None) -> None:
         """Move those of ``self.layers`` that train back onto the constraint; without an optimizer no step was made."""
+        if optimizer is None:
+            self.constraint.project_if_outside_(self.layers)
+        else:
+            self.constraint.project_(self.layers)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
-        self.run = Replays() if getattr(pl_module, "captured", None) is not None else called
+        self.constraint.run = Replays() if getattr(pl_module, "captured", None) is not None else called
         self.project_(None)
 
         factors = [p for layer in self.layers for p in (layer.U, layer.S, layer.V)]
@@ -98,13 +103,3 @@ def _largest_layer(module: nn.Module) -> str:
         for name, layer in factorized_layers(module)
     }
     return max(largest, key=largest.__getitem__)
-
-
-def batches(layers: Iterable[Factorized]) -> list[list[Factorized]]:
-    """Group layers whose algebra goes as one batch: those with cores of one shape, on a GPU all matrices (`padded`)."""
-    groups: dict[tuple[torch.device, tuple[int, ...]], list[Factorized]] = {}
-    for layer in layers:
-        core = layer.S
-        pads = core.ndim == 2 and core.device.type != "cpu"
-        groups.setdefault((core.device, () if pads else tuple(core.shape)), []).append(layer)
-    return list(groups.values())

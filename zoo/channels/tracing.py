@@ -43,7 +43,10 @@ def trace_channels(
     """
     shape = image_shape or getattr(network, "image_shape", None)
     if shape is None:
-        raise UserError("channels are found by running an image through the network: give its image_shape")
+        raise UserError(
+            "channels are found by running an image through the network: "
+            "give the shape of its images (image_shape, or input_shape of zoo.compress)"
+        )
     trial = copy.deepcopy(network).cpu().float().eval().requires_grad_(True)
     example = torch.zeros(1, *shape)
     graph = _traced(trial, example, protect)

@@ -36,7 +36,10 @@ def budget_ranks(model: nn.Module, layers: list[Layer], budget: Budget) -> Ranks
         return equal
     shape = getattr(model, "image_shape", None)
     if shape is None:
-        raise UserError("multiply-accumulates are counted by running an image through the model: give its image_shape")
+        raise UserError(
+            "multiply-accumulates are counted by running an image through the model: "
+            "give the shape of its images (image_shape, or input_shape of zoo.compress)"
+        )
     found = positions(model, shape)
     at = {name: found[module] for name, module in model.named_modules() if module in found}
     dense, least = count_macs(model, shape), {name: min(rank, BLOCKS[0]) for name, rank in equal.items()}

@@ -65,6 +65,14 @@ class Method(ABC):
         the weights.
         """
 
+    def compress(self, model: nn.Module, budget: Budget | None) -> nn.Module:
+        """Give a dense model the form that is trained, in place, at a budget, without data; return it.
+
+        Raises:
+            UserError: see `plan`; or the method compresses only while it trains.
+        """
+        return self.convert(model, self.plan(model, budget))
+
     @property
     def keeps_weights(self) -> bool:
         """Whether `convert` starts from the dense model's weights, so that it matters which they are."""

@@ -41,6 +41,13 @@ class ChannelMethod(Method):
             return model
         return build_widths(model, trace_channels(model), ranks)
 
+    def compress(self, model: nn.Module, budget: Budget | None) -> nn.Module:
+        """Refuse: which channels go is found while the network trains, unless a method says otherwise."""
+        raise UserError(
+            "this method finds the channels that go while the network trains: choose magnitude_prune, which cuts at "
+            "once, or train with `zoo train`"
+        )
+
     def ranks(self, model: nn.Module) -> Ranks:
         """Return the present width of every linear and convolution layer."""
         return widths(model)

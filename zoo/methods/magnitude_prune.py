@@ -3,8 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
+from zoo.channels import prune_, trace_channels
+from zoo.channels.criteria.l2 import L2
+from zoo.channels.width_selection import choose_widths
 from zoo.lowrank.rank_selection import Budget
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
+from zoo.runtime.complexity import count_params
 from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:
@@ -14,6 +20,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class MagnitudePrune(ChannelMethod):
     """One cut of the channels with the smallest L2 norms, the same share in every layer, then fine-tuning."""
+
+    def compress(self, model: nn.Module, budget: Budget | None) -> nn.Module:
+        """Cut the channels with the smallest norms, at once, in place."""
+        graph, total = trace_channels(model), count_params(model)
+        chosen = choose_widths(graph, graph.sizes, (1 - compression(budget)) * total, total)
+        scores = L2().scores(model, graph, {})
+        prune_(model, graph, {group: scores[group].cpu().topk(width).indices for group, width in chosen.items()})
+        return model
 
     def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the pruning."""

@@ -84,7 +84,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the network (torch.compile), once for the search and once for the step: minutes, then faster steps."""
     cuda_graph: bool = False
-    """Replay the training step as a CUDA graph (one GPU): small images are bound by kernel-launch overhead otherwise."""
+    """Replay the training step as a CUDA graph (one GPU): without, kernel launches bound small images."""
     precision: Precision = "auto"
     """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX or AVX512-BF16)
     and gets the network right (CPUs do not where a stride exceeds the map); 32-true elsewhere."""

@@ -1,0 +1,141 @@
+"""Compress any model: a copy in the form that is trained, and from that the form that is deployed."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from zoo.api._checks import Shape, check_takes, plugin
+from zoo.errors import UserError
+from zoo.lowrank.factorize import LayerReport, fold, weight_layers
+from zoo.lowrank.layers import factorized_layers
+from zoo.lowrank.rank_selection import Budget
+from zoo.methods import METHODS, Method
+from zoo.runtime.complexity import count_macs, count_params
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A model after `compress`.
+
+    Attributes:
+        model: the compressed copy, in the form that is trained.
+        method: how it was compressed; its ``loss``, ``parameter_groups`` and ``callbacks`` serve its training.
+        layers: what became of each linear and convolution layer of the original.
+        dense_params: parameters of the original.
+        dense_macs: multiply-accumulates of the original for one image; None where ``input_shape`` is.
+        input_shape: (channels, height, width) of its images; None if it was not given.
+    """
+
+    model: nn.Module
+    method: Method
+    layers: tuple[LayerReport, ...]
+    dense_params: int
+    dense_macs: int | None
+    input_shape: Shape | None
+
+    @property
+    def params(self) -> int:
+        """Parameters of the deployed form."""
+        return count_params(self.deploy())
+
+    @property
+    def compression(self) -> float:
+        """Share of the original's parameters that are gone from the deployed form."""
+        return 1 - self.params / self.dense_params
+
+    def deploy(self) -> nn.Module:
+        """Return a copy of the model in its deployed form: see `deploy`."""
+        return self.method.deploy(self.model)
+
+    def __str__(self) -> str:
+        rows = [f"{x.name}: {f'rank {x.rank}, ' if x.rank is not None else ''}{x.note}" for x in self.layers]
+        total = f"{self.params:,} parameters, {self.compression:.1%} fewer than {self.dense_params:,}"
+        return "\n".join([*rows, total])
+
+
+def compress(
+    model: nn.Module,
+    method: str | Method = "robust_lowrank",
+    compression: float | Budget = 0.8,
+    *,
+    input_shape: Shape | None = None,
+    **options: Any,
+) -> Compressed:
+    """Return a compressed copy of a model, in the form that is trained next.
+
+    Low-rank methods replace linear and ungrouped convolution layers by factorized ones, which start from the model's
+    weights; ``magnitude_prune`` takes the channels with the smallest norms away. Everything else (BatchNorm,
+    grouped convolutions, normalisation of the images) stays as it is. The methods treat the first and the last
+    layer apart: of a timm model those that timm names, of any other the first convolution and the last linear layer in
+    the order in which its modules were registered.
+
+    Args:
+        model: from timm, torchvision or of one's own; it is not changed.
+        method: a name, see ``zoo list --methods``, or the method itself.
+        compression: share of all parameters to remove, in (0, 1), or a `Budget`.
+        input_shape: (channels, height, width) of the images; needed for a budget of multiply-accumulates and by
+            ``magnitude_prune``.
+        options: of the method, such as ``tau=0.1`` of ``robust_lowrank``.
+
+    Raises:
+        UserError: the budget cannot be met, the method has no such option, needs data or a training to compress, or the
+            model does not take images of ``input_shape``.
+
+    Example:
+        >>> import torch, zoo
+        >>> net = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3), torch.nn.ReLU(),
+        ...     torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 10),
+        ... )
+        >>> compressed = zoo.compress(net, "lowrank", compression=0.5, input_shape=(3, 32, 32))
+        >>> print(compressed)
+        0: factors would not pay at 32 x 27
+        2: rank 23, 45% of its weights
+        6: factors would not pay at 10 x 64
+        10,026 parameters, 50.0% fewer than 20,042
+        >>> small = zoo.deploy(compressed.model)
+        >>> small(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+    how = plugin(METHODS, method, options) if isinstance(method, str) else method
+    if options and not isinstance(method, str):
+        raise UserError(f"a method that is given as an object has its options: leave {', '.join(options)} out")
+    if how.calibrated_on is not None:
+        raise UserError(
+            "init outputs fits the factors to training images, which only a training has: choose init weights or random"
+        )
+    if any(factorized_layers(model)):
+        raise UserError("the model has factorized layers already: give zoo.deploy(model)")
+    budget = compression if isinstance(compression, Budget) else Budget(compression=compression)
+    copied = copy.deepcopy(model)
+    if input_shape is not None:
+        check_takes(copied, input_shape)
+        copied.image_shape = input_shape  # type: ignore[assignment]  # where methods look for it
+    layers, total = weight_layers(copied), count_params(copied)
+    macs = count_macs(copied, input_shape) if input_shape is not None else None
+    copied = how.compress(copied, budget)
+    report = tuple(how.describe_layers(layers, how.ranks(copied)))
+    return Compressed(copied, how, report, total, macs, input_shape)
+
+
+def deploy(model: nn.Module) -> nn.Module:
+    """Return a copy of a compressed model in its deployed form: plain layers, and nothing that only training needs.
+
+    S is merged into U (the core of a Tucker-2 convolution stays), and factors that hold hardly fewer weights
+    than their product are multiplied out. A model without factorized layers, such as a pruned one, is copied. The
+    outputs are the same up to rounding.
+
+    Args:
+        model: in the form that is trained; each layer stays in its mode, training or not.
+
+    Example:
+        >>> import torch, zoo
+        >>> compressed = zoo.compress(torch.nn.Sequential(
+        ...     torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(),
+        ...     torch.nn.Linear(64, 4)), compression=0.3)
+        >>> [type(layer).__name__ for layer in zoo.deploy(compressed.model)]
+        ['Linear', 'ReLU', 'FactorChain', 'ReLU', 'Linear']
+    """
+    return fold(model)
