@@ -1,9 +1,10 @@
 """A plugin is a module: the files of a package are its plugins, each with one class of the given base."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +17,8 @@ class Plugins(Generic[T]):
     """The plugins in a package, found by file name and imported when asked for.
 
     ``zoo/methods/robust_lowrank.py`` is the method ``robust_lowrank``: there is no list to add it to.
-    A module whose name begins with an underscore is no plugin.
+    A module whose name begins with an underscore is no plugin. A class whose options were renamed says so in
+    ``renamed: ClassVar[Mapping[str, str]] = {"old": "new"}``: what was saved under the old names still loads.
 
     Args:
         kind: what one plugin is called in messages, such as ``"method"``.
@@ -61,10 +63,45 @@ class Plugins(Generic[T]):
         """
         plugin = self.get(name)
         try:
-            return plugin(**options)
+            return plugin(**self.current(name, options, str(file)))
         except TypeError:
             known = ", ".join(options)
             raise UserError(f"{file}: this zoo's {name} has other options than {known}: update zoo") from None
+
+    def current(self, name: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return options under the names that they have now.
+
+        Args:
+            name: of the plugin.
+            options: under present or earlier names.
+            where: they are written, for the message.
+
+        Raises:
+            UserError: no plugin has that name, or an option is given under both of its names.
+        """
+        new_names, result = renamed_options(self.get(name)), {}
+        for key, value in options.items():
+            current = new_names.get(key, key)
+            if current in result:
+                old = next(old for old, new in new_names.items() if new == current)
+                raise UserError(f"{where}: {old} is now {current}, and both are given: leave {old} out")
+            result[current] = value
+        return result
+
+    def check_options(self, name: str, options: Iterable[str]) -> None:
+        """See that a plugin has options of these names, present or earlier ones.
+
+        Raises:
+            UserError: no plugin has that name, or not one of the options.
+        """
+        plugin = self.get(name)
+        known = [field.name for field in dataclasses.fields(plugin)]  # type: ignore[arg-type]
+        for key in options:
+            if key in known or key in renamed_options(plugin):
+                continue
+            if not known:
+                raise UserError(f"{self.kind} {name} has no options: leave {key} out")
+            raise unknown_name(f"option of {name}", key, known)
 
     def name_of(self, plugin: T) -> str:
         """Return the name under which ``plugin``'s class is found."""
@@ -73,3 +110,9 @@ class Plugins(Generic[T]):
     def describe(self) -> dict[str, str]:
         """Return the first line of each plugin's docstring, by name."""
         return {name: (inspect.getdoc(self.get(name)) or "").partition("\n")[0] for name in self.names()}
+
+
+def renamed_options(plugin: type) -> dict[str, str]:
+    """Return the present names of a plugin's options by their earlier ones, inherited ones among them."""
+    classes = reversed(plugin.__mro__)
+    return {old: new for cls in classes for old, new in vars(cls).get("renamed", {}).items()}

@@ -233,7 +233,7 @@ def test_impossible_options_are_refused(options: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"spare": 0.0}, {"cuts": 0}, {"begin": 1.0}, {"begin": 0.0, "criterion": "taylor"}]
+    "options", [{"sensitivity_range": 0.0}, {"cuts": 0}, {"begin": 1.0}, {"begin": 0.0, "criterion": "taylor"}]
 )
 def test_impossible_hyper_parameters_are_refused(options: dict) -> None:
     with pytest.raises(UserError):

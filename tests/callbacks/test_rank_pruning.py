@@ -252,7 +252,7 @@ def test_sensitive_layers_keep_more_rank_at_the_same_budget() -> None:
 
 
 ADAPTIVE = RobustLowrank(rank_budget="adaptive")
-BY_SENSITIVITY = RobustLowrank(rank_budget="adaptive", allocation="sensitivity", spare=0.8)
+BY_SENSITIVITY = RobustLowrank(rank_budget="adaptive", allocation="sensitivity", sensitivity_range=0.8)
 
 
 @pytest.mark.parametrize(("method", "adversary"), [(ADAPTIVE, "pgd"), (RobustRankAdaptive(), "none")])
@@ -344,8 +344,8 @@ def test_adaptive_ranks_need_a_compression(train_tiny, tmp_path: Path) -> None:
         RobustLowrank(start=0.5)
     with pytest.raises(UserError, match="rank_budget adaptive"):
         RobustLowrank(allocation="sensitivity")
-    with pytest.raises(UserError, match="spare"):
-        RobustLowrank(rank_budget="adaptive", allocation="sensitivity", spare=2.0)
+    with pytest.raises(UserError, match="sensitivity_range"):
+        RobustLowrank(rank_budget="adaptive", allocation="sensitivity", sensitivity_range=2.0)
     with pytest.raises(UserError, match="val-fraction"):
         train_tiny(BY_SENSITIVITY, val_fraction=0.0)
 
@@ -354,7 +354,8 @@ def test_adaptive_ranks_need_a_compression(train_tiny, tmp_path: Path) -> None:
     "options",
     [{}, {"compression": 0.5, "tolerance": 0.1}, {"compression": 1.5}, {"compression": 0.5, "begin": 0.7, "end": 0.6},
      {"compression": 0.5, "saliency": "spectrm"}, {"compression": 0.5, "cuts": 0},
-     {"tolerance": 0.1, "sensitivity": Known("")}, {"compression": 0.5, "sensitivity": Known(""), "spare": 0.0}],
+     {"tolerance": 0.1, "sensitivity": Known("")},
+     {"compression": 0.5, "sensitivity": Known(""), "sensitivity_range": 0.0}],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict) -> None:
     with pytest.raises(UserError):

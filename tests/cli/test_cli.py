@@ -168,16 +168,17 @@ def test_importing_the_exporter_needs_no_lightning() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_says_its_command_figures_and_time_and_parses(name: str) -> None:
     from zoo.cli._parser import Parser
-    from zoo.cli.train import add_arguments, plugin_names
+    from zoo.cli._request import Request
+    from zoo.cli.train import add_arguments
 
     path = FOLDER / f"{name}.yaml"
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert f"zoo train --config {name}" in " ".join(head)
     assert "run time" in " ".join(head).lower()
-    argv = ["--config", str(path)]
+    request = Request.read(["--config", str(path)])
     parser = Parser(prog="zoo train")
-    add_arguments(parser, plugin_names(argv))
-    options = parser.parse_args(argv)
+    add_arguments(parser, request.names)
+    options = parser.parse_args(request.words())
     assert options.arch == yaml.safe_load(path.read_text())["arch"]
 
 

@@ -6,9 +6,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from constrained_module import UsersModule, Watch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_callbacks import UsersModule, Watch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from zoo.backbone import create_backbone, with_normalization
 from zoo.cli._parser import Parser
-from zoo.cli.train import DEFAULTS, add_arguments
+from zoo.cli._plugin_flags import FLAGS
+from zoo.cli.train import add_arguments
 from zoo.errors import UserError
 from zoo.export.exporter import export_model
 from zoo.lowrank.factorize import Ranks, weight_layers
@@ -74,7 +75,7 @@ def test_saved_ranks_and_weights_rebuild_the_model(name: str, arch: str) -> None
 @pytest.mark.parametrize("name", METHODS.names())
 def test_help_names_every_hyper_parameter(name: str, capsys: pytest.CaptureFixture) -> None:
     parser = Parser(prog="zoo train")
-    add_arguments(parser, DEFAULTS | {"method": name})
+    add_arguments(parser, {flag: kind.default for flag, kind in FLAGS.items()} | {"method": name})
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     text = capsys.readouterr().out

@@ -40,7 +40,7 @@ class ChannelPruning(RankSchedule):
         compression: share of the network's parameters to remove, in (0, 1).
         criterion: which channels of a group go: a name in `zoo.channels.criteria`, or a criterion.
         sensitivity: by which groups lose more or less than others; None: every group loses the same share.
-        spare: difference between the shares that the least and the most sensitive group lose.
+        sensitivity_range: difference between the shares that the least and the most sensitive group lose.
         finetune: what trains after the last cut: everything, or only vectors (normalisation and biases).
         begin: when to cut, as a share of the training's steps; 0: before the first one.
         end: of several cuts, when the last one is made.
@@ -61,7 +61,7 @@ class ChannelPruning(RankSchedule):
         compression: float,
         criterion: str | Criterion = "l2",
         sensitivity: Sensitivity | None = None,
-        spare: float = 0.4,
+        sensitivity_range: float = 0.4,
         finetune: FineTune = "full",
         begin: float = 0.3,
         end: float = 0.6,
@@ -78,7 +78,7 @@ class ChannelPruning(RankSchedule):
         if finetune not in ("full", "norms"):
             raise UserError(f"finetune {finetune!r} is unknown: choose full or norms")
         self.compression, self.finetune = compression, finetune
-        self.sensitivity, self.spare = sensitivity, spare
+        self.sensitivity, self.sensitivity_range = sensitivity, sensitivity_range
         self.criterion = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
         self.begin, self.end, self.cuts, self.window = begin, end if cuts > 1 else begin, cuts, window
         self.image_shape = image_shape
@@ -148,7 +148,7 @@ class ChannelPruning(RankSchedule):
             self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, computing))
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
-        spared = tilts(self.measured, self.spare) if self.measured else None
+        spared = tilts(self.measured, self.sensitivity_range) if self.measured else None
         scores = self.scores(network, graph)
         stays = dict.fromkeys(graph.sizes.keys() - scores.keys(), "it got no gradient") | frozen_groups(network, graph)
         chosen = choose_widths(graph, self.dense, size, self.total, spared, stays)

@@ -44,7 +44,8 @@ class RankPruning(RankSchedule):
         window: steps before each cut over which gradients are gathered.
         sensitivity: how much depends on each layer's S; sensitive layers lose less, and the saliency only says which of
             a layer's components go. None: the saliency decides over all layers.
-        spare: difference between the shares of their weights that the least and the most sensitive layer lose.
+        sensitivity_range: difference between the shares of their weights that the least and the most sensitive layer
+            lose.
         network: name of the submodule to prune, whose parameters count, ``""``: the whole module.
 
     Attributes:
@@ -64,13 +65,13 @@ class RankPruning(RankSchedule):
         cuts: int = 8,
         window: int = 16,
         sensitivity: Sensitivity | None = None,
-        spare: float = 0.4,
+        sensitivity_range: float = 0.4,
         network: str = "",
     ) -> None:
         super().__init__(network)
         check_goal(compression, tolerance)
-        if sensitivity is not None and (tolerance is not None or not 0 < spare <= 1):
-            raise UserError("sensitivities share out a compression: give no tolerance, and 0 < spare <= 1")
+        if sensitivity is not None and (tolerance is not None or not 0 < sensitivity_range <= 1):
+            raise UserError("sensitivities share out a compression: give no tolerance, and 0 < sensitivity_range <= 1")
         if not 0 <= begin < end < 1 or cuts < 1 or window < 1:
             raise UserError("rank pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
         if saliency not in SALIENCIES:
@@ -78,7 +79,7 @@ class RankPruning(RankSchedule):
         self.compression, self.tolerance = compression, tolerance
         self.saliency = SALIENCIES[saliency]
         self.begin, self.end, self.cuts, self.window = begin, end, cuts, window
-        self.sensitivity, self.spare = sensitivity, spare
+        self.sensitivity, self.sensitivity_range = sensitivity, sensitivity_range
         self.measured: dict[str, float] = {}
         self.start: int | None = None
         self.gathered: dict[str, Statistics] = {}
@@ -194,7 +195,7 @@ class RankPruning(RankSchedule):
 
     def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
         """Return scores by which layers lose shares that their sensitivities tilt."""
-        spared = tilts(self.measured, self.spare)
+        spared = tilts(self.measured, self.sensitivity_range)
         return {x.name: share_scores(x, layers[x.name].rank, spared.get(x.name, 0.0)) for x in layers_of(layers)}
 
     def _choose(self, module: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:

@@ -2,13 +2,25 @@
 
 import importlib
 import pkgutil
+import shutil
 import sys
+import textwrap
 import warnings
+from pathlib import Path
 from types import ModuleType
 
 from zoo._version import __version__
-from zoo.cli._parser import Parser
 from zoo.errors import UserError, printable, unknown_name
+
+TASKS = {
+    "train": "train",
+    "measure": "measure",
+    "deploy": "deploy",
+    "share": "share and find models",
+    "compare": "compare",
+    "": "more",
+}
+"""Titles of the overview by the ``TASK`` of the commands under them."""
 
 
 def _command(name: str) -> ModuleType:
@@ -20,8 +32,18 @@ def _names() -> list[str]:
 
 
 def _overview() -> str:
-    lines = [f"  {name:10} {(_command(name).__doc__ or '').splitlines()[0]}" for name in _names()]
-    return "usage: zoo COMMAND [--help] ...\n\ncommands:\n" + "\n".join(lines)
+    """Return the commands by what one wants to do; their files are read, not run, which would take seconds."""
+    from zoo.cli._source import docstring_and_constant
+
+    found = {name: docstring_and_constant(Path(__path__[0]) / f"{name}.py", "TASK") for name in _names()}
+    lines, width = ["usage: zoo COMMAND [--help] ..."], max(54, min(shutil.get_terminal_size().columns, 100))
+    for task, title in TASKS.items():
+        # The command that a task is named after comes first.
+        names = sorted((name for name, (_, its) in found.items() if its == task), key=lambda name: (name != task, name))
+        lines += [f"\n{title}:"] if names else []
+        for name in names:
+            lines += textwrap.wrap(found[name][0], width, initial_indent=f"  {name:12}", subsequent_indent=" " * 14)
+    return "\n".join([*lines, "\nhow to use one: zoo COMMAND --help; the version: zoo --version"])
 
 
 def run(argv: list[str]) -> None:
@@ -35,6 +57,9 @@ def run(argv: list[str]) -> None:
     if argv[0] not in _names():
         raise unknown_name("command", argv[0], _names())
     command = _command(argv[0])
+
+    from zoo.cli._parser import Parser  # after the command, so that an overview needs no parser
+
     parser = Parser(prog=f"zoo {argv[0]}", description=command.__doc__)
     command.main(parser, argv[1:])
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from zoo.runs.file_metadata import Metadata
     from zoo.runs.run import Run
 
+TASK = "measure"
+
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, measure, print the table and write the JSON file."""

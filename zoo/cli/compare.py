@@ -1,9 +1,9 @@
 """Train several methods under one recipe, and print their figures side by side.
 
-A contender is a method's name, with options after commas (robust_lowrank,rank_budget=adaptive), a recipe's name, a YAML
-file, or the folder of a finished run. What follows `--` goes to every `zoo train`: zoo compare lowrank robust_lowrank
---seeds 0,1,2 -- --arch resnet18 --data cifar10 --compression 0.8 --epochs 3. The same command after an interruption
-goes on from there.
+A contender is a method's name, with options in parentheses ('robust_lowrank(rank_budget=adaptive)'), a recipe's name, a
+YAML file, or the folder of a finished run. What follows `--` goes to every `zoo train`: zoo compare lowrank
+robust_lowrank --seeds 0,1,2 -- --arch resnet18 --data cifar10 --compression 0.8 --epochs 3. The same command after an
+interruption goes on from there.
 """
 
 from pathlib import Path
@@ -15,6 +15,7 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from zoo.comparison import Comparison
 
+TASK = "compare"
 PICTURE, RESULT = "comparison.png", "figures.json"
 
 

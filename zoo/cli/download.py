@@ -5,6 +5,8 @@ from pathlib import Path
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
 
+TASK = "share"
+
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, download, and print where the model is."""

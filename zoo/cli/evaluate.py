@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zoo.runs.card import Card, Finding
     from zoo.runs.run import Run
 
+TASK = "measure"
 CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"

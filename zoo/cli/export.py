@@ -9,6 +9,8 @@ from pathlib import Path
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_run
 
+TASK = "deploy"
+
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, export, and print what was written."""

@@ -5,24 +5,32 @@ import sys
 from pathlib import Path
 
 from zoo.cli._parser import Parser
-from zoo.cli.train import add_plugin, by_name, plugin_kinds, plugin_names, read_recipe, without_name
+from zoo.cli._plugin_flags import FLAGS
+from zoo.cli._request import Request
+from zoo.cli.train import add_plugin, describe_plugin, plugged_in, read_recipe
 from zoo.errors import UserError
+
+TASK = "train"
 
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, refine, measure, and print the card."""
-    argv = by_name(argv)
-    kind, name = plugin_kinds()["finish"], plugin_names(argv)["finish"]
+    request = Request.read(argv)
+    name = request.names["finish"]
+    asked_for_help = "--help" in argv or "-h" in argv
     parser.add_argument("run", type=Path, help="Folder of a finished training; it stays as it is.")
-    add_plugin(parser, "finish", kind, name)
+    if asked_for_help:
+        describe_plugin(parser, "finish", name)
+    else:
+        add_plugin(parser, "finish", name)
     parser.add_argument("--out", type=Path | None, default=None, help="Folder of the new run; default RUN-FINISHER.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that is already there.")
     parser.add_argument("--data-dir", type=Path | None, default=None, help="Where the data is now, if it has moved.")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(request.words() if not asked_for_help else ["--help"])
     if name == "none":
-        others = ", ".join(x for x in kind.names() if x != "none")
+        others = ", ".join(x for x in FLAGS["finish"].names() if x != "none")
         raise UserError(f"say what to apply: --finish with one of {others}")
-    finisher = kind.get(name)(**without_name(options.finish.as_dict()))
+    finisher = plugged_in("finish", name, options.finish.as_dict())
 
     from zoo.evaluation import print_card
     from zoo.runs.run import CONFIG, Run

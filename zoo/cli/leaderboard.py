@@ -5,6 +5,8 @@ from pathlib import Path
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
 
+TASK = "compare"
+
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, write the page with its figures and cards, and print where they are."""

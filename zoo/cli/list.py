@@ -12,6 +12,7 @@ from zoo.cli._run import add_hub
 from zoo.errors import UserError, unknown_name
 from zoo.plugins import Plugins
 
+TASK = "share"
 KINDS = {
     "methods": "The methods.",
     "adversaries": "What can be trained against.",

@@ -4,6 +4,8 @@ import shlex
 
 from zoo.cli._parser import Parser
 
+TASK = "share"
+
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, measure, publish, and print what others do with it."""

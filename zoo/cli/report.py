@@ -4,6 +4,8 @@ from pathlib import Path
 
 from zoo.cli._parser import Parser
 
+TASK = "compare"
+
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, write the page with its charts and figures, and print where they are."""

@@ -7,6 +7,8 @@ from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
 from zoo.errors import UserError, printable
 
+TASK = "share"
+
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, check model after model, and fail if a figure differs."""

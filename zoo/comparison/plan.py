@@ -13,6 +13,7 @@ from typing import Any
 from zoo.errors import UserError, unknown_name
 from zoo.files import atomic
 from zoo.methods import METHODS
+from zoo.plugin_spec import PluginSpec
 from zoo.runs.card import Card
 from zoo.runs.recipes import recipe_names
 from zoo.runs.run import CARD, CONFIG, Run
@@ -36,7 +37,9 @@ class Contender:
 
     @classmethod
     def parse(cls, word: str) -> "Contender":
-        """Read a method's name with options after commas, a recipe's name, a YAML file, or the folder of a run.
+        """Read a method with options, a recipe's name, a YAML file, or the folder of a run.
+
+        A method is ``robust_lowrank(tau=0.2)`` or, as in earlier versions, ``robust_lowrank,tau=0.2``.
 
         Raises:
             UserError: it is none of these.
@@ -46,16 +49,13 @@ class Contender:
             return cls(word, folder=path)
         if word in recipe_names() or path.is_file():
             return cls(word, ("--config", word))
-        method, *settings = word.split(",")
-        if method not in METHODS.names():
-            raise unknown_name("method, recipe, file or run", method, [*METHODS.names(), *recipe_names()])
-        options = ["--method", method]
-        for setting in settings:
-            key, equals, value = setting.partition("=")
-            if not (key and equals and value):
-                raise UserError(f"{word!r}: write a method's options as name,key=value,key=value")
-            options += [f"--method.{key}", value]
-        return cls(word, tuple(options))
+        name = re.split(r"[(,]", word)[0].strip()
+        if name not in METHODS.names():
+            raise unknown_name("method, recipe, file or run", name, [*METHODS.names(), *recipe_names()])
+        spec = PluginSpec.parse(word)
+        METHODS.check_options(name, spec.options)
+        options = [x for key, value in spec.options.items() for x in (f"--method.{key}", value)]
+        return cls(word, ("--method", name, *options))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Comparison:
                 raise UserError(f"{self.folder} holds a comparison with other options: choose another --out")
             plan["seeds"] = sorted({*before["seeds"], *plan["seeds"]})
             known = before["contenders"]
-            plan["contenders"] = [*known, *(x for x in plan["contenders"] if x not in known)]
+            same = [_identity(x) for x in known]
+            plan["contenders"] = [*known, *(x for x in plan["contenders"] if _identity(x) not in same)]
         self._check_folders(x["name"] for x in plan["contenders"] if x["folder"] is None)
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
@@ -158,6 +159,11 @@ def _other_data(one: Card, other: Card) -> str:
     if one.data_sha256 and other.data_sha256 and one.data_sha256 != other.data_sha256:
         return f"{one.data}, test split SHA-256 {one.data_sha256[:16]}, {other.data_sha256[:16]}"
     return ""
+
+
+def _identity(contender: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what makes two entries of a plan one contender: its runs, and how they are trained."""
+    return _slug(contender["name"]), contender["options"], contender["folder"]
 
 
 def _slug(name: str) -> str:

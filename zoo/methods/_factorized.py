@@ -20,9 +20,9 @@ class FactorizedMethod(Method):
     """Start the factors from the backbone's weights (truncated SVD), from the outputs of its layers on training images
     (the SVD whitened by the inputs' covariance), or at random (same norm)."""
     calibration: Literal["clean", "adversarial"] = "clean"
-    """Of init outputs: training images as they are, or as the adversary attacks them."""
+    """With init outputs: training images as they are, or as the adversary attacks them."""
     calibration_images: int = 512
-    """Of init outputs: how many training images."""
+    """With init outputs: how many training images."""
     convolution: Convolution = "matrix"
     """Form of k x k convolutions: matrix (k x k, then 1 x 1) or tucker (1 x 1, k x k, 1 x 1)."""
 

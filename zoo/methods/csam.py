@@ -40,7 +40,7 @@ class Csam(ChannelMethod):
     begin: float = 0.5
     """When to cut, as a share of the training's steps."""
     warmup: float = 0.3
-    """Until when the dense network is trained, before the scores; with the weights of a dense run 0 will do."""
+    """Share of the steps that train the dense network before the scores; with the weights of a dense run 0 will do."""
     score_lr: float = 0.01
     """Learning rate of the scores."""
     rho: float = 0.05

@@ -4,8 +4,9 @@ Savostianova, Zangrando, Ceruti, Tudisco: Robust low-rank training via approxima
 constraints, NeurIPS 2023, arXiv 2306.01485.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 
@@ -37,18 +38,20 @@ class RobustLowrank(FactorizedMethod):
     (the first and the last among them) are kept at full rank and constrained alike.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {"spare": "sensitivity_range"}
+
     tau: float = 0.1
     """Condition numbers stay at most 1 + tau; 0 makes all singular values of a layer equal."""
     rank_budget: Literal["fixed", "adaptive"] = "fixed"
     """Fixed: every layer keeps the same share. Adaptive: start larger, then cut where the loss depends on it least."""
     saliency: Literal["second_order", "gradient", "spectrum"] = "second_order"
-    """Of adaptive ranks: how much the loss depends on a singular component."""
+    """With adaptive ranks: how much the loss depends on a singular component."""
     allocation: Literal["saliency", "sensitivity"] = "saliency"
-    """Of adaptive ranks: how much each layer loses, by its components' saliency or, as in mrs_prune, by sensitivity."""
-    spare: float = 0.4
-    """Of allocation by sensitivity: the difference between the least and the most sensitive layer's share."""
+    """With adaptive ranks: how much each layer loses, by its components' saliency or its sensitivity (as mrs_prune)."""
+    sensitivity_range: float = 0.4
+    """With allocation by sensitivity: the difference between the least and the most sensitive layer's share."""
     start: float = 2.0
-    """Of adaptive ranks: how many times the final parameters training starts with."""
+    """With adaptive ranks: how many times the final parameters training starts with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,8 +59,10 @@ class RobustLowrank(FactorizedMethod):
             raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs a tau from 0 up")
         if not self.start > 1:
             raise UserError(f"start {self.start} is impossible: adaptive ranks start with more than they end with")
-        if not 0 < self.spare <= 1:
-            raise UserError(f"spare {self.spare} is impossible: shares differ by more than 0 and at most 1")
+        if not 0 < self.sensitivity_range <= 1:
+            raise UserError(
+                f"sensitivity_range {self.sensitivity_range} is impossible: shares differ by more than 0 and at most 1"
+            )
         if self.allocation == "sensitivity" and self.rank_budget == "fixed":
             raise UserError("allocation sensitivity shares out ranks that adapt: give --method.rank_budget adaptive")
 
@@ -101,6 +106,6 @@ class RobustLowrank(FactorizedMethod):
             (budget or DEFAULT_BUDGET).compression,
             saliency=self.saliency,
             sensitivity=HeldOutSensitivity(held_out) if self.allocation == "sensitivity" else None,
-            spare=self.spare,
+            sensitivity_range=self.sensitivity_range,
         )
         return [pruning, *constraints]  # in this order: it gathers the gradients that the retraction then rescales

@@ -66,7 +66,7 @@ class TrainConfig:
     val_fraction: float = 0.1
     """Share of the training images kept for validation; the split is the same for every run."""
     monitor: Literal["pgd", "cr"] = "pgd"
-    """What picks the best epoch of adversarial training: validation accuracy under PGD-10, or under a short CR."""
+    """What picks the best epoch of adversarial training: validation accuracy under PGD-10 or a short CR attack."""
     n: int = 1000
     """Test images of the quick evaluation at the end, drawn evenly over the classes."""
     eps: str | float = "8/255"

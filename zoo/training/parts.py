@@ -8,7 +8,7 @@ from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.errors import UserError
 from zoo.methods import METHODS, Method
-from zoo.plugins import Plugins
+from zoo.plugins import Plugins, renamed_options
 from zoo.post_training import FINISHERS, Finisher
 from zoo.post_training.none import NoFinisher
 from zoo.regularizers import REGULARIZERS, Regularizer
@@ -37,6 +37,14 @@ class Parts:
     def named(self) -> dict[str, dict[str, Any]]:
         """Return each one's name and hyper-parameters under its flag, as in a configuration."""
         return {flag: describe(kind, plugin) for flag, kind, plugin in self._by_flag()}
+
+    def renamed(self) -> dict[str, str]:
+        """Return the present keys of options by their earlier ones, as in a flat configuration: ``method.KEY``."""
+        return {
+            f"{flag}.{old}": f"{flag}.{new}"
+            for flag, _, plugin in self._by_flag()
+            for old, new in renamed_options(type(plugin)).items()
+        }
 
     def applied(self, **outcomes: dict[str, Any]) -> list[dict[str, Any]]:
         """Return what was applied, in order, for the card: plugins that do nothing are left out.

@@ -99,7 +99,8 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     pl.seed_everything(config.seed, verbose=False)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
-    check_same_recipe(saved.get("recipe", {}), recipe(config, parts), folder / CONFIG)
+    before = {parts.renamed().get(key, key): value for key, value in saved.get("recipe", {}).items()}
+    check_same_recipe(before, recipe(config, parts), folder / CONFIG)
     module, options = _checked(config, parts, saved.get("ranks"))
     with removed_on_failure(folder) if _is_first_process() else nullcontext():
         logger = extra_logger(config.logger, folder)

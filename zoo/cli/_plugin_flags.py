@@ -1,0 +1,55 @@
+"""The flags of ``zoo train`` that name a plugin, and where the plugins are; nothing is imported until one is needed."""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli._source import ClassText, plugin_names, read_plugin
+
+if TYPE_CHECKING:
+    from zoo.plugins import Plugins
+
+
+@dataclass(frozen=True)
+class PluginFlag:
+    """A kind of plugin of a training.
+
+    Attributes:
+        kind: what one is called.
+        package: that holds them.
+        registry: the name of their `Plugins` in that package.
+        lists: the flag of ``zoo list`` that describes them.
+        default: the plugin where none is named.
+    """
+
+    kind: str
+    package: str
+    registry: str
+    lists: str
+    default: str = "none"
+
+    def plugins(self) -> "Plugins[Any]":
+        """Import the package, and return its plugins."""
+        found: Plugins[Any] = getattr(importlib.import_module(self.package), self.registry)
+        return found
+
+    def names(self) -> list[str]:
+        """Return the names of the plugins."""
+        return plugin_names(self.package)
+
+    def read(self, name: str) -> ClassText:
+        """Return what a plugin says of itself.
+
+        Raises:
+            UserError: no plugin has that name.
+        """
+        return read_plugin(self.kind, self.package, name)
+
+
+FLAGS = {
+    "method": PluginFlag("method", "zoo.methods", "METHODS", "methods", "robust_lowrank"),
+    "adversary": PluginFlag("adversary", "zoo.adversaries", "ADVERSARIES", "adversaries"),
+    "regularize": PluginFlag("regularizer", "zoo.regularizers", "REGULARIZERS", "regularizers"),
+    "finish": PluginFlag("finisher", "zoo.post_training", "FINISHERS", "finishers"),
+}
+"""By flag, in the order in which `zoo.training.trainer.train` takes the plugins."""
