@@ -16,7 +16,7 @@ from zoo.runtime.eval_mode import evaluating
 
 @contextmanager
 def searched(model: nn.Module) -> Iterator[None]:
-    """Search in eval mode: BatchNorm's statistics see no images of half-way, and dropout does not blur gradients.
+    """Search in eval mode: intermediate attack iterates never update BatchNorm statistics, and dropout is off.
 
     Parameters take no gradients meanwhile: a compiled backward pass computes all that a model asks for, needed or not.
     One search may stand inside another.

@@ -201,18 +201,18 @@ def _figures(row: Row, batches: tuple[int, ...], memory: str) -> dict[str, str]:
         "  95th percentile": f"{single.p95_ms:.2f}",
         "  99th percentile": f"{single.p99_ms:.2f}",
         "  median of dense": f"{ratios[1]:.2f}" if ratios else "-",
-        "  of the MACs' speed-up": f"{share:.0%}" if share is not None else "-",
+        "  share of theoretical speed-up": f"{share:.0%}" if share is not None else "-",
     }
     for batch in batches:
         times_dense = f"{1 / ratios[batch]:.2f}" if ratios else "-"
         cells |= {
             f"images/s, batch {batch}": f"{row.latency[batch].images_per_second:,.0f}",
             # Labels are keys: with several batches each needs its own.
-            "  times dense" if len(batches) == 1 else f"  times dense, batch {batch}": times_dense,
+            "  speed-up over dense" if len(batches) == 1 else f"  speed-up over dense, batch {batch}": times_dense,
         }
     largest = max(row.latency)
     cells |= {
         f"{memory}, batch {largest}": f"{row.latency[largest].memory_mb:.0f}",
-        "start, ms": f"{row.timing.start_ms:.0f}",
+        "session start, ms": f"{row.timing.start_ms:.0f}",
     }
     return cells

@@ -113,7 +113,7 @@ def check_goal(compression: float | None, tolerance: float | None) -> None:
         UserError: both or neither are given, or one is not between 0 and 1.
     """
     if (compression is None) == (tolerance is None):
-        raise UserError("ranks that fall need a compression or a tolerance, not both or neither")
+        raise UserError("rank pruning needs a compression or a tolerance, and not both")
     for name, value in (("compression", compression), ("tolerance", tolerance)):
         if value is not None and not 0 < value < 1:
             raise UserError(f"{name} {value} is impossible: give a share between 0 and 1")

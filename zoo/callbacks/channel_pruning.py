@@ -186,7 +186,7 @@ class ChannelPruning(RankSchedule):
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore what `state_dict` saved."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 

@@ -179,7 +179,7 @@ class DynamicalLowRank(RankSchedule):
         return {name: getattr(self, name) for name in ("start", "taken", "settled", "gradients", "history")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore what `state_dict` saved."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 

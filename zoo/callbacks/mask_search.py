@@ -172,7 +172,7 @@ class MaskSearch(ChannelPruning):
         return super().state_dict() | ({"search": search} if search else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore what `state_dict` saved."""
         state = dict(state_dict)
         self._saved = state.pop("search", {})
         super().load_state_dict(state)

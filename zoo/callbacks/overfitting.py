@@ -98,5 +98,5 @@ class OverfittingGuard(Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore what `state_dict` saved."""
         self.best = state_dict["best"]

@@ -14,8 +14,8 @@ class OrthonormalRetraction(StepHook):
     weight does not change; before the step, gradients of U and V become directions of the gradient flow of the rank-r
     manifold, and momenta tangent.
 
-    A layer that is frozen as a whole is left as it is; of one that is frozen in part all factors follow, at the same
-    weight, since R goes from one to the other.
+    A layer whose factors are all frozen is left as it is. If only some are frozen, all are still retracted: R moves
+    between them, and the product does not change.
 
     Works in any LightningModule that holds `zoo.lowrank.layers.Factorized` layers, under gradient accumulation,
     gradient clipping and mixed precision, with one optimizer or several.

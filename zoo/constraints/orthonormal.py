@@ -34,8 +34,8 @@ class Orthonormal(BatchedConstraint):
     orthonormal matrix, which is the polar factor; with R in S both stand for the same weight. `in_set` tolerates
     ||X^T X - I||_2 <= 1e-5.
 
-    A layer that is frozen as a whole is left as it is; of one that is frozen in part all factors follow, at the same
-    weight, since R goes from one to the other.
+    A layer whose factors are all frozen is left as it is. If only some are frozen, all are still retracted: R moves
+    between them, and the product does not change.
 
     Args:
         run: see `BatchedConstraint`.

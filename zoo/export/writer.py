@@ -76,7 +76,7 @@ class GraphWriter:
         elif self.metadata.precision == "int8":
             assert self.images is not None
             path = self.folder / f"{name}-int8.onnx"
-            # Who knows what a generic file will run on?
+            # A generic file may run on a processor whose int8 products saturate.
             generic = self.metadata.target == "generic"
             to_int8(full, path, self.images, seven_bits=generic or (self.metadata.target == "cpu" and saturates_here()))
         return Written(

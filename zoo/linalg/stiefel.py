@@ -107,7 +107,7 @@ def tangent(x: Tensor, d: Tensor) -> Tensor:
 
 
 def tangent_(x: Tensor, d: Tensor) -> Tensor:
-    """Do the same in place of D, and return it."""
+    """Project D onto the tangent space at X, in place, and return it."""
     return d.addmm_(x, x.T @ d, alpha=-1)
 
 

@@ -41,8 +41,8 @@ class Factorized(nn.Module, ABC):
     """A weight W = U S V^T in R^(n x m): U (n, r) and V (m, r), S (r, r), all trainable; a bias of n or none.
 
     Subclasses say how n and m come from a layer and how the factors are applied. ``weight`` multiplies
-    the factors out, so that code which reads a layer's weight still works. Of a layer that is frozen, weight or bias,
-    the factors or the bias are too.
+    the factors out, so that code which reads a layer's weight still works. If the layer's weight (or bias) is
+    frozen, so are its factors (or bias).
     """
 
     out_features: int
@@ -121,7 +121,7 @@ class Factorized(nn.Module, ABC):
 
     @abstractmethod
     def _weights(self) -> tuple[Tensor, ...]:
-        """Compute them."""
+        """Compute the weights that a forward pass applies."""
 
     @abstractmethod
     def fold(self) -> nn.Module:

@@ -29,7 +29,7 @@ from zoo.runs.run import CARD, Run
 
 README = "README.md"
 LICENCE = "Apache-2.0"
-"""Of the weights, where nobody says otherwise."""
+"""License of the weights, unless another is given."""
 
 
 @dataclass(frozen=True)
