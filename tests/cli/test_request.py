@@ -1,11 +1,13 @@
 """One plugin with options, however it is written: flags, one text, a configuration of today or of yesterday."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import zoo
 from zoo.cli._parser import Parser
 from zoo.cli._request import Request, read_configuration
 from zoo.cli.train import read_recipe
@@ -28,6 +30,7 @@ def config(tmp_path: Path):
     return write
 
 
+CARDS = sorted(Path(zoo.__file__).parent.glob("hub/bundled/*/card.json"))
 WANTED = RobustLowrank(tau=0.2, convolution="tucker", rank_budget="adaptive", sensitivity_range=0.3)
 OPTIONS = "tau=0.2, convolution=tucker, rank_budget=adaptive, "
 SPELLINGS = [
@@ -161,6 +164,15 @@ def test_what_was_saved_under_an_earlier_name_loads(tmp_path: Path) -> None:
         METHODS.saved("mrs_prune", {"sensitivity_range": 0.2, "spare": 0.3}, tmp_path / "card.json")
     with pytest.raises(UserError, match="update zoo"):
         METHODS.saved("robust_lowrank", {"tomorrow": 1}, tmp_path / "card.json")
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
+def test_every_published_card_names_a_method_that_there_is(path: Path) -> None:
+    card = json.loads(path.read_text())
+    method = METHODS.saved(card["method"], card["method_options"], path)
+    for key, value in card["method_options"].items():
+        new = renamed_options(type(method)).get(key, key)
+        assert getattr(method, new) == value
 
 
 @pytest.mark.parametrize("name", METHODS.names())

@@ -174,6 +174,15 @@ def test_two_contenders_never_share_a_folder(tmp_path: Path) -> None:
         first.prepare()
 
 
+def test_a_contender_written_otherwise_has_the_runs_that_are_there(tmp_path: Path) -> None:
+    plans = []
+    for word in ("robust_lowrank,tau=0.5,start=3", "robust_lowrank(tau=0.5, start=3)"):
+        comparison = Comparison((Contender.parse(word),), (0,), (), tmp_path)
+        comparison.prepare()
+        plans.append((comparison.folders(comparison.contenders[0]), (tmp_path / "comparison.json").read_text()))
+    assert plans[0] == plans[1]
+
+
 def test_means_and_deviations() -> None:
     figures = Figures("x", {"clean": [0.5, 0.7, 0.6], "one": [1.0]})
     assert figures.mean("clean") == pytest.approx(0.6)
@@ -222,7 +231,14 @@ def test_a_failing_training_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("lowrnk", "did you mean lowrank"), ("lowrank,init", "key=value"), ("lowrank,=1", "key=value")],
+    [
+        ("lowrnk", "did you mean lowrank"),
+        ("lowrank,init", "key=value"),
+        ("lowrank,=1", "key=value"),
+        ("robust_lowrank(tau=1", "is missing"),
+        ("robust_lowrank(tua=1)", "did you mean tau"),
+        ("dense(tau=1)", "dense has no options"),
+    ],
 )
 def test_contenders_that_are_none(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
