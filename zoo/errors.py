@@ -21,17 +21,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown_name(kind: str, name: str, known: Iterable[str], listed_by: str = "zoo list") -> UserError:
     """Return the error for a name that is not known, with the nearest names that are.
 
     Args:
         kind: what the name should have named, such as ``"method"``.
         name: what was given.
         known: every valid name.
+        listed_by: the command that shows them all.
     """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if not near and len(known) <= 20:
         return UserError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
-    hint = f"did you mean {' or '.join(near)}?" if near else f"see `zoo list` for all {len(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"see `{listed_by}` for all {len(known)}"
     return UserError(f"unknown {kind} {name!r}: {hint}")

@@ -94,6 +94,7 @@ def test_a_compressed_copy_has_the_size_that_was_asked_for(method: str, net: nn.
     assert "50" in str(compressed).splitlines()[-1] or "5" in f"{compressed.compression:.1%}"
     torch.testing.assert_close(list(net.parameters()), before, atol=0, rtol=0)
     assert not any(factorized_layers(net))
+    assert not any(module.training for module in compressed.model.modules())
 
 
 def test_everything_but_the_factorized_weights_stays(net: nn.Module) -> None:

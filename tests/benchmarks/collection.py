@@ -25,6 +25,7 @@ from zoo.training.build import open_config_data, starting_model
 from zoo.training.module import Classifier
 from zoo.training.options import lightning_options
 from zoo.training.parts import Parts
+from zoo.training.teacher import open_teacher, teacher_run
 from zoo.training.trainer import quieten, train
 
 WARM, TIMED = 15, 25
@@ -58,10 +59,12 @@ def few_steps(config: TrainConfig, parts: Parts, callbacks: list[pl.Callback], s
         "max_steps": steps,
         "limit_val_batches": 0,
     }
+    teacher = teacher_run(config)
+    teaching = open_teacher(teacher, data, parts.adversary) if teacher else None
     silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quieten()
     pl.Trainer(**options | silent, callbacks=callbacks).fit(
-        Classifier(model, parts, data, data.source(train=True), config)
+        Classifier(model, parts, data, data.source(train=True), config, teaching)
     )
 
 

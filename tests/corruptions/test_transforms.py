@@ -59,7 +59,7 @@ class Brightness(nn.Module):
 
 def test_only_images_that_no_transform_changes_are_certified() -> None:
     images = (torch.tensor([0.1, 0.45, 0.55, 0.9, 0.9]) * 255).round().to(torch.uint8).view(-1, 1, 1, 1)
-    context = ProbeContext(Brightness(), images.expand(-1, 1, 8, 8), torch.tensor([0, 0, 1, 1, 0]), 0.1)
+    context = ProbeContext(Brightness().eval(), images.expand(-1, 1, 8, 8), torch.tensor([0, 0, 1, 1, 0]), 0.1)
     probe = Transforms(draws=50)
     found = {case["transform"]: probe.passed(context, case).tolist() for case in probe.cases(context)}
     assert found["brightness"] == [True, False, False, True, False]

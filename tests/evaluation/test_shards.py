@@ -14,7 +14,7 @@ from zoo.attacks import ATTACKS, NORMS, Attack
 from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.pgd import PGD
 from zoo.attacks.square import Square
-from zoo.backbone import folded
+from zoo.backbone.folded import folded
 from zoo.cli import run as zoo_command
 from zoo.data import load_test
 from zoo.errors import UserError

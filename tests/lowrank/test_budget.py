@@ -114,7 +114,7 @@ def test_an_unreachable_reduction_names_the_most_possible() -> None:
 
 
 def test_products_that_cannot_be_counted_are_refused_in_words() -> None:
-    model = nn.Sequential(*(nn.Conv2d(64, 64, 3) for _ in range(3)))
+    model = nn.Sequential(*(nn.Conv2d(64, 64, 3) for _ in range(6)))
     with pytest.raises(UserError, match="image_shape"):
         METHODS.get("lowrank")().plan(model, Budget(compression=0.5, macs_reduction=0.6))
 

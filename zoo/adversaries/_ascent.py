@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Threat
+from zoo.adversaries._classification import classification_loss
 from zoo.attacks import project
 from zoo.lowrank.layers import applied_once
 from zoo.runtime.eval_mode import evaluating
@@ -40,6 +41,7 @@ def pgd_ascent(
     eps: float,
     steps: int,
     relative_step: float = 2.5,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Return images within eps (Linf) and [0, 1] at the end of signed gradient ascent.
 
@@ -53,36 +55,42 @@ def pgd_ascent(
         eps: radius.
         steps: of the ascent.
         relative_step: size of each in units of eps / steps; 2.5 is 2/255 for ten steps at 8/255.
+        watch: is shown each gradient.
     """
     x = project(start.detach().float(), images, eps, "Linf")
     with searched(model):
         for _ in range(steps):
-            x = project(x + relative_step * eps / steps * gradient_of(model, x, loss).sign(), images, eps, "Linf")
+            gradient = gradient_of(model, x, loss)
+            if watch is not None:
+                watch(gradient)
+            x = project(x + relative_step * eps / steps * gradient.sign(), images, eps, "Linf")
     return x
 
 
 def ce_ascent(
     model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, steps: int, relative_step: float = 2.5
 ) -> Tensor:
-    """Return images where the smoothed cross-entropy is large: see `pgd_ascent`; the start is uniform in the ball."""
+    """Return images where the classification loss is large: see `pgd_ascent`; the start is uniform in the ball."""
     start = images + threat.eps * uniform_noise(images)
-    return pgd_ascent(model, images, start, smoothed(labels, threat), threat.eps, steps, relative_step)
+    return pgd_ascent(model, images, start, summed_loss(labels, threat), threat.eps, steps, relative_step, threat.watch)
 
 
 def one_step(
     model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, noise: float, relative_step: float
 ) -> Tensor:
-    """Return images one signed step up the smoothed cross-entropy from a noisy start, clipped to [0, 1] only.
+    """Return images one signed step up the classification loss from a noisy start, clipped to [0, 1] only.
 
     Args:
         model, images, labels: see `pgd_ascent`.
-        threat: radius and label smoothing.
+        threat: radius, and label smoothing or soft targets.
         noise: half-width of the uniform noise at the start, in units of eps.
         relative_step: size of the step in units of eps.
     """
     x = (images + noise * threat.eps * uniform_noise(images)).clamp_(0, 1)
     with searched(model):
-        gradient = gradient_of(model, x, smoothed(labels, threat))
+        gradient = gradient_of(model, x, summed_loss(labels, threat))
+    if threat.watch is not None:
+        threat.watch(gradient)
     return (x + relative_step * threat.eps * gradient.sign()).clamp_(0, 1)
 
 
@@ -99,12 +107,12 @@ def uniform_noise(images: Tensor) -> Tensor:
     return 2 * torch.rand_like(images) - 1
 
 
-def smoothed(labels: Tensor, threat: Threat) -> Callable[[Tensor], Tensor]:
-    """Return the cross-entropy that training minimises, with its label smoothing, as a sum over images.
+def summed_loss(labels: Tensor, threat: Threat) -> Callable[[Tensor], Tensor]:
+    """Return the classification loss that training minimises, as a sum over images.
 
     A sum, because the gradients of a mean over a large batch would underflow in fp16.
     """
-    return partial(F.cross_entropy, target=labels, reduction="sum", label_smoothing=threat.label_smoothing)
+    return partial(classification_loss, labels=labels, threat=threat, reduction="sum")
 
 
 def kl_ascent(

@@ -1,7 +1,9 @@
 """The contract of an adversary."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -18,12 +20,16 @@ class Threat:
         steps: gradient steps of the search.
         label_smoothing: of every cross-entropy.
         progress: share of the training that is done, 0 to 1, for weights that grow.
+        soft_targets: probabilities (B, K) of a teacher, which take the labels' place; None: there is no teacher.
+        watch: is shown each gradient in the images that the search takes; None: nobody watches.
     """
 
     eps: float = 8 / 255
     steps: int = 10
     label_smoothing: float = 0.0
     progress: float | Tensor = 0.0
+    soft_targets: Tensor | None = None
+    watch: Callable[[Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         check_eps(self.eps, "Linf", pixels=1)
@@ -44,6 +50,9 @@ class Adversary(ABC):
     Its fields are its hyper-parameters (``--adversary.FIELD``).
     """
 
+    takes_soft_targets: ClassVar[bool] = False
+    """Whether search and loss follow the threat's soft targets where it has some; if not, a teacher is refused."""
+
     @property
     def single_step(self) -> float | None:
         """Size of the search's only step in units of eps, which training may learn to mislead; None: it takes many."""
@@ -62,7 +71,7 @@ class Adversary(ABC):
             model: in training mode; takes images in [0, 1], returns logits.
             images: (B, C, H, W) in [0, 1].
             labels: (B,).
-            threat: radius and steps.
+            threat: radius, steps, and what answers are held to besides the labels.
         """
 
     @abstractmethod

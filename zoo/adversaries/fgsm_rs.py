@@ -4,18 +4,21 @@ Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, I
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from zoo.adversaries._ascent import ce_ascent
 from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._classification import classification
 from zoo.errors import UserError
-from zoo.methods import cross_entropy
 
 
 @dataclass(frozen=True)
 class FGSMRS(Adversary):
     """Train on images one large gradient step from a random start: much cheaper than PGD; takes no --steps."""
+
+    takes_soft_targets: ClassVar[bool] = True
 
     alpha: float = 1.25
     """Step size in units of eps (the paper's; training collapses where it is much larger)."""
@@ -30,11 +33,11 @@ class FGSMRS(Adversary):
         return self.alpha
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
-        """Take one large step up the cross-entropy from a random start."""
+        """Take one large step up the loss from a random start."""
         return ce_ascent(model, images, labels, threat, 1, self.alpha)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy of the adversarial images (Algorithm 3 of the paper)."""
-        return cross_entropy(model, adversarial, labels, threat.label_smoothing)
+        """Return the classification loss of the adversarial images (Algorithm 3 of the paper)."""
+        return classification(model, adversarial, labels, threat)

@@ -4,6 +4,7 @@ Pan, Yao: Label information elimination training, ICCV 2025.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ class LIET(Adversary):
     direction of each class is the sign of the gradient at a grey image; the paper renews it every 20 steps, this
     computes it in each, so that a step depends on its batch alone.
     """
+
+    takes_soft_targets: ClassVar[bool] = True
 
     beta: float = 100.0
     """Weight of the divergence at the end of the training, to which it rises from 0."""
@@ -58,10 +61,15 @@ class LIET(Adversary):
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
-        """Return CE(f(x'), y) + beta t JS(f(x0), f(x')): x0 the start, x' one step further, t the share done."""
+        """Return CE(f(x'), y) + beta t JS(f(x0), f(x')): x0 the start, x' one step further, t the share done.
+
+        Soft targets take the place of the randomly smoothed labels y, in the step too.
+        """
         start = adversarial.detach().requires_grad_()
         before = model(start).float()
-        truth = random_labels(before, labels, threat.label_smoothing)
+        truth = threat.soft_targets
+        if truth is None:
+            truth = random_labels(before, labels, threat.label_smoothing)
         (gradient,) = torch.autograd.grad(F.cross_entropy(before, truth, reduction="sum"), start, retain_graph=True)
         moved = project(start.detach() + threat.eps * gradient.sign(), images, threat.eps, "Linf")
         after = model(moved).float()

@@ -5,13 +5,14 @@ training, NeurIPS 2022, arXiv 2202.01181.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from zoo.adversaries._ascent import one_step
 from zoo.adversaries._base import Adversary, Threat
+from zoo.adversaries._classification import classification
 from zoo.errors import UserError
-from zoo.methods import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class NFGSM(Adversary):
     The images it trains on lie within ``noise + alpha`` radii, not one: clipping them to the ball brings
     catastrophic overfitting back (section 4 of the paper).
     """
+
+    takes_soft_targets: ClassVar[bool] = True
 
     noise: float = 2.0
     """Half-width of the uniform noise at the start, in units of eps (the paper's k)."""
@@ -45,11 +48,11 @@ class NFGSM(Adversary):
         return self.noise + self.alpha
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
-        """Take one step up the cross-entropy from a noisy start, without projecting onto the ball (Algorithm 1)."""
+        """Take one step up the loss from a noisy start, without projecting onto the ball (Algorithm 1)."""
         return one_step(model, images, labels, threat, self.noise, self.alpha)
 
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy of the adversarial images."""
-        return cross_entropy(model, adversarial, labels, threat.label_smoothing)
+        """Return the classification loss of the adversarial images."""
+        return classification(model, adversarial, labels, threat)

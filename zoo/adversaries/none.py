@@ -1,16 +1,19 @@
 """Plain training."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from zoo.adversaries._base import Adversary, Threat
-from zoo.methods import cross_entropy
+from zoo.adversaries._classification import classification
 
 
 @dataclass(frozen=True)
 class NoAdversary(Adversary):
     """Plain training: the cross-entropy at the images themselves."""
+
+    takes_soft_targets: ClassVar[bool] = True
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         """Search nothing."""
@@ -19,5 +22,5 @@ class NoAdversary(Adversary):
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy of the images."""
-        return cross_entropy(model, images, labels, threat.label_smoothing)
+        """Return the classification loss of the images."""
+        return classification(model, images, labels, threat)

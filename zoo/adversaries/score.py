@@ -5,6 +5,7 @@ arXiv 2202.10103.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class Score(Adversary):
 
     The clipping of small losses in the authors' code is left out.
     """
+
+    takes_soft_targets: ClassVar[bool] = True
 
     beta: float = 4.0
     """Weight of the distance between the answers on the image and on the adversarial image."""
@@ -37,11 +40,13 @@ class Score(Adversary):
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
-        """Return ||p(x) - y||^2 + beta ||p(x') - p(x)||^2; label smoothing applies to y."""
+        """Return ||p(x) - y||^2 + beta ||p(x') - p(x)||^2, with y the smoothed labels or the soft targets."""
         logits, attacked = model(images).float(), model(adversarial).float()
         clean, found = F.softmax(logits, 1), F.softmax(attacked, 1)
-        smooth = threat.label_smoothing
-        truth = F.one_hot(labels, logits.shape[1]) * (1 - smooth) + smooth / logits.shape[1]
+        truth = threat.soft_targets
+        if truth is None:
+            smooth = threat.label_smoothing
+            truth = F.one_hot(labels, logits.shape[1]) * (1 - smooth) + smooth / logits.shape[1]
         distance = (found - clean).square().sum(1).mean()
         loss = (clean - truth.to(clean)).square().sum(1).mean() + self.beta * distance
         return {"loss": loss, "logits": attacked.detach(), "distance": distance}

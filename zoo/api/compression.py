@@ -92,9 +92,9 @@ def compress(
         >>> compressed = zoo.compress(net, "lowrank", compression=0.5, input_shape=(3, 32, 32))
         >>> print(compressed)
         0: factors would not pay at 32 x 27
-        2: rank 23, 45% of its weights
+        2: rank 23, 44% of its weights
         6: factors would not pay at 10 x 64
-        10,026 parameters, 50.0% fewer than 20,042
+        9,706 parameters, 51.6% fewer than 20,042
         >>> small = zoo.deploy(compressed.model)
         >>> small(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])

@@ -201,7 +201,7 @@ def _figures(row: Row, batches: tuple[int, ...], memory: str) -> dict[str, str]:
         "  95th percentile": f"{single.p95_ms:.2f}",
         "  99th percentile": f"{single.p99_ms:.2f}",
         "  median of dense": f"{ratios[1]:.2f}" if ratios else "-",
-        "  share of theoretical speed-up": f"{share:.0%}" if share is not None else "-",
+        "  of theoretical speed-up": f"{share:.0%}" if share is not None else "-",
     }
     for batch in batches:
         times_dense = f"{1 / ratios[batch]:.2f}" if ratios else "-"

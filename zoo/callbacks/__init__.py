@@ -8,6 +8,7 @@ from zoo.callbacks.best import BestCheckpoint
 from zoo.callbacks.channel_pruning import ChannelPruning
 from zoo.callbacks.conditioning import ConditioningMonitor
 from zoo.callbacks.dynamical_lowrank import DynamicalLowRank
+from zoo.callbacks.gradient_alignment import GradientAlignment, InputGradients
 from zoo.callbacks.held_out_sensitivity import HeldOutSensitivity
 from zoo.callbacks.layer_history import LayerHistory
 from zoo.callbacks.mask_search import MaskSearch
@@ -22,7 +23,9 @@ __all__ = [
     "ConditioningMonitor",
     "DynamicalLowRank",
     "ExponentialAverage",
+    "GradientAlignment",
     "HeldOutSensitivity",
+    "InputGradients",
     "LayerHistory",
     "MaskSearch",
     "OrthonormalRetraction",

@@ -22,6 +22,8 @@ from zoo.runtime.eval_mode import evaluating
 class OverfittingGuard(Callback):
     """Measure PGD accuracy on the same images after each epoch; where it collapses, take the epoch back.
 
+    `probe_soon` has it measured after the present step too.
+
     It has collapsed where PGD breaks much more than before, and much more than the single step of the training, which
     the network has learned to mislead. One that has just lost ranks or channels is weak under both, and is left to
     recover.
@@ -44,6 +46,11 @@ class OverfittingGuard(Callback):
         self.images, self.labels, self.eps = images, labels, eps
         self.checkpoint, self.share, self.step = checkpoint, share, step
         self.best = 0.0
+        self._asked = False
+
+    def probe_soon(self) -> None:
+        """Measure after the present step, and go back then if the accuracy has collapsed."""
+        self._asked = True
 
     def probe(self, pl_module: pl.LightningModule) -> tuple[float, float]:
         """Return the accuracies under PGD with ten steps, and under one large step from a random start."""
@@ -60,26 +67,43 @@ class OverfittingGuard(Callback):
         misled = one_step >= self.share * self.best > accuracy and accuracy < self.share * one_step
         return self.best > guessing and misled
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Probe if it was asked for, once the step is whole."""
+        if self._asked and not trainer.fit_loop.epoch_loop._should_accumulate():
+            row = self._look(trainer, pl_module) | {"epoch": trainer.current_epoch}
+            for logger in trainer.loggers:  # Lightning's own log would repeat it at each later step of the epoch
+                logger.log_metrics(row, step=trainer.global_step - 1)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe, and go back if this epoch broke what the earlier ones had reached."""
+        pl_module.log_dict(self._look(trainer, pl_module))
+
+    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Probe, go back where the accuracy has collapsed, and return what is to be logged."""
+        self._asked = False
         # Broadcast, or one process goes back and the others do not.
         accuracy, one_step = trainer.strategy.broadcast(self.probe(pl_module))
-        pl_module.log("probe_pgd_accuracy", accuracy)
-        pl_module.log("probe_one_step_accuracy", one_step)
+        found = {"probe_pgd_accuracy": accuracy, "probe_one_step_accuracy": one_step}
         if self._has_collapsed(accuracy, one_step) and self.checkpoint.is_file():
-            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            self._load(trainer, pl_module, saved)
-            for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):
-                rates = [group["lr"] for group in optimizer.param_groups]
-                optimizer.load_state_dict(state)
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate
+            self._go_back(trainer, pl_module)
             pl_module.print(
                 f"catastrophic overfitting in epoch {trainer.current_epoch + 1}: PGD accuracy on training images fell "
                 f"from {self.best:.1%} to {accuracy:.1%}; went back to the epoch before"
             )
-            pl_module.log("rolled_back", 1.0)
+            found["rolled_back"] = 1.0
         self.best = max(self.best, accuracy)
+        return found
+
+    def _go_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self._load(trainer, pl_module, saved)
+        for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):
+            rates = [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(state)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     @staticmethod
     def _load(trainer: pl.Trainer, pl_module: pl.LightningModule, saved: dict[str, Any]) -> None:

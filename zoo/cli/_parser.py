@@ -19,7 +19,7 @@ WRONG_TYPE = re.compile(
 
 
 def _expected(wrong: re.Match[str]) -> str:
-    types = re.findall(r"<class '(\w+)'>", wrong[1] or wrong[2])
+    types = re.findall(r"<class '(?:\w+\.)*(\w+)'>", wrong[1] or wrong[2])
     return f"expected {' or '.join(name for name in types if name != 'NoneType')}, got {wrong[3]}"
 
 

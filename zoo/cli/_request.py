@@ -121,7 +121,7 @@ def read_configuration(path: Path) -> Settings:
         if key in ("config", "resume"):
             raise UserError(f"{where}: {key} is no option of a configuration: give --{key} on the command line")
         if key not in known:
-            raise UserError(f"{where}: {unknown_name('option', str(key), known)}")
+            raise UserError(f"{where}: {unknown_name('option', str(key), known, 'zoo train --help')}")
     for flag in FLAGS.keys() & settings.keys():
         settings[flag] = _plugin(settings[flag], flag, where)
     trainer = settings.pop("trainer", None)

@@ -2,7 +2,7 @@
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from zoo.cli._plugin_flags import FLAGS
 from zoo.cli._request import Request
@@ -92,7 +92,7 @@ def own_rows(flag: str, plugin: ClassText) -> list[Row]:
     return [option_row(field, f"{flag}.") for field in plugin.fields]
 
 
-def lines_of(groups: Mapping[str, Iterable[Row]]) -> Iterator[str]:
+def lines_of(groups: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     """Yield titles and rows, folded to the width of the screen, an empty line after each group."""
     width = max(COLUMN + 30, min(shutil.get_terminal_size().columns, WIDEST))
     for title, rows in groups.items():

@@ -146,6 +146,8 @@ def _replace(model: nn.Module, swap: dict[nn.Module, nn.Module]) -> None:
 def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights", convolution: Convolution = "matrix") -> nn.Module:
     """Replace, in place, each named layer by its factorization at the given rank; return the model.
 
+    Each layer is in the mode, training or not, of the one that it replaces.
+
     Raises:
         UserError: a name is no layer of the model, the layer cannot be factorized, or the rank is out of range.
     """
@@ -164,7 +166,7 @@ def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights", convolutio
             swap[module] = (TuckerConv2d if is_tucker else FactorizedConv2d)(module, rank, init)
         elif isinstance(module, nn.Linear):
             swap[module] = FactorizedLinear(module, rank, init)
-    _replace(model, swap)
+    _replace(model, {old: new.train(old.training) for old, new in swap.items()})
     return model
 
 

@@ -45,6 +45,8 @@ class TrainConfig:
     """Start from these weights: a RUN or published name, factors multiplied out, or the bare backbone's safetensors."""
     init: str | None = None
     """Start from a trained model, a RUN or a published name: its ranks and weights, a new head for other classes."""
+    teacher: str | None = None
+    """Learn the answers of a trained model, a RUN or a published name, instead of labels: (robust) distillation."""
     pretrained: bool = False
     """Start from timm's pretrained weights (needs the network; images above 64 pixels)."""
     epochs: int = 20
@@ -125,6 +127,8 @@ class TrainConfig:
         _ = self.threat
         if (self.weights is not None) + self.pretrained + (self.init is not None) > 1:
             raise UserError("give only one of weights, pretrained and init: each says what training starts from")
+        if self.teacher is not None and self.label_smoothing:
+            raise UserError("--teacher puts its answers in the place of labels: leave --label-smoothing out, or give 0")
         if self.macs_reduction is not None and self.compression is None:
             raise UserError("--macs-reduction goes with a compression: give --compression too, such as 0.8")
         if self.init is not None and (self.compression or self.rank_fraction):

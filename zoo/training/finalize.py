@@ -146,6 +146,7 @@ def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
         "ema": module.config.ema,
         "adversary": ADVERSARIES.name_of(module.adversary),
         "adversary_options": _adversary_options(module),
+        "teacher": {"name": teacher.name, "sha256": teacher.sha256} if (teacher := module.teacher) else None,
         "regularize": module.parts.named()["regularize"],
         **metrics,
         "cuts": [cut for schedule in peers(trainer, RankSchedule) for cut in _named_as_ranks(schedule.history)],
@@ -153,11 +154,10 @@ def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _adversary_options(module: Classifier) -> dict[str, Any]:
-    threat = dataclasses.asdict(module.config.threat)
-    del threat["progress"]
-    if module.adversary.single_step is not None:
-        del threat["steps"]
-    return dataclasses.asdict(module.adversary) | threat
+    adversary, threat = module.adversary, module.config.threat
+    steps = {"steps": threat.steps} if adversary.single_step is None else {}
+    searched = {"eps": threat.eps, **steps, "label_smoothing": threat.label_smoothing}
+    return dataclasses.asdict(adversary) | searched
 
 
 def _named_as_ranks(cuts: list[dict[str, Any]]) -> list[dict[str, Any]]:

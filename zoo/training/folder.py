@@ -12,6 +12,7 @@ import yaml
 
 from zoo.errors import UserError
 from zoo.files import atomic
+from zoo.hub.names import is_path
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, METRICS, WEIGHTS
 from zoo.training.parts import Parts
@@ -62,12 +63,17 @@ def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
         (folder / name).unlink(missing_ok=True)
-    # Commands on the run find its data from any folder.
     config = dataclasses.replace(config, data_dir=config.data_dir and config.data_dir.absolute())
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    plain |= {key: _absolute(plain[key]) for key in ("weights", "init", "teacher")}
     plain |= parts.named()
     with atomic(folder / CONFIG) as temporary:
         temporary.write_text(f"# {_command()}\n{yaml.safe_dump(plain, sort_keys=False)}")
+
+
+def _absolute(source: str | None) -> str | None:
+    """Return a path as one that is found from any folder; the name of a published model stays as it is."""
+    return str(Path(source).absolute()) if source is not None and is_path(source) else source
 
 
 def _command() -> str:

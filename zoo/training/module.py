@@ -17,7 +17,7 @@ from zoo.adversaries.none import NoAdversary
 from zoo.attacks import Attack, Gradients
 from zoo.attacks.cr import CR
 from zoo.attacks.pgd import PGD
-from zoo.callbacks import RankSchedule
+from zoo.callbacks import InputGradients, RankSchedule
 from zoo.callbacks.conditioning import log_interval
 from zoo.channels import fit_shapes_
 from zoo.data import DataSet, EvalBatches, Source, TrainBatches, mixed_seed, stratified, train_val
@@ -32,6 +32,7 @@ from zoo.training.captured_step import CapturedStep
 from zoo.training.parts import Parts
 from zoo.training.resume_check import recipe
 from zoo.training.schedule import learning_rate_factor, ramp
+from zoo.training.teacher import Teacher
 
 PROBE_IMAGES = 512
 """Images on which PGD is run after each epoch of adversarial training."""
@@ -51,6 +52,7 @@ class Classifier(pl.LightningModule):
         data: the data set.
         source: its training split.
         config: the recipe.
+        teacher: whose answers take the place of the labels; None: the labels stand.
     """
 
     def __init__(
@@ -60,12 +62,15 @@ class Classifier(pl.LightningModule):
         data: DataSet,
         source: Source,
         config: TrainConfig,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.parts, self.method, self.adversary = parts, parts.method, parts.adversary
         self.data, self.config = data, config
         self.source = source
+        self.teacher = teacher
+        self.input_gradients: InputGradients | None = None  # those of the present step, where `GradientAlignment` asks
         # On the device, where a captured step reads it anew.
         self.progress: Tensor
         self.register_buffer("progress", torch.zeros(()), persistent=False)
@@ -76,8 +81,10 @@ class Classifier(pl.LightningModule):
         self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
-        """Put the training images on the device."""
+        """Put the training images and the teacher on the device."""
         self.source = self.source.to(self.trainer.strategy.root_device)
+        if self.teacher is not None:
+            self.teacher.to(self.trainer.strategy.root_device)
 
     @property
     def held_out(self) -> HeldOut:
@@ -180,7 +187,14 @@ class Classifier(pl.LightningModule):
             labels: (B,).
         """
         images, threat = to_unit(images), self.threat
+        if self.teacher is not None:
+            threat = replace(threat, soft_targets=self.teacher(images))
+        watched = self.input_gradients
+        if watched is not None:
+            threat = replace(threat, watch=watched.begin)
         adversarial = self.adversary.search(self.network, images, labels, threat)
+        if watched is not None:
+            adversarial = watched.end(adversarial)
 
         def objective(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return self.adversary.loss(model, images, adversarial, labels, threat)
@@ -268,7 +282,7 @@ class Classifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the ranks, from which a resumed run rebuilds the model, and the recipe, which it must not change."""
         checkpoint["ranks"] = self.ranks
-        checkpoint["recipe"] = recipe(self.config, self.parts)
+        checkpoint["recipe"] = recipe(self.config, self.parts, self.teacher.sha256 if self.teacher else None)
 
 
 def to_unit(images: Tensor) -> Tensor:

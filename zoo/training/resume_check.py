@@ -9,17 +9,24 @@ from zoo.runs.config import TrainConfig
 from zoo.training.parts import Parts
 
 FREE = {
-    "data_dir", "download", "weights", "init", "pretrained", "n", "compile", "cuda_graph", "precision", "device",
-    "logger", "out", "trainer",
+    "data_dir", "download", "weights", "init", "teacher", "pretrained", "n", "compile", "cuda_graph", "precision",
+    "device", "logger", "out", "trainer",
 }  # fmt: skip
-"""What may be different where a training goes on: the machine, and what is asked at its end."""
-ADDED = {"monitor": "pgd"}
+"""What may be different where a training goes on: the machine, where files lie, and what is asked at its end."""
+TEACHER = "teacher.sha256"
+ADDED = {"monitor": "pgd", TEACHER: None}
 """Keys that checkpoints of earlier versions lack, with what those trained with."""
 
 
-def recipe(config: TrainConfig, parts: Parts) -> dict[str, Any]:
-    """Return what a checkpoint is the outcome of, by the keys of a configuration, for `check_same_recipe`."""
+def recipe(config: TrainConfig, parts: Parts, teacher: str | None = None) -> dict[str, Any]:
+    """Return what a checkpoint is the outcome of, by the keys of a configuration, for `check_same_recipe`.
+
+    Args:
+        config, parts: of the training.
+        teacher: SHA-256 of its teacher's weights, wherever they lie.
+    """
     fixed = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+    fixed[TEACHER] = teacher
     plugins = {flag: options for flag, options in parts.named().items() if flag != "finish"}
     return fixed | {f"{flag}.{key}": value for flag, options in plugins.items() for key, value in options.items()}
 

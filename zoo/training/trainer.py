@@ -19,6 +19,7 @@ from zoo.callbacks import (
     BestCheckpoint,
     ConditioningMonitor,
     ExponentialAverage,
+    GradientAlignment,
     LayerHistory,
     OverfittingGuard,
     RankSchedule,
@@ -42,6 +43,7 @@ from zoo.training.options import VALIDATION, ends_with_validation, lightning_opt
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
 from zoo.training.resume_check import check_same_recipe, recipe
+from zoo.training.teacher import open_teacher, teacher_run
 
 
 def train(
@@ -99,9 +101,11 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     pl.seed_everything(config.seed, verbose=False)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
     saved = _load_checkpoint(checkpoint) if checkpoint else {}
+    teacher = teacher_run(config)
+    now = recipe(config, parts, teacher.card.weights.sha256 if teacher else None)
     before = {parts.renamed().get(key, key): value for key, value in saved.get("recipe", {}).items()}
-    check_same_recipe(before, recipe(config, parts), folder / CONFIG)
-    module, options = _checked(config, parts, saved.get("ranks"))
+    check_same_recipe(before, now, folder / CONFIG)
+    module, options = _checked(config, parts, teacher, saved.get("ranks"))
     with removed_on_failure(folder) if _is_first_process() else nullcontext():
         logger = extra_logger(config.logger, folder)
         if not resume and _is_first_process():
@@ -126,24 +130,35 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     return finalize_run(folder, module, trainer, started_by(folder))
 
 
-def _checked(config: TrainConfig, parts: Parts, ranks: Ranks | None) -> tuple[Classifier, dict[str, Any]]:
+def _checked(
+    config: TrainConfig, parts: Parts, teacher: Run | None, ranks: Ranks | None
+) -> tuple[Classifier, dict[str, Any]]:
     """Build the module and the Trainer's options, and see that nothing stands against the training.
 
     Args:
         config, parts: the recipe.
+        teacher: whose answers are learned, if there is one.
         ranks: of the checkpoint from which the training goes on, if there is one.
     """
     data = open_config_data(config)
+    teaching = open_teacher(teacher, data, parts.adversary) if teacher else None
     source = data.source(train=True)
     model = with_normalization(starting_model(config, parts.method, data, ranks, parts.adversary), data.mean, data.std)
-    module = Classifier(model, parts, data, source, config)
+    module = Classifier(model, parts, data, source, config, teaching)
     _refuse_vain_monitor(module)
     _refuse_useless_compilation(module)
     options = lightning_options(config, model, data.image_shape)
     batches = validate_trainer_options(options, *module.batches_per_epoch)
     _check_end_is_validated(module, options, batches)
     parts.finisher.check(module.held_out)
+    if teacher and module.is_robust_training and teacher.card.training.get("adversary", "none") == "none":
+        _say(f"note: teacher {teacher.name} knew no adversary: a robust one makes a student more robust")
     return module, options
+
+
+def _say(line: str) -> None:
+    if _is_first_process():
+        print(line)
 
 
 def _is_first_process() -> bool:
@@ -210,6 +225,8 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
     step = module.adversary.single_step
     if step is not None:
         callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT, step=step))
+        if not (module.config.compile or module.config.cuda_graph):  # a second form of the step, for every tenth
+            callbacks.append(GradientAlignment())
     if module.is_robust_training and len(module.val_indices):
         best = BestCheckpoint(
             dirpath=folder,

@@ -1,0 +1,119 @@
+"""An early alarm for catastrophic overfitting, from gradients that a training step computes anyway.
+
+SORA (arXiv 2606.00738) calls it PertAlign: the cosine between the input gradients at both ends of the single step. It
+falls some tens of steps before the network misleads that step.
+"""
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from zoo.callbacks._trainer_callbacks import peers
+from zoo.callbacks.conditioning import log_interval
+from zoo.callbacks.overfitting import OverfittingGuard
+
+MEMORY = 0.95
+"""Share of the running mean that stays at each measurement."""
+WARM = 5
+"""Measurements before the mean is believed."""
+LEAST = 0.05
+"""Fall below the mean that noise does not explain: the batch's mean cosine has a standard error of 0.01 to 0.02."""
+AGAIN = 5
+"""Measurements between two probes while the cosine stays low."""
+TINY = 1e-30
+
+
+class InputGradients:
+    """The gradients in the images of one training step, where its search starts and where it trains."""
+
+    def __init__(self) -> None:
+        self._start: Tensor | None = None
+        self._images: Tensor | None = None
+
+    def begin(self, gradient: Tensor) -> None:
+        """Take the gradient at the start of the search."""
+        self._start = gradient.detach()
+
+    def end(self, images: Tensor) -> Tensor:
+        """Return the images that are trained on in a form whose gradient the backward pass leaves here."""
+        self._images = images.detach().requires_grad_()
+        return self._images
+
+    def cosine(self) -> Tensor | None:
+        """Return the mean cosine over the images; None: the search or the backward pass left no gradient."""
+        if self._start is None or self._images is None or self._images.grad is None:
+            return None
+        return mean_cosine(self._start, self._images.grad)
+
+
+def mean_cosine(one: Tensor, other: Tensor) -> Tensor:
+    """Return the mean over images of the cosine between two gradients, however small they are: (B, ...) twice."""
+    flat = [x.flatten(1).float() for x in (one, other)]
+    # A confident image's gradient has a norm that underflows in fp32.
+    scaled = [x / x.abs().amax(1, keepdim=True).clamp_min(TINY) for x in flat]
+    return F.cosine_similarity(scaled[0], scaled[1]).mean()
+
+
+class GradientAlignment(Callback):
+    """Log ``gradient_alignment`` at Lightning's logging interval, and let `OverfittingGuard` probe where it falls.
+
+    It has fallen where it is below ``share`` of its running mean, and by more than noise. While it stays there the
+    guard probes at every fifth measurement, since it falls before the accuracy does.
+
+    The module leaves the gradients in its ``input_gradients``, an `InputGradients` that this callback puts there for
+    the steps that are measured. A step that leaves none is not watched.
+
+    Args:
+        share: of the running mean.
+    """
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.share = share
+        self.mean, self.seen, self.low = 0.0, 0, 0
+
+    def asks_for_a_probe(self, alignment: float) -> bool:
+        """Take a measurement into the running mean; return whether it has fallen, and is to be looked into now."""
+        if not math.isfinite(alignment):
+            return False
+        fallen = self.seen >= WARM and alignment < min(self.share * self.mean, self.mean - LEAST)
+        self.low = self.low + 1 if fallen else 0
+        self.mean += max(1 / (self.seen + 1), 1 - MEMORY) * (alignment - self.mean)
+        self.seen += 1
+        return self.low % AGAIN == 1
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask the steps that are logged for their gradients."""
+        module: Any = pl_module
+        module.input_gradients = None if (trainer.global_step + 1) % log_interval(trainer) else InputGradients()
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure, log, and sound the alarm."""
+        module: Any = pl_module
+        gradients, module.input_gradients = module.input_gradients, None
+        cosine = gradients.cosine() if gradients is not None else None
+        if cosine is None:
+            return
+        alignment, before = float(trainer.strategy.reduce(cosine, reduce_op="mean")), self.mean
+        pl_module.log("gradient_alignment", alignment)
+        if self.asks_for_a_probe(alignment):
+            for guard in peers(trainer, OverfittingGuard):
+                guard.probe_soon()
+            if self.low == 1:
+                pl_module.print(
+                    f"gradient alignment fell from {before:.2f} to {alignment:.2f} in step {trainer.global_step + 1}: "
+                    "a sign of catastrophic overfitting, which PGD looks for now"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running mean and how long the cosine has been low, for resuming."""
+        return {"mean": self.mean, "seen": self.seen, "low": self.low}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.mean, self.seen, self.low = state_dict["mean"], state_dict["seen"], state_dict["low"]
