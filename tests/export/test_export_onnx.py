@@ -267,7 +267,7 @@ def test_needs_no_lightning() -> None:
         "import importlib, pkgutil, sys\n"
         "for name in ('latency', 'export', 'bench', 'serving'):\n"
         "    package = importlib.import_module('zoo.' + name)\n"
-        "    for m in pkgutil.iter_modules(package.__path__): importlib.import_module(package.__name__ + '.' + m.name)\n"
+        "    for m in pkgutil.iter_modules(package.__path__): importlib.import_module(f'zoo.{name}.{m.name}')\n"
         "assert 'zoo.bench.benchmark' in sys.modules\n"
         "assert not [m for m in sys.modules if 'lightning' in m]"
     )
