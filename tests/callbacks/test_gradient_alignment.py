@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from make_run import make_run
-from test_training import same
+from saved_weights import same
 from torch import Tensor, nn
 
 from zoo.adversaries import ADVERSARIES, Threat

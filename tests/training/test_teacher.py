@@ -9,7 +9,7 @@ import torch
 import yaml
 from make_run import make_run
 from replay_stand_ins import called_again
-from test_training import same
+from saved_weights import same
 from torch import Tensor, nn
 
 from zoo.adversaries import ADVERSARIES, Threat

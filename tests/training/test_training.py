@@ -19,7 +19,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from saved_weights import same, weights
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -36,15 +36,6 @@ from zoo.training.module import single_values_refused
 from zoo.training.options import ends_with_validation, lightning_options, validate_trainer_options
 from zoo.training.precision import precision_of
 from zoo.training.schedule import learning_rate_factor
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def same(a: Path, b: Path) -> bool:
-    one, two = weights(a), weights(b)
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
 def losses(folder: Path) -> list[tuple[str, str]]:
