@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,13 +54,21 @@ def _fold_verified(model: nn.Module, pairs: list[Pair], images: Tensor, logits: 
     return _fold_verified(model, pairs[half:], images, logits)
 
 
+def has_plain_weight(module: nn.Module) -> bool:
+    """Tell whether it is a linear or convolution layer whose weight is a plain parameter."""
+    return isinstance(module, nn.Conv2d | nn.Linear) and module._parameters.get("weight") is not None
+
+
 @torch.no_grad()
-def batch_norm_pairs(model: nn.Module, images: Tensor) -> list[Pair]:
+def batch_norm_pairs(
+    model: nn.Module, images: Tensor, is_layer: Callable[[nn.Module], bool] = has_plain_weight
+) -> list[Pair]:
     """List the (layer, BatchNorm) pairs where the one feeds the other and each is used once.
 
     Args:
         model: the model in eval mode; it is run once.
         images: (B, C, H, W), what to run it on.
+        is_layer: which modules count as layers.
     """
     names = {module: name for name, module in model.named_modules()}
     produced: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensors, or their ids would be used again
@@ -77,7 +86,7 @@ def batch_norm_pairs(model: nn.Module, images: Tensor) -> list[Pair]:
 
     handles = []
     for module in names:
-        if _takes_scale(module):
+        if is_layer(module):
             handles.append(module.register_forward_hook(after_layer))
         elif _is_affine_map(module):
             handles.append(module.register_forward_pre_hook(before_norm))
@@ -89,11 +98,6 @@ def batch_norm_pairs(model: nn.Module, images: Tensor) -> list[Pair]:
     once = [(layer, norm) for layer, norm in pairs if uses[layer] == uses[norm] == 1 and _same_channels(layer, norm)]
     fed = Counter(layer for layer, _ in once)
     return [(names[layer], names[norm]) for layer, norm in once if fed[layer] == 1]
-
-
-def _takes_scale(module: nn.Module) -> bool:
-    """Tell whether it is a layer whose weight is a plain parameter (not so under a parametrization)."""
-    return isinstance(module, nn.Conv2d | nn.Linear) and module._parameters.get("weight") is not None
 
 
 def _same_channels(layer: Any, norm: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.callbacks._sensitivity import Sensitivity
+from zoo.callbacks._step_hook import StepHook
 from zoo.callbacks._trainer_callbacks import peers
 from zoo.callbacks.averaging import ExponentialAverage
 from zoo.callbacks.best import BestCheckpoint
@@ -34,5 +35,6 @@ __all__ = [
     "RankSchedule",
     "Sensitivity",
     "SpectrumClamp",
+    "StepHook",
     "peers",
 ]

@@ -61,6 +61,8 @@ class TrainConfig:
     """Momentum of SGD; the first beta of AdamW."""
     weight_decay: float = 5e-4
     """Weight decay of matrices and kernels."""
+    balance: bool = False
+    """Start with layers before a BatchNorm scaled so that each turns by the same angle in a step (SGD)."""
     schedule: Literal["cosine", "onecycle", "multistep", "constant"] = "cosine"
     """Learning rate over the steps: warm-up then cosine to zero; one rise and fall; or x 0.3 at 7/12 and 10/12."""
     warmup: float = 0.1
@@ -110,6 +112,10 @@ class TrainConfig:
             raise UserError(f"momentum must be in [0, 1), got {self.momentum}")
         if not self.weight_decay >= 0:
             raise UserError(f"weight-decay must not be negative, got {self.weight_decay}")
+        if self.balance and (self.optimizer != "sgd" or not self.weight_decay):
+            raise UserError(
+                "--balance true is for SGD with weight decay, which says by how much a layer turns in a step"
+            )
         check_seed(self.seed)
         if not 0 <= self.val_fraction < 1:
             raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")

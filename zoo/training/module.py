@@ -27,6 +27,7 @@ from zoo.lowrank.layers import applied_once
 from zoo.runs.config import TrainConfig
 from zoo.sensitivity.held_out import HeldOut
 from zoo.training.awp import WeightPerturbation
+from zoo.training.balance import balance_layers_
 from zoo.training.build import budget
 from zoo.training.captured_step import CapturedStep
 from zoo.training.parts import Parts
@@ -85,6 +86,11 @@ class Classifier(pl.LightningModule):
         self.source = self.source.to(self.trainer.strategy.root_device)
         if self.teacher is not None:
             self.teacher.to(self.trainer.strategy.root_device)
+
+    def on_fit_start(self) -> None:
+        """Balance the layers, where asked; the callbacks' constraints are met by now."""
+        if self.config.balance and self.trainer.ckpt_path is None:
+            balance_layers_(self)
 
     @property
     def held_out(self) -> HeldOut:
