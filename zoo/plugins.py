@@ -1,10 +1,19 @@
-"""A plugin is a module: the files of a package are its plugins, each with one class of the given base."""
+"""A plugin is a module: the files of a package are its plugins, each with one class of the given base.
+
+Other distributions add plugins by entry points, whose group is the package's name::
+
+    [project.entry-points."zoo.methods"]
+    soft_lowrank = "my_package.soft_lowrank"
+"""
 
 import dataclasses
 import importlib
+import importlib.metadata
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +26,7 @@ class Plugins(Generic[T]):
     """The plugins in a package, found by file name and imported when asked for.
 
     ``zoo/methods/robust_lowrank.py`` is the method ``robust_lowrank``: there is no list to add it to.
+    Those of other distributions come in by entry points (see this module's text) and are plugins like its own.
     A module whose name begins with an underscore is no plugin. A class whose options were renamed says so in
     ``renamed: ClassVar[Mapping[str, str]] = {"old": "new"}``: what was saved under the old names still loads.
 
@@ -33,19 +43,16 @@ class Plugins(Generic[T]):
 
     def names(self) -> list[str]:
         """Return the names of all plugins, sorted."""
-        path = importlib.import_module(self.package).__path__
-        return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+        return sorted(plugin_modules(self.package))
 
     def get(self, name: str) -> type[T]:
         """Return the class of a plugin.
 
         Raises:
-            UserError: no plugin has that name.
+            UserError: no plugin has that name, or two have it.
             TypeError: its module does not define exactly one subclass of ``base``.
         """
-        if name not in self.names():
-            raise unknown_name(self.kind, name, self.names())
-        module = importlib.import_module(f"{self.package}.{name}")
+        module = importlib.import_module(plugin_module(self.kind, self.package, name))
         found = [
             cls
             for cls in vars(module).values()
@@ -105,11 +112,52 @@ class Plugins(Generic[T]):
 
     def name_of(self, plugin: T) -> str:
         """Return the name under which ``plugin``'s class is found."""
-        return type(plugin).__module__.rpartition(".")[2]
+        module = type(plugin).__module__
+        found = (name for name, other in plugin_modules(self.package).items() if other == module)
+        return next(found, module.rpartition(".")[2])
 
     def describe(self) -> dict[str, str]:
         """Return the first line of each plugin's docstring, by name."""
         return {name: (inspect.getdoc(self.get(name)) or "").partition("\n")[0] for name in self.names()}
+
+
+def plugin_modules(package: str) -> dict[str, str]:
+    """Return the modules of a package's plugins by name: its own files and entry points; nothing is imported.
+
+    Raises:
+        UserError: another distribution adds a plugin under the name of one that is there.
+    """
+    top, *rest = package.split(".")
+    spec = importlib.util.find_spec(top)
+    folders = [str(Path(x, *rest)) for x in (spec and spec.submodule_search_locations) or ()]
+    own = [m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")]
+    found = {name: f"{package}.{name}" for name in own}
+    for name, module, distribution in _entry_points(package):
+        if name in found:
+            raise UserError(
+                f"{distribution} adds {name} to {package}, which is {found[name]} already: rename one of them"
+            )
+        found[name] = module
+    return found
+
+
+def plugin_module(kind: str, package: str, name: str) -> str:
+    """Return the import name of a plugin's module.
+
+    Raises:
+        UserError: no plugin has that name, or two have it.
+    """
+    modules = plugin_modules(package)
+    if name not in modules:
+        raise unknown_name(kind, name, sorted(modules))
+    return modules[name]
+
+
+@cache
+def _entry_points(package: str) -> tuple[tuple[str, str, str], ...]:
+    """Return name, module and distribution of each plugin that is added to a package."""
+    found = importlib.metadata.entry_points(group=package)
+    return tuple((x.name, x.module, x.dist.name if x.dist else "a distribution") for x in found)
 
 
 def renamed_options(plugin: type) -> dict[str, str]:

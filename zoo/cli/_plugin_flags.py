@@ -2,12 +2,10 @@
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo.cli._source import ClassText, plugin_names, read_plugin
-
-if TYPE_CHECKING:
-    from zoo.plugins import Plugins
+from zoo.cli._source import ClassText, read_plugin
+from zoo.plugins import Plugins, plugin_modules
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,14 @@ class PluginFlag:
     lists: str
     default: str = "none"
 
-    def plugins(self) -> "Plugins[Any]":
+    def plugins(self) -> Plugins[Any]:
         """Import the package, and return its plugins."""
         found: Plugins[Any] = getattr(importlib.import_module(self.package), self.registry)
         return found
 
     def names(self) -> list[str]:
         """Return the names of the plugins."""
-        return plugin_names(self.package)
+        return sorted(plugin_modules(self.package))
 
     def read(self, name: str) -> ClassText:
         """Return what a plugin says of itself.

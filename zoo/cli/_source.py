@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import unknown_name
+from zoo.plugins import plugin_module
 
 Definition = tuple[str, ast.AST]
 """A module by its import name, and what one of its names is defined by."""
@@ -49,20 +49,13 @@ def read_class(module: str, name: str) -> ClassText:
     return _read(module, _defined(module, name)[1])
 
 
-def plugin_names(package: str) -> list[str]:
-    """Return the names of a package's plugins, sorted; see `zoo.plugins.Plugins`."""
-    return sorted(path.stem for path in _file(package).parent.glob("*.py") if not path.stem.startswith("_"))
-
-
 def read_plugin(kind: str, package: str, name: str) -> ClassText:
     """Return what a plugin says of itself: the class in its file that descends from the package's contract.
 
     Raises:
-        UserError: no plugin has that name.
+        UserError: no plugin has that name, or two have it.
     """
-    if name not in plugin_names(package):
-        raise unknown_name(kind, name, plugin_names(package))
-    module = f"{package}.{name}"
+    module = plugin_module(kind, package, name)
     for node in _tree(module).body:
         if isinstance(node, ast.ClassDef) and any(owner == f"{package}._base" for owner, _ in _lineage(module, node)):
             return _read(module, node)
