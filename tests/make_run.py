@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.lowrank.rank_selection import Budget
+from zoo.budget import Budget
 from zoo.methods import METHODS
 from zoo.runs.card import Card, Provenance
 from zoo.runs.run import CARD, Run, save_weights

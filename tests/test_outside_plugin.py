@@ -64,5 +64,5 @@ def test_it_is_listed_helped_trained_and_loaded(
 
 def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(distribution(tmp_path / "site", "lowrank"))
-    with pytest.raises(UserError, match="soft-penalties adds lowrank to zoo.methods, which is"):
+    with pytest.raises(UserError, match=r"soft-penalties adds lowrank to zoo\.methods"):
         zoo(["list", "--methods"])

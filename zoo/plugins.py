@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -127,9 +128,7 @@ def plugin_modules(package: str) -> dict[str, str]:
     Raises:
         UserError: another distribution adds a plugin under the name of one that is there.
     """
-    top, *rest = package.split(".")
-    spec = importlib.util.find_spec(top)
-    folders = [str(Path(x, *rest)) for x in (spec and spec.submodule_search_locations) or ()]
+    folders = sys.modules[package].__path__ if package in sys.modules else _folders(package)
     own = [m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")]
     found = {name: f"{package}.{name}" for name in own}
     for name, module, distribution in _entry_points(package):
@@ -139,6 +138,12 @@ def plugin_modules(package: str) -> dict[str, str]:
             )
         found[name] = module
     return found
+
+
+def _folders(package: str) -> list[str]:
+    top, *rest = package.split(".")
+    spec = importlib.util.find_spec(top)
+    return [str(Path(x, *rest)) for x in (spec and spec.submodule_search_locations) or ()]
 
 
 def plugin_module(kind: str, package: str, name: str) -> str:

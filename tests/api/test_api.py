@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import zoo
 from zoo.attacks.pgd import PGD
 from zoo.backbone import ends
+from zoo.budget import Budget
 from zoo.cli import run as command
 from zoo.errors import UserError
 from zoo.lowrank.layers import factorized_layers
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.runtime.complexity import count_params
 

@@ -41,10 +41,10 @@ def take(arch: str, threads: int) -> dict[str, Any]:
     from test_families import NATIVE_SIZE, metadata
 
     from zoo.backbone import create_backbone, with_normalization
+    from zoo.budget import Budget
     from zoo.errors import UserError
     from zoo.export.exporter import export_model
     from zoo.export.onnx_file import write_onnx
-    from zoo.lowrank.rank_selection import Budget
     from zoo.methods import METHODS
     from zoo.runtime.complexity import count_macs, count_params
 

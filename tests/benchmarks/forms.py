@@ -11,12 +11,12 @@ from pathlib import Path
 import graph_times
 from random_models import compressed
 
+from zoo.budget import Budget
 from zoo.export.choice import apply_forms, choose_forms, dense_forms, padded_forms
 from zoo.export.exporter import export_model
 from zoo.export.onnx_file import write_onnx
 from zoo.export.settings import ExportSettings
 from zoo.export.target import open_target
-from zoo.lowrank.rank_selection import Budget
 
 
 def graphs(arch: str, o: argparse.Namespace, folder: Path) -> graph_times.Files:

@@ -17,13 +17,13 @@ from zoo.adversaries import Threat
 from zoo.adversaries.fgsm_rs import FGSMRS
 from zoo.attacks.pgd import PGD
 from zoo.backbone import create_backbone, with_normalization
+from zoo.budget import Budget
 from zoo.data import open_data
 from zoo.data._split import stratified, train_val
 from zoo.hub.runs import read_run
 from zoo.linalg import clamp_spectrum
 from zoo.lowrank.layers import factorized_layers
 from zoo.lowrank.output_fit import fit_to_outputs_
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.runs.transfer import load_multiplied_out
 from zoo.training.module import to_unit

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.adversaries import ADVERSARIES, Threat
 from zoo.backbone import create_backbone, with_normalization
-from zoo.lowrank.rank_selection import Budget
+from zoo.budget import Budget
 from zoo.methods import METHODS
 from zoo.runs.provenance import hardware
 

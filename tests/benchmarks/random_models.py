@@ -3,8 +3,8 @@
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
+from zoo.budget import Budget
 from zoo.lowrank.factorize import Convolution
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
 from zoo.runs.file_metadata import Metadata
 from zoo.runtime.complexity import count_macs, count_params

@@ -12,10 +12,10 @@ import graph_times
 from random_models import compressed
 
 from zoo.bench.baselines import export_dense
+from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.export.exporter import export_model
 from zoo.export.settings import ExportSettings
-from zoo.lowrank.rank_selection import Budget
 
 COMPRESSIONS = "0.2,0.35,0.5,0.65,0.8,0.9,0.95"
 

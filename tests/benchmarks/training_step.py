@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import torch
 
 from zoo.backbone import create_backbone, with_normalization
+from zoo.budget import Budget
 from zoo.callbacks import OrthonormalRetraction
 from zoo.callbacks._step_hook import StepHook
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
 from zoo.runs.provenance import hardware
 

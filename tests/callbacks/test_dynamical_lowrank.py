@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rank_training import Digits, fit
 from torch import Tensor, nn
 
+from zoo.budget import Budget
 from zoo.callbacks import DynamicalLowRank
 from zoo.errors import UserError
 from zoo.linalg import orthonormality_error
@@ -19,7 +20,6 @@ from zoo.lowrank.allocation import deployed_size
 from zoo.lowrank.factorize import fold
 from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.lowrank.rank_change import augment_
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods import Method
 from zoo.methods.rank_adaptive import RankAdaptive
 from zoo.methods.robust_lowrank import RobustLowrank
@@ -153,6 +153,16 @@ def test_a_frozen_layer_stays_and_the_others_meet_the_budget() -> None:
     assert all(layer.trains for name, layer in factorized_layers(module) if name != "net.4")
     size = deployed_size(module)
     assert 0.6 <= 1 - (size.factors + size.rest) / size.dense <= 0.62
+
+
+def test_a_layer_whose_basis_is_frozen_keeps_it_frozen_and_keeps_its_rank() -> None:
+    module = Digits()
+    layer = module.net[4]
+    layer.U.requires_grad_(False)
+    before, rank = layer.U.clone(), layer.rank
+    fit(module, [DynamicalLowRank(0.5, local_steps=2)])
+    assert torch.equal(layer.U, before)
+    assert (layer.U.requires_grad, layer.V.requires_grad, layer.rank) == (False, True, rank)
 
 
 def test_a_training_that_was_broken_off_can_be_begun_again() -> None:

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from zoo.backbone import create_backbone, ends
+from zoo.budget import Budget, larger_start
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Convolution, factorize, fold, in_form, report, weight_layers
-from zoo.lowrank.rank_selection import Budget, compressible, larger_start
+from zoo.lowrank.rank_selection import compressible
 from zoo.methods import METHODS
 from zoo.runtime.complexity import count_macs, count_params, positions
 

@@ -14,10 +14,10 @@ from timm.models import model_entrypoint
 from torch import nn
 
 from zoo.backbone import create_backbone, with_normalization
+from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.export.exporter import export_model
 from zoo.lowrank.factorize import factorize
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
 from zoo.runs.file_metadata import Metadata
 from zoo.runtime.complexity import count_params

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from zoo.backbone import create_backbone, with_normalization
+from zoo.budget import Budget
 from zoo.cli._parser import Parser
 from zoo.cli._plugin_flags import FLAGS
 from zoo.cli.train import add_arguments
 from zoo.errors import UserError
 from zoo.export.exporter import export_model
 from zoo.lowrank.factorize import Ranks, weight_layers
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS
 from zoo.runs.file_metadata import Metadata
 from zoo.runs.run import Run

@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from zoo.api._checks import Shape, check_takes, plugin
+from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.lowrank.factorize import LayerReport, fold, weight_layers
 from zoo.lowrank.layers import factorized_layers
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods import METHODS, Method
 from zoo.runtime.complexity import count_macs, count_params
 

@@ -28,10 +28,12 @@ class RankSchedule(Callback):
     changes_often: ClassVar[bool] = False
     """Whether shapes change every few steps, so that compiling them anew each time can never pay."""
 
-    history: list[dict[str, Any]]
+    saved: ClassVar[tuple[str, ...]] = ("history",)
+    """Attributes that a checkpoint keeps, so that a resumed run makes the same changes."""
 
     def __init__(self, network: str = "") -> None:
         self.name = network
+        self.history: list[dict[str, Any]] = []
 
     def network(self, module: nn.Module) -> nn.Module:
         """Return the network whose ranks or widths change.
@@ -69,6 +71,15 @@ class RankSchedule(Callback):
                 "earlier",
                 stacklevel=2,
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to make the same changes."""
+        return {name: getattr(self, name) for name in self.saved}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` saved."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
         """Take the state of an earlier checkpoint, whose weights and ranks the module has taken already."""

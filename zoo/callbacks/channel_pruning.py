@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.callbacks._rank_schedule import RankSchedule, steps_taken, training_steps
+from zoo.callbacks._cut_schedule import CutSchedule
+from zoo.callbacks._rank_schedule import training_steps
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.callbacks._tied_state import renew, submodule_averages
 from zoo.channels import ChannelGraph, prune_, trace_channels, widths
@@ -21,7 +22,7 @@ from zoo.sensitivity.criticality import tilts
 FineTune = Literal["full", "norms"]
 
 
-class ChannelPruning(RankSchedule):
+class ChannelPruning(CutSchedule):
     """Cut the least important channels of a network at one or a few points of the training.
 
     Coupled channels go together, through Torch-Pruning's dependency graph (`zoo.channels`). Tensors really shrink: the
@@ -56,6 +57,8 @@ class ChannelPruning(RankSchedule):
         UserError: a value is out of range, the network cannot be traced, or the budget cannot be met.
     """
 
+    saved = ("dense", "total", "measured", "gathered", "history", "made")
+
     def __init__(
         self,
         compression: float,
@@ -70,31 +73,21 @@ class ChannelPruning(RankSchedule):
         network: str = "",
         image_shape: tuple[int, int, int] | None = None,
     ) -> None:
-        super().__init__(network)
+        super().__init__(cuts, window, sensitivity, sensitivity_range, network)
         if not 0 < compression < 1:
             raise UserError(f"compression {compression} is impossible: give a share between 0 and 1")
-        if not 0 <= begin < 1 or cuts < 1 or window < 1 or (cuts > 1 and not begin < end < 1):
-            raise UserError("channel pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
+        if not 0 <= begin < 1 or (cuts > 1 and not begin < end < 1):
+            raise UserError("channel pruning needs 0 <= begin < end < 1")
         if finetune not in ("full", "norms"):
             raise UserError(f"finetune {finetune!r} is unknown: choose full or norms")
         self.compression, self.finetune = compression, finetune
-        self.sensitivity, self.sensitivity_range = sensitivity, sensitivity_range
         self.criterion = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
-        self.begin, self.end, self.cuts, self.window = begin, end if cuts > 1 else begin, cuts, window
+        self.begin, self.end = begin, end if cuts > 1 else begin
         self.image_shape = image_shape
         self.graph: ChannelGraph | None = None
         self.dense: dict[str, int] = {}
         self.total = 0
-        self.measured: dict[str, float] = {}
         self.gathered: Scores = {}
-        self.history: list[dict[str, Any]] = []
-        self.made = 0
-        self._steps: list[int] = []
-
-    @property
-    def done(self) -> bool:
-        """Whether the widths are final."""
-        return self.made == self.cuts
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Trace the network, lay out the cuts over the training's steps, and check that the target can be met."""
@@ -118,8 +111,7 @@ class ChannelPruning(RankSchedule):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Cut, if it is time: right after an optimizer's step and before the next backward."""
-        due = sum(step <= steps_taken(trainer) for step in self._steps)
-        if due > self.made:
+        if (due := self.due(trainer)) > self.made:
             self._cut(trainer, pl_module, due)
 
     def on_before_optimizer_step(
@@ -131,8 +123,7 @@ class ChannelPruning(RankSchedule):
             if self.finetune == "norms":
                 drop_gradients(p for p in network.parameters() if p.ndim > 1)
             return
-        near = steps_taken(trainer) >= self._steps[self.made] - self.window
-        if near and self.criterion.needs_gradients:
+        if self.is_near(trainer) and self.criterion.needs_gradients:
             assert self.graph is not None
             for group, value in self.criterion.observe(network, self.graph).items():
                 valid = torch.where(value.isfinite().all(), value, 0.0)  # a gradient scaler skips steps that overflow
@@ -156,12 +147,9 @@ class ChannelPruning(RankSchedule):
         keep = trainer.strategy.broadcast(keep)
         averages = submodule_averages(trainer, self.name)
         self.graph = prune_(network, graph, keep, trainer.optimizers, averages)
-        self.gathered, self.made = {}, cuts
         renew(trainer)
-        left = widths(network)
         prefix = f"{self.name}." if self.name else ""
-        cut = {"step": trainer.global_step, "ranks": {prefix + name: n for name, n in left.items()}}
-        self.history.append(cut | ({"sensitivity": self.measured} if measured else {}))
+        self.record(trainer, cuts, {prefix + name: n for name, n in widths(network).items()}, first=measured)
         kept = count_params(network)
         changed = ", ".join(f"{g} {graph.sizes[g]}→{len(k)}" for g, k in keep.items())
         pl_module.print(f"channels cut to {kept:,} parameters ({1 - kept / self.total:.1%} fewer): {changed or 'none'}")
@@ -179,16 +167,6 @@ class ChannelPruning(RankSchedule):
         """Take the state of an earlier checkpoint, whose weights and widths the module has taken already."""
         super().go_back(trainer, state)
         self._trace(trainer.lightning_module)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to make the same cuts."""
-        names = ("dense", "total", "measured", "gathered", "history", "made")
-        return {name: getattr(self, name) for name in names}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` saved."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
 
 
 def frozen_groups(network: nn.Module, graph: ChannelGraph) -> dict[str, str]:

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
 
+from zoo.budget import BLOCKS
 from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
 from zoo.callbacks._tied_state import averages_of, renew
 from zoo.errors import UserError
@@ -14,7 +15,7 @@ from zoo.lowrank.allocation import cut_on_schedule, cut_to_tolerance, deployed_s
 from zoo.lowrank.factorize import Ranks, layers_of
 from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.lowrank.rank_change import augment_, diagonalize_, truncate_
-from zoo.lowrank.rank_selection import BLOCKS, fast_ranks
+from zoo.lowrank.rank_selection import fast_ranks
 from zoo.lowrank.saliency import SALIENCIES
 from zoo.runtime.optimizer_state import refuse_unknown_state
 
@@ -26,7 +27,7 @@ class DynamicalLowRank(RankSchedule):
     widen the bases to twice the rank (`zoo.lowrank.rank_change.augment_`). In the others S and everything that is not
     factorized trains, and the bases are frozen. Then the SVD of S is truncated; of a convolution in Tucker-2 form S is
     the core, and its higher-order SVD is. The gradient flow of the factors, with the inverse of S in it, is never
-    integrated, so small singular values do no harm. A layer that the module froze stays as it is.
+    integrated, so small singular values do no harm. A layer that the module froze, in whole or in part, is left alone.
 
     Source: RobustDLRT (Schotthoefer, Yang, Schnake, arXiv 2505.08022), section 3 and its released code, whose last
     epoch keeps the ranks fixed too; DLRT (arXiv 2205.13571). This project's own: the truncation that meets a budget,
@@ -49,6 +50,8 @@ class DynamicalLowRank(RankSchedule):
 
     changes_often = True
 
+    saved = ("start", "taken", "settled", "gradients", "history")
+
     def __init__(
         self,
         compression: float | None = None,
@@ -68,7 +71,6 @@ class DynamicalLowRank(RankSchedule):
         self.taken = 0
         self.settled = False
         self.gradients: dict[str, tuple[Tensor, Tensor]] = {}
-        self.history: list[dict[str, Any]] = []
         self.layers: dict[str, Factorized] = {}
         self._steps = 0
         self._known = False
@@ -83,8 +85,7 @@ class DynamicalLowRank(RankSchedule):
         """Find the layers, and freeze what is frozen in this step of the cycle."""
         self._steps = training_steps(trainer)
         layers = factorized_layers(self.network(pl_module), self.name)
-        # By S: a training that was broken off has left the bases frozen.
-        self.layers = {name: layer for name, layer in layers if layer.S.requires_grad}
+        self.layers = {name: layer for name, layer in layers if layer.trains}
         if self.start is None:
             self.start = sum(x.deployed_size(self.layers[x.name].rank) for x in layers_of(self.layers))
         self._optimizer = _trainer_of(self.layers.values(), trainer.optimizers)
@@ -171,17 +172,15 @@ class DynamicalLowRank(RankSchedule):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the bases take gradients again."""
+        self._unfreeze()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let them take gradients again when the training is interrupted: Lightning tears nothing down then."""
+        self._unfreeze()
+
+    def _unfreeze(self) -> None:
         for layer in self.layers.values():
             layer.U.requires_grad_(True), layer.V.requires_grad_(True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where in a cycle the training is."""
-        return {name: getattr(self, name) for name in ("start", "taken", "settled", "gradients", "history")}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` saved."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
         """Take an earlier state, and freeze what was frozen then."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.callbacks._rank_schedule import RankSchedule, check_goal, steps_taken, training_steps, trains
+from zoo.callbacks._cut_schedule import CutSchedule
+from zoo.callbacks._rank_schedule import check_goal, training_steps, trains
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.callbacks._tied_state import averages_of, project_constraints, renew
 from zoo.errors import UserError, unknown_name
@@ -21,7 +22,7 @@ from zoo.runtime.optimizer_state import refuse_unknown_state
 from zoo.sensitivity.criticality import tilts
 
 
-class RankPruning(RankSchedule):
+class RankPruning(CutSchedule):
     """Cut the least salient singular components of the factorized layers at a few points of the training.
 
     Between ``begin`` and ``end`` the parameters fall from what the model starts with to the target along a cubic
@@ -55,6 +56,8 @@ class RankPruning(RankSchedule):
         UserError: a value is out of range, or the budget is below the smallest possible ranks.
     """
 
+    saved = ("start", "made", "measured", "gathered", "since", "history")
+
     def __init__(
         self,
         compression: float | None = None,
@@ -68,30 +71,21 @@ class RankPruning(RankSchedule):
         sensitivity_range: float = 0.4,
         network: str = "",
     ) -> None:
-        super().__init__(network)
+        super().__init__(cuts, window, sensitivity, sensitivity_range, network)
         check_goal(compression, tolerance)
-        if sensitivity is not None and (tolerance is not None or not 0 < sensitivity_range <= 1):
-            raise UserError("sensitivities share out a compression: give no tolerance, and 0 < sensitivity_range <= 1")
-        if not 0 <= begin < end < 1 or cuts < 1 or window < 1:
-            raise UserError("rank pruning needs 0 <= begin < end < 1, and at least one cut and one step of window")
+        if sensitivity is not None and tolerance is not None:
+            raise UserError("sensitivities share out a compression: give no tolerance")
+        if not 0 <= begin < end < 1:
+            raise UserError("rank pruning needs 0 <= begin < end < 1")
         if saliency not in SALIENCIES:
             raise unknown_name("saliency", saliency, SALIENCIES)
         self.compression, self.tolerance = compression, tolerance
         self.saliency = SALIENCIES[saliency]
-        self.begin, self.end, self.cuts, self.window = begin, end, cuts, window
-        self.sensitivity, self.sensitivity_range = sensitivity, sensitivity_range
-        self.measured: dict[str, float] = {}
+        self.begin, self.end = begin, end
         self.start: int | None = None
         self.gathered: dict[str, Statistics] = {}
-        self.history: list[dict[str, Any]] = []
-        self.made = self.since = 0
-        self._steps: list[int] = []
+        self.since = 0
         self._known = False
-
-    @property
-    def done(self) -> bool:
-        """Whether the ranks are final."""
-        return self.made == self.cuts
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lay out the cuts over the training's steps, and check that the target can be met."""
@@ -126,13 +120,13 @@ class RankPruning(RankSchedule):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin to gather, or cut, if it is time: right after an optimizer's step and before the next backward."""
-        due = sum(step <= steps_taken(trainer) for step in self._steps)
+        due = self.due(trainer)
         # Under manual optimization there may have been no step in the window yet.
         if due > self.made and not (self.gathered and trainer.global_step <= self.since):
             self._cut(trainer, pl_module, due)
         if self.done or self.gathered or not self.saliency.needs_gradients:
             return
-        if steps_taken(trainer) >= self._steps[self.made] - self.window:
+        if self.is_near(trainer):
             self.since = trainer.global_step
             for name, layer in self._prunable(pl_module).items():
                 diagonalize_(layer, trainer.optimizers, averages_of(trainer, name))
@@ -188,9 +182,7 @@ class RankPruning(RankSchedule):
                 change_basis_(layer, slicing(layer.S, *kept), trainer.optimizers, averages)
         project_constraints(trainer)
         renew(trainer)
-        self.gathered, self.made = {}, cuts
-        cut = {"step": trainer.global_step, "ranks": ranks}
-        self.history.append(cut | ({"sensitivity": self.measured} if first else {}))
+        self.record(trainer, cuts, ranks, first=first)
         self._report(pl_module, before, ranks)
 
     def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
@@ -227,12 +219,3 @@ class RankPruning(RankSchedule):
         """Take an earlier state, with what was gathered until then."""
         super().go_back(trainer, state)
         self._place(self._prunable(trainer.lightning_module))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to make the same cuts."""
-        return {name: getattr(self, name) for name in ("start", "made", "measured", "gathered", "since", "history")}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` saved."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)

@@ -1,10 +1,8 @@
 """Choose how many channels each group keeps, for a share of the parameters to remove."""
 
-import math
-
+from zoo.budget import BLOCKS, MOST, OVERSHOOT, bisect, percent_removed
 from zoo.channels.graph import ChannelGraph, ParameterCount
 from zoo.errors import UserError
-from zoo.lowrank.rank_selection import BLOCKS, MOST, OVERSHOOT
 
 
 def fast_widths(size: int, dense: int, block: int) -> list[int]:
@@ -36,7 +34,7 @@ def choose_widths(
     Each group loses the share clip(level - tilt, 0, most) of its dense channels, the level being the same for all; the
     uniform ratio has no tilts. Widths are rounded down to multiples of 16 and what that leaves over goes to the
     groups that are furthest below their share, in finer steps only if the size would be undershot by more
-    than `zoo.lowrank.rank_selection.OVERSHOOT` of the total.
+    than `zoo.budget.OVERSHOOT` of the total.
 
     Args:
         graph: of the network as it is; no width rises above its present one.
@@ -55,10 +53,10 @@ def choose_widths(
     stays = stays or {}
     smallest = {group: present if group in stays else 1 for group, present in graph.sizes.items()}
     if count(smallest) > size:
-        possible = math.floor(1000 * (1 - count(smallest) / total)) / 10
+        possible = percent_removed(count(smallest), total)
         fixed = next((f"; {layer} stays: {why}" for layer, why in {**stays, **graph.obstacles}.items()), "")
         raise UserError(
-            f"the budget leaves {math.floor(size)} of {total} parameters, but one channel in each of the "
+            f"the budget leaves {int(size)} of {total} parameters, but one channel in each of the "
             f"{len(graph.sizes) - len(stays)} groups that can be pruned removes only {possible} %{fixed}"
         )
     for block in BLOCKS:
@@ -89,16 +87,13 @@ def _wanted(
     def at(level: float, most: float) -> dict[str, float]:
         return {g: (1 - min(max(level - tilts[g], 0.0), most)) * n for g, n in dense.items()}
 
-    low, high = 0.0, 1 + max(map(abs, tilts.values()))
+    high = 1 + max(map(abs, tilts.values()))
     for cap in (most, 1.0):
         if count(_rounded(levels, at(high, cap))) <= size:
             break
     else:
         return None
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if count(_rounded(levels, at(middle, cap))) <= size else (middle, high)
-    return at(high, cap)
+    return at(bisect(lambda level: count(_rounded(levels, at(level, cap))) <= size, high, 0.0), cap)
 
 
 def _rounded(levels: dict[str, list[int]], wanted: dict[str, float]) -> dict[str, int]:

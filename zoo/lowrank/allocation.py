@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo.budget import BLOCKS, MOST, OVERSHOOT
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Layer, Ranks
 from zoo.lowrank.layers import factorized_layers
-from zoo.lowrank.rank_selection import BLOCKS, MOST, OVERSHOOT, fast_ranks
+from zoo.lowrank.rank_selection import fast_ranks
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], si
     """Lower ranks until the factors hold at most ``size`` parameters, the least saliency per parameter first.
 
     Ranks go down to multiples of 16 (powers of two below), and in finer steps only if the size would be
-    undershot by more than `zoo.lowrank.rank_selection.OVERSHOOT` of the dense model.
+    undershot by more than `zoo.budget.OVERSHOOT` of the dense model.
 
     Args:
         layers: whose ranks may fall.

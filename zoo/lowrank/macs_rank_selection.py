@@ -4,9 +4,10 @@ import math
 
 from torch import nn
 
+from zoo.budget import BLOCKS, Budget
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Layer, Ranks
-from zoo.lowrank.rank_selection import BLOCKS, Budget, Shares, compression_ranks
+from zoo.lowrank.rank_selection import Shares, compression_ranks
 from zoo.runtime.complexity import Positions, count_macs, count_params, positions
 
 TILTS = tuple(i / 20 for i in range(41))

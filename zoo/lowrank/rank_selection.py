@@ -5,70 +5,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from zoo.budget import BLOCKS, OVERSHOOT, bisect, percent_removed
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Layer, Ranks
 from zoo.lowrank.layers import MERGE_ABOVE
 
-OVERSHOOT = 0.015
-"""Share of the parameters by which the target may be overshot before ranks are rounded more finely."""
-BLOCKS = (16, 8, 4, 2, 1)
-"""Steps between ranks, fastest first: blocked CPU kernels and tensor cores want multiples of 16 or of 8."""
-MOST = 0.95
-"""Share of a layer that goes at most where shares follow sensitivities, unless the budget cannot be met otherwise."""
-LEAST_COMPRESSION = 0.1
-"""Of the start of a training whose ranks fall: below it, factors no longer pay."""
 NARROWEST = 16
 """Layers of a smaller full rank stay as they are: too few weights to save, and every direction is needed."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How small the model must become; give a compression or a rank fraction.
-
-    Attributes:
-        compression: share of the dense model's parameters to remove, in (0, 1).
-        rank_fraction: rank of each layer over its full rank min(n, m), in (0, 1], rounded up: CondLR's own
-            definition, whose tables call 1 - rank_fraction the compression.
-        macs_reduction: with a compression, share of the dense model's multiply-accumulates to remove, in (0, 1);
-            None: what comes of the compression.
-
-    Raises:
-        UserError: neither or both are given, one is out of range, or a rank fraction meets a macs_reduction.
-    """
-
-    compression: float | None = None
-    rank_fraction: float | None = None
-    macs_reduction: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.compression is None) == (self.rank_fraction is None):
-            raise UserError("give either compression or rank_fraction, not both or neither")
-        if self.compression is not None and not 0 < self.compression < 1:
-            raise UserError(f"compression {self.compression} is impossible: give a share between 0 and 1, such as 0.8")
-        if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
-            raise UserError(f"rank fraction {self.rank_fraction} is impossible: give a value in (0, 1], such as 0.2")
-        if self.macs_reduction is not None and not 0 < self.macs_reduction < 1:
-            raise UserError(f"macs_reduction {self.macs_reduction} is impossible: give a share between 0 and 1")
-        if self.macs_reduction is not None and self.compression is None:
-            raise UserError("macs_reduction goes with a compression: a rank fraction fixes every rank")
-
-
-def larger_start(budget: Budget, times: float) -> Budget:
-    """Return the budget of a training that starts with more parameters, and cuts them while it goes on.
-
-    Args:
-        budget: what it ends with.
-        times: how many times its parameters the start has, as far as factors pay.
-
-    Raises:
-        UserError: the budget is a rank fraction, which fixes every rank, or limits multiply-accumulates too.
-    """
-    if budget.compression is None:
-        raise UserError("ranks that adapt need a compression: a rank fraction fixes every rank")
-    if budget.macs_reduction is not None:
-        raise UserError("ranks that adapt go by what the loss depends on: leave the macs_reduction out")
-    least = min(budget.compression, LEAST_COMPRESSION)
-    return Budget(compression=max(1 - times * (1 - budget.compression), least))
 
 
 def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) -> Ranks:
@@ -161,17 +104,13 @@ def compression_ranks(layers: list[Layer], total: int, compression: float, share
 
     smallest = size({layer.name: 1 for layer in layers})
     if smallest > target:
-        most = math.floor(1000 * (1 - smallest / total)) / 10
         raise UserError(
             f"compression {compression} is impossible here: rank 1 in all {len(layers)} layers that can be "
-            f"factorized removes {most} %; give a smaller compression or a wider backbone"
+            f"factorized removes {percent_removed(smallest, total)} %; give a smaller compression or a wider backbone"
         )
     for block in BLOCKS:
-        low, high = 0.0, 1.0
-        for _ in range(30):
-            common = (low + high) / 2
-            low, high = (common, high) if size(_shared_out(layers, common, block, shares)) <= target else (low, common)
-        ranks = _shared_out(layers, low, block, shares)
+        common = bisect(lambda x, block=block: size(_shared_out(layers, x, block, shares)) <= target, 0.0, 1.0)  # type: ignore[misc]
+        ranks = _shared_out(layers, common, block, shares)
         if size(ranks) > target:
             continue
         _spend(layers, ranks, target - size(ranks), block, shares)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.budget import Budget
 from zoo.lowrank.factorize import Layer, LayerReport, Ranks, report
 from zoo.lowrank.layers import factorized_layers
-from zoo.lowrank.rank_selection import Budget
 from zoo.sensitivity.held_out import HeldOut
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from zoo.budget import Budget
 from zoo.channels import build_widths, layer_report, trace_channels, widths
 from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Layer, LayerReport, Ranks
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods._base import Method
 from zoo.runtime.complexity import count_params
 

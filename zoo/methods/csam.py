@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.budget import Budget
 from zoo.channels.masks import ChannelMasks
 from zoo.corruptions.transforms import TRANSFORMS, drawn
 from zoo.errors import UserError
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods._base import Objective, cross_entropy
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
 from zoo.sensitivity.held_out import HeldOut

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Ranks
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods._base import Method
 
 

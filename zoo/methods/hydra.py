@@ -6,8 +6,8 @@ Sehwag, Wang, Mittal, Jana: HYDRA: pruning adversarially robust neural networks,
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zoo.budget import Budget
 from zoo.errors import UserError
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
 from zoo.sensitivity.held_out import HeldOut
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from zoo.backbone import ends
+from zoo.budget import Budget
 from zoo.lowrank.factorize import Ranks, in_form, weight_layers
 from zoo.lowrank.macs_rank_selection import budget_ranks
-from zoo.lowrank.rank_selection import Budget, compressible, fraction_ranks
+from zoo.lowrank.rank_selection import compressible, fraction_ranks
 from zoo.methods._factorized import FactorizedMethod
 
 DEFAULT_BUDGET = Budget(compression=0.8)

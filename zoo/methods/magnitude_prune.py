@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from zoo.budget import Budget
 from zoo.channels import prune_, trace_channels
 from zoo.channels.criteria.l2 import L2
 from zoo.channels.width_selection import choose_widths
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
 from zoo.runtime.complexity import count_params
 from zoo.sensitivity.held_out import HeldOut

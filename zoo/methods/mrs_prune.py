@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from zoo.budget import Budget
 from zoo.errors import UserError
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods._pruning import BACKBONE, ChannelMethod, compression
 from zoo.sensitivity.held_out import HeldOut
 

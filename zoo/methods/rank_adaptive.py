@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from zoo.budget import Budget, larger_start
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Convolution, Ranks
-from zoo.lowrank.rank_selection import Budget, larger_start
 from zoo.methods.lowrank import DEFAULT_BUDGET, Lowrank
 from zoo.sensitivity.held_out import HeldOut
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import nn
 
 from zoo.backbone import ends
+from zoo.budget import Budget, larger_start
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Ranks, in_form, weight_layers
 from zoo.lowrank.layers import factorized_layers
 from zoo.lowrank.macs_rank_selection import budget_ranks
-from zoo.lowrank.rank_selection import Budget, compressible, fraction_ranks, larger_start
+from zoo.lowrank.rank_selection import compressible, fraction_ranks
 from zoo.methods._factorized import FactorizedMethod
 from zoo.methods.lowrank import DEFAULT_BUDGET
 from zoo.sensitivity.held_out import HeldOut

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.evaluation.conditioning import BACKBONE
 from zoo.lowrank.layers import Factorized
-from zoo.lowrank.rank_selection import Budget
 from zoo.runs.run import Run, read_config
 from zoo.training.build import starting_backbone
 

@@ -7,11 +7,11 @@ from torch import nn
 
 from zoo.adversaries import Adversary
 from zoo.backbone import create_backbone
+from zoo.budget import Budget
 from zoo.data import DataSet, check_data_dir, open_data
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.lowrank.factorize import Ranks
-from zoo.lowrank.rank_selection import Budget
 from zoo.methods import Method
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import load_weights

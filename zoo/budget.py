@@ -1,0 +1,81 @@
+"""How small a network must become, and what choosing its ranks and choosing its widths have in common."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from zoo.errors import UserError
+
+OVERSHOOT = 0.015
+"""Share of the parameters by which the target may be overshot before ranks and widths are rounded more finely."""
+BLOCKS = (16, 8, 4, 2, 1)
+"""Steps between ranks or widths, fastest first: blocked CPU kernels and tensor cores want multiples of 16 or of 8."""
+MOST = 0.95
+"""Share of a layer that goes at most where shares follow sensitivities, unless the budget cannot be met otherwise."""
+LEAST_COMPRESSION = 0.1
+"""Of the start of a training whose ranks fall: below it, factors no longer pay."""
+HALVINGS = 30
+"""Of the interval in `bisect`: as many as fp32 would see."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How small the model must become; give a compression or a rank fraction.
+
+    Attributes:
+        compression: share of the dense model's parameters to remove, in (0, 1).
+        rank_fraction: rank of each layer over its full rank min(n, m), in (0, 1], rounded up: CondLR's own
+            definition, whose tables call 1 - rank_fraction the compression.
+        macs_reduction: with a compression, share of the dense model's multiply-accumulates to remove, in (0, 1);
+            None: what comes of the compression.
+
+    Raises:
+        UserError: neither or both are given, one is out of range, or a rank fraction meets a macs_reduction.
+    """
+
+    compression: float | None = None
+    rank_fraction: float | None = None
+    macs_reduction: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.compression is None) == (self.rank_fraction is None):
+            raise UserError("give either compression or rank_fraction, not both or neither")
+        if self.compression is not None and not 0 < self.compression < 1:
+            raise UserError(f"compression {self.compression} is impossible: give a share between 0 and 1, such as 0.8")
+        if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
+            raise UserError(f"rank fraction {self.rank_fraction} is impossible: give a value in (0, 1], such as 0.2")
+        if self.macs_reduction is not None and not 0 < self.macs_reduction < 1:
+            raise UserError(f"macs_reduction {self.macs_reduction} is impossible: give a share between 0 and 1")
+        if self.macs_reduction is not None and self.compression is None:
+            raise UserError("macs_reduction goes with a compression: a rank fraction fixes every rank")
+
+
+def larger_start(budget: Budget, times: float) -> Budget:
+    """Return the budget of a training that starts with more parameters, and cuts them while it goes on.
+
+    Args:
+        budget: what it ends with.
+        times: how many times its parameters the start has, as far as factors pay.
+
+    Raises:
+        UserError: the budget is a rank fraction, which fixes every rank, or limits multiply-accumulates too.
+    """
+    if budget.compression is None:
+        raise UserError("ranks that adapt need a compression: a rank fraction fixes every rank")
+    if budget.macs_reduction is not None:
+        raise UserError("ranks that adapt go by what the loss depends on: leave the macs_reduction out")
+    least = min(budget.compression, LEAST_COMPRESSION)
+    return Budget(compression=max(1 - times * (1 - budget.compression), least))
+
+
+def bisect(fits: Callable[[float], bool], good: float, bad: float) -> float:
+    """Return the value nearest to ``bad`` that fits, of those between a value that fits and one that need not."""
+    for _ in range(HALVINGS):
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def percent_removed(left: float, total: int) -> float:
+    """Return what share of the parameters is gone when so many are left, in percent, rounded down to a tenth."""
+    return math.floor(1000 * (1 - left / total)) / 10
