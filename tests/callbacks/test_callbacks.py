@@ -2,6 +2,7 @@
 
 import lightning.pytorch as pl
 import pytest
+import rank_training
 import torch
 import torch.nn.functional as F
 from constrained_module import UsersModule, Watch, fit
@@ -34,6 +35,11 @@ def test_every_step_ends_orthonormal_and_well_conditioned(
     assert len(watch.condition) == 8
     assert max(watch.orthonormality) <= 1e-5
     assert max(watch.condition) <= 1 + tau + (2e-6 if tau == 0 else 0)
+
+
+def test_without_factorized_layers_it_is_said_that_nothing_is_done() -> None:
+    with pytest.warns(UserWarning, match="OrthonormalRetraction found no factorized layer and does nothing"):
+        rank_training.fit(rank_training.Plain(), [OrthonormalRetraction()])
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

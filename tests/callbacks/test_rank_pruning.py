@@ -415,3 +415,9 @@ def test_a_training_without_gradients_before_the_cut_or_without_an_end_is_refuse
         fit(Digits(), [RankPruning(0.6)], max_epochs=None, max_steps=1)
     with pytest.raises(UserError, match="max_epochs"):
         fit(Digits(), [RankPruning(0.6)], max_epochs=-1)
+
+
+def test_a_budget_that_is_met_already_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    module = Digits()
+    fit(module, [RankPruning(0.01, begin=0.1, end=0.5, cuts=1)])
+    assert "ranks stay as they are: " in capsys.readouterr().out

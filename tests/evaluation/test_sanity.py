@@ -197,3 +197,35 @@ def test_figures_that_chance_explains_are_not(digits):
     evaluations = [*curve("fgsm", (0.01, 0.5), (0.02, 0.501)), *curve("pgd", (0.01, 0.502), (0.02, 0.3))]
     assert sanity(*digits, evaluations).failures == ()
     assert math.isclose(sanity(*digits, []).zero_gradient_share, 0)
+
+
+class Constant(Scaled):
+    """Always the same answer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0 * self.model(x) + nn.functional.one_hot(torch.tensor(3), 10)
+
+
+def test_a_network_that_learned_nothing_is_said_to_be_uninformative(digits: Problem) -> None:
+    model, images, labels = digits
+    assert sanity(model, images, labels, [clean(model, images, labels)]).uninformative == ()
+    constant = Constant(model)
+    found = sanity(constant, images, labels, [clean(constant, images, labels)])
+    assert found.uninformative == ("accuracy_of_guessing", "one_class")
+    torch.manual_seed(0)
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert sanity(untrained, images, labels, [clean(untrained, images, labels)]).uninformative
+
+
+def test_where_one_class_is_nearly_all_answering_it_is_guessing_but_no_sign_by_itself(digits: Problem) -> None:
+    model, images, labels = digits
+    rows = torch.cat([(labels == 3).nonzero()[:, 0].repeat(30), torch.arange(20)])
+    found = sanity(model, images[rows], labels[rows], [clean(model, images[rows], labels[rows])])
+    assert "one_class" not in found.uninformative
+
+
+def clean(model: nn.Module, images: Tensor, labels: Tensor) -> Evaluation:
+    """Return the accuracy on the images as they are."""
+    with torch.no_grad():
+        accuracy = (model(images.float() / 255).argmax(1) == labels).double().mean().item()
+    return Evaluation(attack="clean", norm=None, eps=0.0, accuracy=accuracy, n=len(labels), seed=0)

@@ -48,6 +48,17 @@ def test_without_weights_and_with_other_classes() -> None:
     assert all(torch.equal(a, b) for a, b in same[:-2])
 
 
+def test_images_that_are_not_in_0_to_1_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match="the images are uint8: the model takes floats in"):
+        zoo.load(BUNDLED / NAME)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UserError, match=r"the images range from -2.1 to 2.3: the model takes \[0, 1\]"):
+        zoo.create_model(NAME)(torch.tensor([-2.1, 2.3]).repeat(32).view(1, 1, 8, 8))
+    model = zoo.load(BUNDLED / NAME)
+    model(torch.full((1, 1, 8, 8), 1.005))  # a cubic filter rings
+    model(torch.full((1, 1, 8, 8), 3.0))  # only the first batch is looked at: reading values waits for a GPU
+    assert torch.export.export(zoo.load(BUNDLED / NAME), (torch.rand(2, 1, 8, 8),))
+
+
 def test_without_weights_nothing_but_the_card_is_downloaded(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     server = FaultyServer(BUNDLED)

@@ -13,12 +13,17 @@ from zoo.backbone.small_images import SMALL, adapt, small_options
 from zoo.errors import UserError, first_line, unknown_name
 from zoo.runtime.eval_mode import evaluating
 
+SLACK = 0.01
+"""By how much the images of a loaded model may leave [0, 1]: resizing by cubic filters rings a little."""
+
 
 class Normalize(nn.Module):
     """Map images in [0, 1] to (x - mean) / std per channel, so that eps of an attack is in pixel units."""
 
     mean: Tensor
     std: Tensor
+    checks_next: bool = False
+    """Whether the range of the next batch is looked at: whoever loads a model learns of a wrong one at once."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -26,8 +31,27 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise: (B, C, H, W) to the same shape."""
+        """Normalise: (B, C, H, W) to the same shape.
+
+        Raises:
+            UserError: the images are not floating-point, or the first batch of a loaded model is not in [0, 1].
+        """
+        # Tracers pass stand-ins, which have no values.
+        if isinstance(images, Tensor) and not torch.compiler.is_compiling():
+            self._check(images)
         return (images - self.mean) / self.std
+
+    def _check(self, images: Tensor) -> None:
+        if not images.is_floating_point():
+            name = str(images.dtype).removeprefix("torch.")
+            raise UserError(f"the images are {name}: the model takes floats in [0, 1], such as images.float() / 255")
+        if self.checks_next and images.numel():
+            self.checks_next = False
+            low, high = (float(x) for x in images.detach().aminmax())
+            if not (low >= -SLACK and high <= 1 + SLACK):
+                raise UserError(
+                    f"the images range from {low:.3g} to {high:.3g}: the model takes [0, 1] and normalises them itself"
+                )
 
 
 def create_backbone(

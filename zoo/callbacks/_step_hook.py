@@ -1,5 +1,6 @@
 """Run a callback's constraint after each real optimizer step."""
 
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
@@ -46,6 +47,12 @@ class StepHook(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
+        if not self.layers:
+            warnings.warn(
+                f"{type(self).__name__} found no factorized layer and does nothing: factorize the network first, by "
+                "zoo.compress or zoo.lowrank.factorize.factorize",
+                stacklevel=2,
+            )
         self.constraint.run = Replays() if getattr(pl_module, "captured", None) is not None else called
         self.project_(None)
 

@@ -103,8 +103,18 @@ class RankPruning(CutSchedule):
         if self.compression is not None and not self.done:
             unknown = {name: torch.ones(layer.rank) for name, layer in layers.items()}
             self._choose(pl_module, layers, unknown, self.cuts)
+            self._say_if_met(pl_module)
         if self.sensitivity is not None:
             self.sensitivity.check(pl_module)
+
+    def _say_if_met(self, pl_module: pl.LightningModule) -> None:
+        size = deployed_size(self.network(pl_module))
+        removed = 1 - (size.factors + size.rest) / size.dense
+        if self.compression is not None and removed >= self.compression:
+            pl_module.print(
+                f"ranks stay as they are: {removed:.1%} of the parameters are removed already, {self.compression:.1%} "
+                "is asked for"
+            )
 
     def _place(self, layers: dict[str, Factorized]) -> None:
         """Put what was gathered on the layers' devices: a checkpoint brings it to the CPU."""

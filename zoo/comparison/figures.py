@@ -16,13 +16,13 @@ class Figures:
         name: of the contender.
         values: by the name of a row, one value per seed.
         curves: under PGD, by norm: (eps, mean accuracy), ascending from clean; of the PGD with the most steps.
-        masking: whether a seed's card says that its gradients are masked.
+        doubts: why its seeds' accuracies are not to be believed, if they are not (`zoo.runs.card.Card.doubts`).
     """
 
     name: str
     values: dict[str, list[float]] = field(default_factory=dict)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    masking: bool = False
+    doubts: tuple[str, ...] = ()
 
     def mean(self, row: str) -> float:
         """Return the mean over the seeds."""
@@ -46,7 +46,8 @@ def summarise(name: str, cards: Sequence[Card], latency_ms: float | None = None)
     values = {row: [figures[row] for figures in found] for row in rows}
     if latency_ms is not None:
         values["ms, batch 1"] = [latency_ms]
-    return Figures(name, values, _curves(cards), any(card.gradient_masking for card in cards))
+    doubts = dict.fromkeys(doubt for card in cards for doubt in card.doubts)
+    return Figures(name, values, _curves(cards), tuple(doubts))
 
 
 def _figures(card: Card) -> dict[str, float]:

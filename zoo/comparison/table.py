@@ -25,8 +25,8 @@ def print_comparison(contenders: Sequence[Figures], console: Console | None = No
         table.add_row(row, *(_cell(figures, row) for figures in contenders))
     console.print(table)
     for figures in contenders:
-        if figures.masking:
-            console.print(f"[bold red]gradient masking[/] in {figures.name}: its accuracies are not to be believed")
+        for doubt in figures.doubts:
+            console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not to be believed")
 
 
 def _cell(figures: Figures, row: str) -> str:

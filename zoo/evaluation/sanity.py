@@ -1,4 +1,4 @@
-"""Whether an accuracy under attack can be believed: the signs of gradient masking, each with its own check.
+"""Whether figures can be believed: the signs of gradient masking, each with its own check, and of no learning at all.
 
 Carlini et al.: On evaluating adversarial robustness, arXiv 1902.06705; Croce, Hein, arXiv 2003.01690; Tramer,
 Carlini, Brendel, Madry: On adaptive attacks to adversarial example defenses, arXiv 2002.08347.
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.attacks import AttackedModel, cross_entropy, fp32
 from zoo.attacks.pgd import PGD
 from zoo.data import stratified
+from zoo.evaluation.informative import uninformative_signs
 from zoo.runs.card import Evaluation, Sanity
 
 PROBE_IMAGES = 100
@@ -41,7 +42,7 @@ WHITE_BOX = ("pgd", "apgd", "apgd_t", "fab_t", "cr")
 
 
 def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequence[Evaluation]) -> Sanity:
-    """Look for signs of gradient masking in a model and in what was measured on it.
+    """Look for signs of gradient masking, and of no learning, in a model and in what was measured on it.
 
     Args:
         model: in eval mode, where it was evaluated.
@@ -70,6 +71,7 @@ def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequen
     }
     return Sanity(
         failures=tuple(name for name, failed in failures.items() if failed),
+        uninformative=uninformative_signs(first.argmax(1), y, labels, evaluations),
         zero_gradient_share=silent,
         accuracy_at_large_eps=whole,
         n=len(x),

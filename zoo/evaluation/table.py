@@ -25,6 +25,9 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     if card.gradient_masking and card.sanity:
         signs = ", ".join(card.sanity.failures).replace("_", " ")
         console.print(f"[bold red]gradient masking[/] ({signs}): the accuracies under attack are not to be believed\n")
+    if card.uninformative and card.sanity:
+        signs = ", ".join(card.sanity.uninformative).replace("_", " ")
+        console.print(f"[bold red]uninformative[/] ({signs}): the network answers as one that learned nothing\n")
     bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"
     facts = Table.grid(padding=(0, 2))
     facts.add_row("parameters", f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}")

@@ -53,6 +53,7 @@ class Summary(_Record):
         threat: the radius that the model is judged by.
         latency_ms: of one image in ONNX Runtime, the median.
         gradient_masking: whether accuracies under attack are not to be believed.
+        uninformative: whether the network answers as one that learned nothing.
     """
 
     arch: Words
@@ -68,6 +69,7 @@ class Summary(_Record):
     threat: Threat | None
     latency_ms: float | None = Field(ge=0, le=1e9)
     gradient_masking: bool
+    uninformative: bool = False
     licence: Words | None
 
     @classmethod
@@ -87,6 +89,7 @@ class Summary(_Record):
             "dense_params",
             "macs",
             "gradient_masking",
+            "uninformative",
             "licence",
         )
         return cls(

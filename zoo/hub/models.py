@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import nn
 
-from zoo.backbone import create_backbone, with_normalization
+from zoo.backbone import Normalize, create_backbone, with_normalization
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.hub.search import find, published
@@ -59,10 +59,11 @@ def load(path_or_name: str | Path, *, factorized: bool = False, hub: str | Path 
         hub: see `list_models`.
 
     Raises:
-        UserError: there is no such model, or a file of it is damaged.
+        UserError: there is no such model, or a file of it is damaged. When it is called: images are no floats, or its
+            first batch is not in [0, 1].
     """
     run = read_run(path_or_name, hub)
-    return run.trained_model() if factorized else run.model()
+    return _checking(run.trained_model() if factorized else run.model())
 
 
 def create_model(
@@ -97,4 +98,12 @@ def create_model(
     if pretrained:
         load_transferred(run, backbone)
     model = with_normalization(backbone, about.mean, about.std).eval()
-    return model if factorized else run.method.deploy(model).eval()
+    return _checking(model if factorized else run.method.deploy(model).eval())
+
+
+def _checking(model: nn.Module) -> nn.Module:
+    """Let a model look at the range of the first images that it gets."""
+    for module in model.modules():
+        if isinstance(module, Normalize):
+            module.checks_next = True
+    return model

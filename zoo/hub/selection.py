@@ -60,8 +60,8 @@ class Selection:
         )
 
     def _believed(self, model: Summary) -> Robust | None:
-        """Return the accuracy under attack that counts: with masked gradients, none."""
-        return None if model.gradient_masking else model.robust_at(self.threat)
+        """Return the accuracy under attack that counts: with masked gradients or nothing learned, none."""
+        return None if model.gradient_masking or model.uninformative else model.robust_at(self.threat)
 
     def _keys(self, entry: Entry) -> dict[str, Callable[[], float]]:
         model = entry.summary

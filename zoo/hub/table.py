@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zoo.attacks import format_eps
-from zoo.hub.index import Robust
+from zoo.hub.index import Robust, Summary
 from zoo.hub.search import Found
 from zoo.runs.card import Threat
 
@@ -32,15 +32,16 @@ def models_table(models: dict[str, Found], threat: Threat | None = None) -> Tabl
             escape(s.data),
             short_count(s.params),
             "-" if s.clean is None else f"{s.clean:.1%}",
-            "-" if robust is None else _robust(robust, s.gradient_masking),
+            "-" if robust is None else _robust(robust, s),
             *(() if threat else ("-" if robust is None else _radius(robust),)),
             "-" if s.latency_ms is None else f"{s.latency_ms:.2f}",
         )
-    masked = any(found.entry.summary.gradient_masking for found in models.values())
+    summaries = [found.entry.summary for found in models.values()]
     notes = {
         f"robust: at {_radius(threat) if threat else ''}": threat is not None,
         "< an upper bound, by a weaker attack than AutoAttack": bounded,
-        "! gradient masking: not to be believed": masked,
+        "! gradient masking: not to be believed": any(s.gradient_masking for s in summaries),
+        "? uninformative: answers as if it had learned nothing": any(s.uninformative for s in summaries),
     }
     table.caption = "\n".join(note for note, needed in notes.items() if needed) or None
     return table
@@ -50,8 +51,9 @@ def _radius(of: Robust | Threat) -> str:
     return f"{'' if of.norm == 'Linf' else 'L2 '}{format_eps(of.eps)}"
 
 
-def _robust(found: Robust, masked: bool) -> str:
-    return f"{'' if found.attack == 'autoattack' else '<'}{found.accuracy:.1%}{'!' if masked else ''}"
+def _robust(found: Robust, of: Summary) -> str:
+    marks = f"{'!' if of.gradient_masking else ''}{'?' if of.uninformative else ''}"
+    return f"{'' if found.attack == 'autoattack' else '<'}{found.accuracy:.1%}{marks}"
 
 
 def short_count(count: int) -> str:

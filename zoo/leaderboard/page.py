@@ -11,7 +11,7 @@ from zoo.report.cells import command_cell, digest_cell, run_cell
 from zoo.report.figures import RunFigures
 from zoo.report.latencies import Timing
 from zoo.report.page import Block, Page, Section, Text
-from zoo.report.sections.sanity import masking_warnings, sanity
+from zoo.report.sections.sanity import masking_warnings, sanity, verdict_cell
 from zoo.report.sections.tradeoff import tradeoff_blocks
 from zoo.report.table import Cell, Column, Table, number, percent, text
 
@@ -57,7 +57,7 @@ def compose(models: Sequence[Contender], tables: Sequence[Standing], cards: str)
 
 
 def _table_section(table: Standing, i: int, cards: str) -> Section:
-    believed = {row.model.name: row.found.accuracy for row in table.rows if not row.masked}
+    believed = {row.model.name: row.found.accuracy for row in table.rows if not row.doubtful}
     runs = [row.model.figures for row in table.rows]
     conditions = list(dict.fromkeys(run.timing.conditions for run in runs if run.timing))
     columns = [ELSEWHERE if column is MILLISECONDS and len(conditions) > 1 else column for column in COLUMNS]
@@ -82,10 +82,10 @@ def _row(row: Row, conditions: Sequence[str], cards: str) -> list[Cell]:
         accuracy = Cell(f"<{accuracy.text}", accuracy.value, is_bound=True)
     return [
         run_cell(model.figures, f"{cards}/{model.name}.json"),
-        Cell(accuracy.text, None, "bad") if row.masked else accuracy,  # without a value: sorted last, never the best
+        Cell(accuracy.text, None, "bad") if row.doubtful else accuracy,  # without a value: sorted last, never the best
         text(Attack.of(row.found).label.partition(",")[0]),
         number(row.found.n, "{:,}"),
-        _masking(card.sanity is not None, row.masked),
+        verdict_cell(card.sanity),
         percent(clean(card)),
         number(card.params, "{:,}"),
         percent(card.compression),
@@ -100,12 +100,6 @@ def _milliseconds(timing: Timing | None, conditions: Sequence[str]) -> Cell:
     if timing is None or len(conditions) == 1:
         return number(timing.median_ms if timing else None, "{:.2f}")
     return Cell(f"{timing.median_ms:.2f} ({conditions.index(timing.conditions) + 1})", timing.median_ms)
-
-
-def _masking(checked: bool, masked: bool) -> Cell:
-    if not checked:
-        return text("unchecked")
-    return Cell("masked", "masked", "bad") if masked else Cell("passed", "passed", "good")
 
 
 def _unranked(models: Sequence[Contender], tables: Sequence[Standing]) -> Section | None:

@@ -79,6 +79,8 @@ def model_info(name: str, card: Card, clean: Evaluation, found: Evaluation) -> d
     note = f"AutoAttack by zoo on {found.n:,} test images, clean accuracy on {clean.n:,}."
     if card.sanity and card.gradient_masking:
         note += f" Signs of masked gradients: {', '.join(card.sanity.failures).replace('_', ' ')}."
+    if card.uninformative:
+        note += " It answers as a network that learned nothing."
     return {
         "link": "",
         "name": name,
@@ -93,7 +95,7 @@ def model_info(name: str, card: Card, clean: Evaluation, found: Evaluation) -> d
         "reported": _percentage(found),
         "autoattack_acc": _percentage(found),
         "footnote": note,
-        "unreliable": card.gradient_masking,
+        "unreliable": bool(card.doubts),
     }
 
 

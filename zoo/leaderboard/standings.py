@@ -50,14 +50,14 @@ class Row:
     found: Evaluation
 
     @property
-    def masked(self) -> bool:
-        """Whether that accuracy is not to be believed."""
-        return self.model.card.gradient_masking
+    def doubtful(self) -> bool:
+        """Whether that accuracy is not to be believed, so that it has no rank."""
+        return bool(self.model.card.doubts)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One table: the models of a data set under a threat model, best first, those with masked gradients last."""
+    """One table: the models of a data set under a threat model, best first, those that are not to be believed last."""
 
     data: str
     threat: Threat
@@ -120,7 +120,7 @@ def standings(models: Sequence[Contender]) -> list[Standing]:
         found = [(model, lowest(model.card, threat)) for model in models if model.card.data == data]
         rows = [Row(model, e) for model, e in found if e is not None]
         if rows:
-            rows.sort(key=lambda row: (row.masked, -row.found.accuracy, row.model.card.params))
+            rows.sort(key=lambda row: (row.doubtful, -row.found.accuracy, row.model.card.params))
             tables.append(Standing(data, threat, tuple(rows)))
     return tables
 

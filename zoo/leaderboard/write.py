@@ -101,5 +101,6 @@ def _row(row: Row) -> dict[str, Any]:
         "attack": attack.name,
         "options": found.options,
         "n": found.n,
-        "gradient_masking": row.masked,
+        "gradient_masking": row.model.card.gradient_masking,
+        "uninformative": row.model.card.uninformative,
     }

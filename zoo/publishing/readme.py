@@ -39,6 +39,10 @@ def _results(card: Card) -> str:
     warning = ""
     if card.gradient_masking and card.sanity:
         warning = f"**Gradient masking** ({', '.join(card.sanity.failures)}): not to be believed under attack.\n\n"
+    if card.uninformative and card.sanity:
+        warning += (
+            f"**Uninformative** ({', '.join(card.sanity.uninformative)}): it answers as if it had learned nothing.\n\n"
+        )
     rows = [(e.attack, _settings(e), e.norm or "", format_eps(e.eps) if e.norm else "", f"{e.accuracy:.2%}", f"{e.n:,}")
             for e in card.evaluations]  # fmt: skip
     return f"## Accuracy\n\n{warning}" + _table(("attack", "settings", "norm", "eps", "accuracy", "images"), rows)

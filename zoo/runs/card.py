@@ -77,12 +77,14 @@ class Sanity(_Record):
 
     Attributes:
         failures: names of failed checks; any of them means that gradients are masked.
+        uninformative: signs that the network learned nothing; see `zoo.evaluation.informative`.
         zero_gradient_share: share of probed images whose loss has no gradient at all.
         accuracy_at_large_eps: under PGD at a radius where nothing can be recognized.
         n: images probed.
     """
 
     failures: tuple[str, ...]
+    uninformative: tuple[str, ...] = ()
     zero_gradient_share: float
     accuracy_at_large_eps: float
     n: int
@@ -217,6 +219,18 @@ class Card(_Record):
     def gradient_masking(self) -> bool:
         """Whether a check failed, so that accuracies under attack are not to be believed."""
         return self.sanity is not None and bool(self.sanity.failures)
+
+    @property
+    def uninformative(self) -> bool:
+        """Whether the network answers as one that learned nothing, so that its accuracies say nothing."""
+        return self.sanity is not None and bool(self.sanity.uninformative)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """In words, why accuracies under attack are not to be believed, if they are not."""
+        found = self.sanity
+        kinds = {"gradient masking": found.failures, "uninformative": found.uninformative} if found else {}
+        return tuple(f"{kind} ({', '.join(signs).replace('_', ' ')})" for kind, signs in kinds.items() if signs)
 
     @property
     def clean(self) -> Evaluation | None:

@@ -43,8 +43,8 @@ def sanity(runs: Sequence[RunFigures]) -> Section:
 
 
 def masking_warnings(runs: Sequence[RunFigures]) -> list[Text]:
-    """Return a warning for each run that failed a check."""
-    return [
+    """Return a warning for each run that failed a check, or that learned nothing."""
+    masked = [
         Text(
             f"{run.name}: gradients are masked ({', '.join(run.card.sanity.failures).replace('_', ' ')}), so its "
             "accuracies under attack are not to be believed.",
@@ -53,13 +53,23 @@ def masking_warnings(runs: Sequence[RunFigures]) -> list[Text]:
         for run in runs
         if run.card.sanity and run.card.gradient_masking
     ]
+    uninformative = [
+        Text(
+            f"{run.name} is uninformative ({', '.join(run.card.sanity.uninformative).replace('_', ' ')}): it answers "
+            "as a network that learned nothing, so its accuracies say nothing.",
+            warning=True,
+        )
+        for run in runs
+        if run.card.sanity and run.card.uninformative
+    ]
+    return [*masked, *uninformative]
 
 
 def _row(run: RunFigures) -> list[Cell]:
     checked = run.card.sanity
     if checked is None:
         return [run_cell(run), text("not checked"), *[Cell("–")] * (len(CHECKS) + 3)]
-    verdict = Cell("masked", "masked", "bad") if checked.failures else Cell("passed", "passed", "good")
+    verdict = verdict_cell(checked)
     return [
         run_cell(run),
         verdict,
@@ -68,6 +78,14 @@ def _row(run: RunFigures) -> list[Cell]:
         percent(checked.accuracy_at_large_eps),
         number(checked.n, "{:,}"),
     ]
+
+
+def verdict_cell(checked: Sanity | None) -> Cell:
+    """Return what the checks came to."""
+    if checked is None:
+        return text("unchecked")
+    bad = [word for word, signs in (("masked", checked.failures), ("uninformative", checked.uninformative)) if signs]
+    return Cell(", ".join(bad), ", ".join(bad), "bad") if bad else Cell("passed", "passed", "good")
 
 
 def _check(checked: Sanity, name: str) -> Cell:
