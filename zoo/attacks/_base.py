@@ -16,7 +16,7 @@ from zoo.errors import UserError, unknown_name
 from zoo.runtime.eval_mode import require_eval_mode
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, Integer
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Attack(ABC):
         self,
         model: nn.Module,
         images: Float[Tensor, "batch c h w"],
-        labels: Int[Tensor, " batch"],
+        labels: Integer[Tensor, " batch"],
         eps: Sequence[float],
         *,
         batch_size: int = 250,
@@ -138,7 +138,7 @@ class Attack(ABC):
             raise RuntimeError(f"{self!r} left [0, 1] or its ball: moved {largest:g} at eps {eps:g}")
 
 
-def _check(model: nn.Module, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"]) -> None:
+def _check(model: nn.Module, images: Float[Tensor, "batch c h w"], labels: Integer[Tensor, " batch"]) -> None:
     require_eval_mode(model, "an attack")
     shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):

@@ -129,8 +129,8 @@ class PatchMoments(OutputMoment):
         return self._channels / self._channels.trace().clamp_min(1e-300)
 
     @property
-    def offsets(self) -> Float64[Tensor, "kh*kw kh*kw"]:
-        """E[x x^T] of a channel's patches, up to a factor."""
+    def offsets(self) -> Float64[Tensor, "area area"]:
+        """E[x x^T] of a channel's patches, of kh kw entries, up to a factor."""
         assert isinstance(self._offsets, Tensor)
         return self._offsets / self._offsets.trace().clamp_min(1e-300)
 
@@ -159,20 +159,20 @@ class ProjectedMoments(Observer):
             self.count += len(rows)
 
     @property
-    def gram(self) -> Float64[Tensor, "s*kh*kw s*kh*kw"]:
-        """E[z z^T]."""
+    def gram(self) -> Float64[Tensor, "patch patch"]:
+        """E[z z^T]; a patch has s kh kw entries."""
         assert isinstance(self._gram, Tensor)
         return self._gram / self.count
 
     @property
-    def cross(self) -> Float64[Tensor, "n s*kh*kw"]:
+    def cross(self) -> Float64[Tensor, "n patch"]:
         """E[y z^T]."""
         assert isinstance(self._cross, Tensor)
         return self._cross / self.count
 
 
-def unfolded(conv: nn.Conv2d, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch*h_out*w_out c*kh*kw"]:
-    """Return what a convolution multiplies its kernel with, one row per image and position.
+def unfolded(conv: nn.Conv2d, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "rows patch"]:
+    """Return what a convolution multiplies its kernel with: c kh kw entries for each image and position.
 
     Args:
         conv: whose kernel, stride, padding and dilation count; x may have other channels.

@@ -151,7 +151,7 @@ def channel_basis(
 
 def regression(
     weight: Float[Tensor, "n c kh kw"], moments: ProjectedMoments, eps: float, r: int
-) -> tuple[Float[Tensor, "n r"], Float[Tensor, "r s*kh*kw"], float]:
+) -> tuple[Float[Tensor, "n r"], Float[Tensor, "r patch"], float]:
     """Return the best U and core for a basis of input channels, and how much of E ||y||^2 they explain.
 
     Args:
@@ -161,7 +161,7 @@ def regression(
         r: rank.
 
     Returns:
-        U, the core as a matrix, and tr(U^T M G^-1 M^T U): the error is a constant less this.
+        U, the core as a matrix r x (s kh kw), and tr(U^T M G^-1 M^T U): the error is a constant less this.
     """
     projected = torch.einsum("nc...,cs->ns...", weight, moments.basis.to(weight)).flatten(1)
     cross = moments.cross + eps * projected

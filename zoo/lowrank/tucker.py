@@ -70,11 +70,11 @@ class TuckerConv2d(FactorizedConv2d):
         return multiply_modes(self.U, self.S, self.V)
 
     @property
-    def core_matrix(self) -> Float[Tensor, "s*kh*kw r"]:
-        """The transpose of the core's first unfolding."""
+    def core_matrix(self) -> Float[Tensor, "patch r"]:
+        """The transpose of the core's first unfolding, (s kh kw) x r."""
         return self.S.flatten(1).mT
 
-    def as_core(self, matrix: Float[Tensor, "s*kh*kw r"]) -> Float[Tensor, "r s kh kw"]:
+    def as_core(self, matrix: Float[Tensor, "patch r"]) -> Float[Tensor, "r s kh kw"]:
         """Return the S whose `core_matrix` this is."""
         return matrix.mT.reshape(self.S.shape)
 
