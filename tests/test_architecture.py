@@ -5,6 +5,7 @@ The order of the packages is a contract of import-linter in pyproject.toml, whic
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +46,16 @@ def test_every_file_has_one_path() -> None:
     listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True)
     links = [line.split("\t")[1] for line in listed.stdout.splitlines() if line.startswith("120000")]
     assert all("/" not in link for link in links), links
+
+
+def test_shapes_need_nothing_at_run_time() -> None:
+    """Only a type checker imports jaxtyping: the packages with shapes in their types are imported without it."""
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "sys.modules['jaxtyping'] = None\n"  # importing it raises ImportError
+        "for name in ('attacks', 'constraints', 'linalg', 'lowrank', 'sensitivity'):\n"
+        "    package = importlib.import_module('zoo.' + name)\n"
+        "    for m in pkgutil.iter_modules(package.__path__): importlib.import_module(f'zoo.{name}.{m.name}')\n"
+        "assert {'zoo.linalg.spectrum', 'zoo.lowrank.layers', 'zoo.attacks.apgd'} <= set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,8 +8,11 @@ looks of 100 steps only the third can meet, 12 of 16. One thing is the paper's: 
 the loss rose above the start's; the reference compares it with zero.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields
 from math import ceil
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +20,9 @@ from torch import Tensor
 from zoo.attacks._attacked_model import AttackedModel, Loss
 from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import Norm, column, project, random_on_sphere, steepest
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 MOMENTUM = 0.75
 """alpha of the paper: the share of the new step; the rest repeats the last one."""
@@ -36,21 +42,21 @@ def checkpoints(steps: int) -> list[int]:
 class _Search:
     """The ascent of each image that still stands: every field has one row per image."""
 
-    rows: Tensor
-    images: Tensor
-    x: Tensor
-    before: Tensor
-    value: Tensor
-    gradient: Tensor
-    best: Tensor
-    best_value: Tensor
-    best_gradient: Tensor
-    size: Tensor
-    rises: Tensor
-    last_best: Tensor
-    halved: Tensor
+    rows: Int[Tensor, " batch"]
+    images: Float[Tensor, "batch c h w"]
+    x: Float[Tensor, "batch c h w"]
+    before: Float[Tensor, "batch c h w"]
+    value: Float[Tensor, " batch"]
+    gradient: Float[Tensor, "batch c h w"]
+    best: Float[Tensor, "batch c h w"]
+    best_value: Float[Tensor, " batch"]
+    best_gradient: Float[Tensor, "batch c h w"]
+    size: Float[Tensor, " batch"]
+    rises: Float[Tensor, " batch"]
+    last_best: Float[Tensor, " batch"]
+    halved: Bool[Tensor, " batch"]
 
-    def drop(self, gone: Tensor) -> None:
+    def drop(self, gone: Bool[Tensor, " batch"]) -> None:
         """Forget the images that fell."""
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name)[~gone])
@@ -69,27 +75,27 @@ class _Search:
 
 def apgd(
     attacked: AttackedModel,
-    images: Tensor,
-    labels: Tensor,
+    images: Float[Tensor, "batch c h w"],
+    labels: Int[Tensor, " batch"],
     eps: float,
     norm: Norm,
     loss: Loss,
-    targets: Tensor | None,
+    targets: Int[Tensor, " batch"] | None,
     steps: int,
     streams: RandomStreams,
-) -> Tensor:
+) -> Float[Tensor, "batch c h w"]:
     """Return the first misclassified point of each image's ascent, or where none was, its point of largest loss.
 
     All images climb side by side; one that falls leaves the batch at once, which changes no verdict.
 
     Args:
         attacked: the model under attack.
-        images: (B, C, H, W).
-        labels: (B,).
+        images: in [0, 1].
+        labels: class indices.
         eps: radius.
         norm: of the ball.
         loss: what to raise, of the logits, the labels and the targets if there are any.
-        targets: (B,).
+        targets: classes to go towards.
         steps: gradient steps.
         streams: of the images' random starts, on the sphere of radius eps.
     """
@@ -126,7 +132,7 @@ def apgd(
     return found
 
 
-def _step(state: _Search, eps: float, norm: Norm, share: float) -> Tensor:
+def _step(state: _Search, eps: float, norm: Norm, share: float) -> Float[Tensor, "batch c h w"]:
     ahead = project(state.x + column(state.size) * steepest(state.gradient, norm), state.images, eps, norm)
     moved = state.x + share * (ahead - state.x) + (1 - share) * (state.x - state.before)
     return project(moved, state.images, eps, norm)

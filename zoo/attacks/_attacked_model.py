@@ -1,13 +1,18 @@
 """What an attack asks of the model under attack: verdicts, logits and input gradients, in batches."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
 
 Loss = Callable[..., Tensor]
 """Logits (B, K), labels and further tensors of one row per image, to one number each (B,) that an attack raises."""
@@ -72,19 +77,19 @@ class AttackedModel:
         self.gradients = gradients
         self._tick = tick or (lambda n: None)
 
-    def at_once(self, images: Tensor) -> int:
+    def at_once(self, images: Float[Tensor, "batch c h w"]) -> int:
         """Return how many images of this size the model gets at once."""
         if images.device.type != "cpu":
             return self.batch_size
         return min(self.batch_size, max(FEWEST, CACHED_PIXELS // images[0, 0].numel()))
 
-    def _seen(self, images: Tensor, bf16: bool = False) -> Tensor:
+    def _seen(self, images: Float[Tensor, "batch c h w"], bf16: bool = False) -> Float[Tensor, "batch classes"]:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            logits: Tensor = self.model(self._filled(images))[: len(images)].float()
+            logits: Float[Tensor, "batch classes"] = self.model(self._filled(images))[: len(images)].float()
         self._tick(len(images))
         return logits
 
-    def _sizes(self, images: Tensor) -> list[int]:
+    def _sizes(self, images: Float[Tensor, "batch c h w"]) -> list[int]:
         """Return the sizes of the batches that images are cut into: full ones, and a last one that is not too small."""
         most = self.at_once(images)
         full, rest = divmod(len(images), most)
@@ -93,14 +98,14 @@ class AttackedModel:
             return [most] * (full - 1) + [most + rest - half, half]
         return [most] * full + [rest] * (rest > 0)
 
-    def _filled(self, images: Tensor) -> Tensor:
+    def _filled(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "filled c h w"]:
         """Repeat the first image of a batch that is too small, until it is not or is as large as batches get."""
         missing = min(SMALLEST_BATCH, self.at_once(images)) - len(images)
         return torch.cat([images, images[:1].detach().expand(missing, -1, -1, -1)]) if missing > 0 else images
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the logits (B, K), B >= 1.
+    def logits(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        """Return the logits of one image or more.
 
         Raises:
             UserError: a logit is NaN or infinite (one that is -inf excludes its class, and may be).
@@ -111,15 +116,15 @@ class AttackedModel:
             raise UserError(f"the model's logits are NaN or infinite for {broken} of {len(images)} images")
         return logits
 
-    def estimate(self, images: Tensor) -> Tensor:
-        """Return the logits (B, K) that a search without gradients may go by; a verdict needs `logits`."""
+    def estimate(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        """Return the logits that a search without gradients may go by; a verdict needs `logits`."""
         if self.gradients == "fp32":
             return self.logits(images)
         with _tf32(allowed=True):
             return self.logits(images)
 
-    def correct(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Say by a forward pass which images are classified rightly: (B, C, H, W) and (B,) to bool (B,), B >= 1.
+    def correct(self, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """Say by a forward pass which of one image or more are classified rightly.
 
         Raises:
             UserError: see `logits`; or a label is no class of the model.
@@ -130,30 +135,44 @@ class AttackedModel:
             raise UserError(f"labels are in {low}..{high}, but the model has classes 0..{classes - 1}")
         return logits.argmax(1) == labels
 
-    def ascent(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Say which images are misclassified (B,); then as `gradient`, whose arguments it takes."""
+    def ascent(
+        self,
+        images: Float[Tensor, "batch c h w"],
+        loss: Loss,
+        labels: Int[Tensor, " batch"],
+        *others: Shaped[Tensor, "batch ..."],
+    ) -> tuple[Bool[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, "batch c h w"]]:
+        """Say which images are misclassified; then as `gradient`, whose arguments it takes."""
         wrong, values, gradient = self._search(images, loss, labels, *others)
         if self.gradients == "bf16" and bool(wrong.any()):
             wrong[wrong.clone()] = self.logits(images[wrong]).argmax(1) != labels[wrong]
         return wrong, values, gradient
 
-    def gradient(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses of the images (B,) and the gradients of these (B, C, H, W).
+    def gradient(
+        self,
+        images: Float[Tensor, "batch c h w"],
+        loss: Loss,
+        labels: Int[Tensor, " batch"],
+        *others: Shaped[Tensor, "batch ..."],
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch c h w"]]:
+        """Return the losses of the images, and the gradients of these.
 
         Only the gradient with respect to the images is computed, not that of the weights.
 
         Args:
-            images: B >= 1 of them.
+            images: one or more.
             loss: of logits, labels and ``others``.
-            labels: (B,).
-            others: what the loss takes besides, one row per image, such as targets.
+            labels: class indices.
+            others: what the loss takes besides, such as targets.
 
         Raises:
             UserError: the gradient is NaN.
         """
         return self._search(images, loss, labels, *others)[1:]
 
-    def _search(self, images: Tensor, loss: Loss, *per_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _search(
+        self, images: Float[Tensor, "batch c h w"], loss: Loss, *per_image: Shaped[Tensor, "batch ..."]
+    ) -> tuple[Bool[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, "batch c h w"]]:
         """Return which images seem misclassified, their losses and the gradients of these."""
         sizes = self._sizes(images)
         parts = zip(*(t.split(sizes) for t in (images, *per_image)), strict=True)
@@ -163,7 +182,13 @@ class AttackedModel:
             raise UserError("the gradient of the model's loss is NaN: it cannot be attacked by gradients")
         return wrong, values, gradient
 
-    def _ascent(self, images: Tensor, loss: Loss, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _ascent(
+        self,
+        images: Float[Tensor, "batch c h w"],
+        loss: Loss,
+        labels: Int[Tensor, " batch"],
+        *others: Shaped[Tensor, "batch ..."],
+    ) -> tuple[Bool[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, "batch c h w"]]:
         images = images.detach().requires_grad_()
         logits = self._seen(images, bf16=self.gradients == "bf16")
         values = loss(logits, labels, *others)
@@ -172,15 +197,18 @@ class AttackedModel:
 
 
 def in_turn(
-    attacked: AttackedModel, images: Tensor, labels: Tensor, searches: Iterable[Callable[[Tensor], Tensor]]
-) -> Tensor:
+    attacked: AttackedModel,
+    images: Float[Tensor, "batch c h w"],
+    labels: Int[Tensor, " batch"],
+    searches: Iterable[Callable[[Int[Tensor, " standing"]], Float[Tensor, "standing c h w"]]],
+) -> Float[Tensor, "batch c h w"]:
     """Run searches one after the other, each on the images that the earlier ones left standing.
 
     Args:
         attacked: the model under attack.
-        images: all classified rightly, (B, C, H, W).
-        labels: (B,).
-        searches: each takes the indices of standing images (S,) and returns where it ended (S, C, H, W).
+        images: all classified rightly.
+        labels: class indices.
+        searches: each takes the indices of standing images and returns where it ended.
 
     Returns:
         Where the last search of each image ended.

@@ -1,9 +1,11 @@
 """The contract of an attack, and what it returns."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +15,22 @@ from zoo.attacks._threat import NORMS, Norm, check_eps, distance
 from zoo.errors import UserError, unknown_name
 from zoo.runtime.eval_mode import require_eval_mode
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Integer
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack found, for each of E radii and B images.
+    """What an attack found, for each radius and image.
 
     Attributes:
-        adversarial: the images it ended at, (E, B, C, H, W), in [0, 1] and within each radius.
-        robust: whether they are still classified rightly, by a fresh forward pass, bool (E, B). An image
-            that is misclassified without an attack is not robust, and is returned as it is.
+        adversarial: the images it ended at, in [0, 1] and within each radius.
+        robust: whether they are still classified rightly, by a fresh forward pass. An image that is misclassified
+            without an attack is not robust, and is returned as it is.
     """
 
-    adversarial: Tensor
-    robust: Tensor
+    adversarial: Float[Tensor, "eps batch c h w"]
+    robust: Bool[Tensor, "eps batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +57,11 @@ class Attack(ABC):
         """Return why the attack cannot be run on a model of so many classes, or ``""``."""
         return ""
 
-    def parts(self, classes: int) -> "list[Attack]":
+    def parts(self, classes: int) -> list[Attack]:
         """Return the attacks that this one is made of, in order, each for the images that still stand."""
         return [self]
 
-    def skipped(self, classes: int) -> "list[Attack]":
+    def skipped(self, classes: int) -> list[Attack]:
         """Return the parts that cannot be run on a model of so many classes, and are left out."""
         return []
 
@@ -65,21 +70,23 @@ class Attack(ABC):
         """Return how often the model sees an image that withstands the whole attack, about."""
 
     @abstractmethod
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return images within eps of the given ones, for one eps > 0.
 
         Args:
             attacked: the model under attack.
-            images: all classified rightly, (B, C, H, W), B >= 1.
-            labels: (B,).
+            images: one or more, all classified rightly.
+            labels: class indices.
             eps: the radius in pixel units.
         """
 
     def __call__(
         self,
         model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
+        images: Float[Tensor, "batch c h w"],
+        labels: Integer[Tensor, " batch"],
         eps: Sequence[float],
         *,
         batch_size: int = 250,
@@ -90,9 +97,9 @@ class Attack(ABC):
 
         Args:
             model: in eval mode; takes images in [0, 1] (it normalises them itself), returns logits.
-            images: float32 in [0, 1], (B, C, H, W), on the model's device.
-            labels: class indices (B,).
-            eps: E radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
+            images: float32 in [0, 1], on the model's device.
+            labels: class indices.
+            eps: radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
             batch_size: images that the model gets at once, at most; see `AttackedModel`.
             tick: told after each batch how many images the model has seen; see `passes`.
             gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster where the
@@ -123,7 +130,7 @@ class Attack(ABC):
                     robust[i] &= attacked.correct(adversarial[i], labels)
         return Outcome(adversarial, robust)
 
-    def _hold_to(self, eps: float, found: Tensor, images: Tensor) -> None:
+    def _hold_to(self, eps: float, found: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"]) -> None:
         """Refuse what lies outside the threat model: a figure from it would be worthless."""
         inside = bool(((found >= 0) & (found <= 1)).all())
         largest = float(distance(found, images, self.norm).max())
@@ -131,7 +138,7 @@ class Attack(ABC):
             raise RuntimeError(f"{self!r} left [0, 1] or its ball: moved {largest:g} at eps {eps:g}")
 
 
-def _check(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+def _check(model: nn.Module, images: Float[Tensor, "batch c h w"], labels: Integer[Tensor, " batch"]) -> None:
     require_eval_mode(model, "an attack")
     shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):

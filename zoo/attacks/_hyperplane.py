@@ -1,9 +1,16 @@
 """The nearest point of a hyperplane within [0, 1]^d: the step of FAB."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from zoo.attacks._threat import Norm
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 ROUNDS = 50
 """Newton steps at most; each one saturates at least one more pixel, and few are ever needed."""
@@ -11,7 +18,9 @@ FLAT = 1e-12
 """Slope, with the largest |w| taken as 1, at which all pixels that matter have met 0 or 1."""
 
 
-def to_hyperplane(x: Tensor, w: Tensor, excess: Tensor, norm: Norm) -> Tensor:
+def to_hyperplane(
+    x: Float[Tensor, "batch d"], w: Float[Tensor, "batch d"], excess: Float[Tensor, " batch"], norm: Norm
+) -> Float[Tensor, "batch d"]:
     """Return the smallest d with <w, d> = -excess and x + d in [0, 1], or the d that comes nearest to it.
 
     Every pixel moves against the sign of ``excess w``, by t (Linf) or t |w| (L2) for one t per row, until it
@@ -21,13 +30,10 @@ def to_hyperplane(x: Tensor, w: Tensor, excess: Tensor, norm: Norm) -> Tensor:
     boundary attack, ICML 2020, arXiv 1907.02044, section 3.1), solved without sorting.
 
     Args:
-        x: points in [0, 1], (B, d).
-        w: normals, (B, d).
-        excess: <w, x> minus the hyperplane's offset, (B,).
+        x: points in [0, 1].
+        w: normals.
+        excess: <w, x> minus the hyperplane's offset.
         norm: that is smallest.
-
-    Returns:
-        The movements, (B, d).
     """
     direction = -torch.sign(w) * torch.sign(excess)[:, None]
     room = torch.where(direction > 0, 1 - x, x)

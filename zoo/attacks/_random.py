@@ -5,14 +5,19 @@ pseudorandom number generators, OOPSLA 2014), here over all images at once. It i
 so the numbers are the same whatever the device, the batch or the number of threads.
 """
 
+from __future__ import annotations
+
 from hashlib import blake2b
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Int
 
 Words = NDArray[np.uint64]
 
@@ -28,18 +33,18 @@ class RandomStreams:
     Images with equal pixels have equal streams, also within one batch.
 
     Args:
-        keys: of the streams, (B,).
+        keys: of the streams, one per image.
     """
 
     def __init__(self, keys: Words) -> None:
         self.keys = keys
 
     @classmethod
-    def of(cls, images: Tensor, seed: int, purpose: str) -> "RandomStreams":
+    def of(cls, images: Float[Tensor, "batch c h w"], seed: int, purpose: str) -> RandomStreams:
         """Return the streams of images.
 
         Args:
-            images: the unperturbed images in [0, 1], (B, C, H, W).
+            images: the unperturbed images in [0, 1].
             seed: any integer.
             purpose: what the numbers are for, such as the attack's name; others get unrelated numbers.
         """
@@ -51,42 +56,42 @@ class RandomStreams:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, rows: Tensor) -> "RandomStreams":
-        """Return the streams of some images, by their indices or by bool (B,)."""
+    def __getitem__(self, rows: Int[Tensor, " chosen"] | Bool[Tensor, " batch"]) -> RandomStreams:
+        """Return the streams of some images, by their indices or by whether they are meant."""
         return RandomStreams(self.keys[rows.cpu().numpy()])
 
-    def at(self, *counters: int) -> "RandomStreams":
+    def at(self, *counters: int) -> RandomStreams:
         """Return other streams of the same images: those of a restart, of a query, ..., each counter at least 0."""
         keys = self.keys
         for counter in counters:
             keys = _mixed(keys ^ _mixed(np.array([counter + 1], dtype=np.uint64) * GOLDEN))
         return RandomStreams(keys)
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Return numbers in [0, 1), multiples of 2^-24: float32 (B, *shape) on the CPU."""
+    def uniform(self, *shape: int) -> Float32[Tensor, " batch *shape"]:
+        """Return numbers in [0, 1), multiples of 2^-24, on the CPU."""
         words = self._words(shape)
         words >>= np.uint64(40)
         return torch.from_numpy(words.astype(np.float32)).mul_(2.0**-24)
 
-    def signs(self, *shape: int) -> Tensor:
-        """Return -1 or +1 with equal probability: float32 (B, *shape) on the CPU."""
+    def signs(self, *shape: int) -> Float32[Tensor, " batch *shape"]:
+        """Return -1 or +1 with equal probability, on the CPU."""
         return as_signs(self.uniform(*shape))
 
-    def normal(self, *shape: int) -> Tensor:
-        """Return standard normal numbers, by the inverse of their distribution: float32 (B, *shape) on the CPU."""
+    def normal(self, *shape: int) -> Float32[Tensor, " batch *shape"]:
+        """Return standard normal numbers, by the inverse of their distribution, on the CPU."""
         words = self._words(shape)
         words >>= np.uint64(12)
         inside = torch.from_numpy(words.astype(np.float64)).add_(0.5).mul_(2.0**-52)  # never 0 or 1
         return torch.special.ndtri(inside).float()
 
     def _words(self, shape: tuple[int, ...]) -> Words:
-        """Return 64 random bits each, (B, *shape)."""
+        """Return 64 random bits for each entry of each image."""
         steps = np.arange(1, prod(shape) + 1, dtype=np.uint64) * GOLDEN
         words: Words = _mixed(self.keys[:, None] + steps)
         return words.reshape(len(self), *shape)
 
 
-def as_signs(uniform: Tensor) -> Tensor:
+def as_signs(uniform: Float[Tensor, " *shape"]) -> Float32[Tensor, " *shape"]:
     """Make numbers in [0, 1) to -1 or +1 with equal probability."""
     return torch.where(uniform < 0.5, -1.0, 1.0)
 

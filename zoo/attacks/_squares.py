@@ -4,13 +4,19 @@ Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient black-
 random search, ECCV 2020, arXiv 1912.00049: section 3 and Algorithms 2 and 3.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.attacks._random import RandomStreams, as_signs
 from zoo.attacks._threat import column, project
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Int
 
 SHARE = 0.8
 """p of the paper: the share of the image's pixels in the first square."""
@@ -27,26 +33,32 @@ def side(query: int, height: int, width: int, smallest: int = 1) -> int:
     return min(max(wanted, smallest), height, width)
 
 
-def stripes(images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
+def stripes(images: Float[Tensor, "batch c h w"], eps: float, streams: RandomStreams) -> Float[Tensor, "batch c h w"]:
     """Return the Linf start: vertical stripes of +eps or -eps, one pixel wide, drawn for each channel."""
     _, c, _, w = images.shape
     return project(images + eps * streams.signs(c, 1, w).to(images), images, eps, "Linf")
 
 
-def signed_square(x: Tensor, images: Tensor, eps: float, inside: Tensor, sign: Tensor) -> Tensor:
+def signed_square(
+    x: Float[Tensor, "batch c h w"],
+    images: Float[Tensor, "batch c h w"],
+    eps: float,
+    inside: Bool[Tensor, "batch 1 h w"],
+    sign: Float[Tensor, "batch c 1 1"],
+) -> Float[Tensor, "batch c h w"]:
     """Return the Linf proposal: +eps or -eps of the image, per channel, inside a square, and x outside.
 
     Args:
-        x: present points, (B, C, H, W).
+        x: present points.
         images: the images.
         eps: radius.
-        inside: the square, bool (B, 1, H, W).
-        sign: +1 or -1, (B, C, 1, 1).
+        inside: the square.
+        sign: +1 or -1.
     """
     return torch.where(inside, project(images + eps * sign, images, eps, "Linf"), x)
 
 
-def tiles(images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
+def tiles(images: Float[Tensor, "batch c h w"], eps: float, streams: RandomStreams) -> Float[Tensor, "batch c h w"]:
     """Return the L2 start: five by five bumps of random sign, scaled to length eps."""
     _, c, h, w = images.shape
     s = max(min(h, w) // 5, 1)
@@ -62,17 +74,22 @@ def tiles(images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
 
 
 def moved_window(
-    x: Tensor, images: Tensor, eps: float, corners: tuple[Tensor, Tensor], pattern: Tensor, sign: Tensor
-) -> Tensor:
+    x: Float[Tensor, "batch c h w"],
+    images: Float[Tensor, "batch c h w"],
+    eps: float,
+    corners: tuple[Int[Tensor, "batch 2"], Int[Tensor, "batch 2"]],
+    pattern: Float[Tensor, "batch 1 s s"],
+    sign: Float[Tensor, "batch c 1 1"],
+) -> Float[Tensor, "batch c h w"]:
     """Return the L2 proposal: one window's length is taken away and given, with a bump, to another window.
 
     Args:
-        x: present points, (B, C, H, W).
+        x: present points.
         images: the images.
         eps: radius.
-        corners: of the window that grows and of the one that is cleared, (B, 2) each: top, left.
-        pattern: the bumps (B, 1, s, s).
-        sign: +1 or -1, (B, C, 1, 1).
+        corners: of the window that grows and of the one that is cleared: top and left of each.
+        pattern: the bumps.
+        sign: +1 or -1.
     """
     delta, s = x - images, pattern.shape[-1]
     height, width = x.shape[2:]
@@ -86,30 +103,29 @@ def moved_window(
     return _at_length(torch.where(grows, new, torch.where(cleared, 0.0, delta)), images, eps)
 
 
-def square(corner: Tensor, s: int, height: int, width: int) -> Tensor:
-    """Return where each image's square of side s lies: corners (B, 2) to bool (B, 1, H, W)."""
+def square(corner: Int[Tensor, "batch 2"], s: int, height: int, width: int) -> Bool[Tensor, "batch 1 h w"]:
+    """Return where each image's square of side s lies, from its corner: top and left."""
     down = torch.arange(height, device=corner.device) - corner[:, :1]
     right = torch.arange(width, device=corner.device) - corner[:, 1:]
     return (((down >= 0) & (down < s))[:, :, None] & ((right >= 0) & (right < s))[:, None, :])[:, None]
 
 
-def _placed(pattern: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
-    """Return images that show their patterns (B, 1, s, s) with the corner there: (B, 1, H, W), arbitrary outside."""
+def _placed(
+    pattern: Float[Tensor, "batch 1 s s"], corner: Int[Tensor, "batch 2"], height: int, width: int
+) -> Float[Tensor, "batch 1 h w"]:
+    """Return images that show their patterns with the corner there; arbitrary outside."""
     last, image = pattern.shape[-1] - 1, torch.arange(len(pattern), device=corner.device)[:, None, None]
     down = (torch.arange(height, device=corner.device) - corner[:, :1]).clamp(0, last)
     right = (torch.arange(width, device=corner.device) - corner[:, 1:]).clamp(0, last)
     return pattern[image, 0, down[:, :, None], right[:, None, :]][:, None]
 
 
-def bumps(s: int, uniform: Tensor) -> Tensor:
+def bumps(s: int, uniform: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 s s"]:
     """Return the pattern of section 3.4 for each image: two pyramids of opposite sign, together of length one.
 
     Args:
         s: side.
-        uniform: a number in [0, 1) per image, (B,); below 1/2 one pyramid is above the other, else beside it.
-
-    Returns:
-        (B, 1, s, s).
+        uniform: a number in [0, 1) per image; below 1/2 one pyramid is above the other, else beside it.
     """
     upper = s // 2
     pattern = torch.cat([_pyramid(upper, s), -_pyramid(s - upper, s)])
@@ -117,7 +133,7 @@ def bumps(s: int, uniform: Tensor) -> Tensor:
     return torch.where(column(uniform) < 0.5, pattern, pattern.T)
 
 
-def _pyramid(height: int, width: int) -> Tensor:
+def _pyramid(height: int, width: int) -> Float32[Tensor, "height width"]:
     """Return the sum of 1/j^2 for j from 1 + d to n + 1, scaled to length one.
 
     d is the distance from the middle in the maximum norm, n half of the longer side, rounded down.
@@ -130,6 +146,8 @@ def _pyramid(height: int, width: int) -> Tensor:
     return values / torch.linalg.vector_norm(values).clamp_min(TINY)
 
 
-def _at_length(delta: Tensor, images: Tensor, eps: float) -> Tensor:
+def _at_length(
+    delta: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"], eps: float
+) -> Float[Tensor, "batch c h w"]:
     length = delta.square().sum((1, 2, 3), keepdim=True).sqrt()
     return project(images + delta * (eps / (TINY + length)), images, eps, "L2")

@@ -1,13 +1,18 @@
 """The threat model: a ball of radius eps around each image, within [0, 1]."""
 
+from __future__ import annotations
+
 import math
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zoo.attacks._random import RandomStreams
 from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Shaped
 
 Norm = Literal["Linf", "L2"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -58,18 +63,22 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
         raise UserError(f"{norm} eps {eps:g} exceeds any perturbation of images in [0, 1] ({largest:g}): {meant}")
 
 
-def column(x: Tensor) -> Tensor:
-    """Reshape one number per image, (B,), so that it multiplies images."""
+def column(x: Shaped[Tensor, " batch"]) -> Shaped[Tensor, "batch 1 1 1"]:
+    """Reshape one number per image so that it multiplies images."""
     return x.view(-1, 1, 1, 1)
 
 
-def distance(x: Tensor, images: Tensor, norm: Norm) -> Tensor:
-    """Return each image's distance in fp64: (B, C, H, W) twice to (B,)."""
+def distance(
+    x: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"], norm: Norm
+) -> Float64[Tensor, " batch"]:
+    """Return each image's distance in fp64."""
     order = torch.inf if norm == "Linf" else 2
     return torch.linalg.vector_norm((x.double() - images.double()).flatten(1), order, dim=1)
 
 
-def project(x: Tensor, images: Tensor, eps: float, norm: Norm) -> Tensor:
+def project(
+    x: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"], eps: float, norm: Norm
+) -> Float[Tensor, "batch c h w"]:
     """Bring x into the ball around images and into [0, 1].
 
     The clip to [0, 1] comes last: it moves every pixel towards the image's, so the result stays in the
@@ -85,7 +94,7 @@ def project(x: Tensor, images: Tensor, eps: float, norm: Norm) -> Tensor:
     return (images + delta * column((radius / length).clamp_max(1.0))).clamp(0.0, 1.0)
 
 
-def steepest(gradient: Tensor, norm: Norm) -> Tensor:
+def steepest(gradient: Float[Tensor, "batch c h w"], norm: Norm) -> Float[Tensor, "batch c h w"]:
     """Return the unit step that raises a linear function most: the sign (Linf), or the direction (L2).
 
     An image whose gradient is zero gets the zero step. The largest entry is divided out before squaring,
@@ -99,8 +108,10 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     return (flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(tiny)).view_as(gradient)
 
 
-def random_in_ball(images: Tensor, norm: Norm, streams: RandomStreams) -> Tensor:
-    """Return a uniform point of the unit ball for each image, in the images' shape, from streams of their own."""
+def random_in_ball(
+    images: Float[Tensor, "batch c h w"], norm: Norm, streams: RandomStreams
+) -> Float[Tensor, "batch c h w"]:
+    """Return a uniform point of the unit ball for each image, from streams of their own."""
     shape = images.shape[1:]
     if norm == "Linf":
         return (2 * streams.uniform(*shape) - 1).to(images)
@@ -109,7 +120,9 @@ def random_in_ball(images: Tensor, norm: Norm, streams: RandomStreams) -> Tensor
     return (direction * column(radius)).to(images)
 
 
-def random_on_sphere(images: Tensor, norm: Norm, streams: RandomStreams) -> Tensor:
+def random_on_sphere(
+    images: Float[Tensor, "batch c h w"], norm: Norm, streams: RandomStreams
+) -> Float[Tensor, "batch c h w"]:
     """Return a point of the unit sphere for each image: a uniform one in L2, scaled uniform noise in Linf."""
     shape = images.shape[1:]
     if norm == "L2":

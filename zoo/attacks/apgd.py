@@ -4,9 +4,11 @@ Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of d
 attacks, ICML 2020, arXiv 2003.01690.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
@@ -16,6 +18,9 @@ from zoo.attacks._base import Attack
 from zoo.attacks._losses import cross_entropy, dlr
 from zoo.attacks._random import RandomStreams
 from zoo.errors import unknown_name
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 LossName = Literal["ce", "dlr"]
 
@@ -51,12 +56,14 @@ class APGD(Attack):
         """One gradient per step, and one at the start."""
         return (self.steps + 1) * self.restarts
 
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return the images at which the ascent ended."""
         streams = RandomStreams.of(images, self.seed, "apgd")
         loss = cross_entropy if self.loss == "ce" else dlr
 
-        def search(restart: int, rows: Tensor) -> Tensor:
+        def search(restart: int, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
             x, y = images[rows], labels[rows]
             return apgd(attacked, x, y, eps, self.norm, loss, None, self.steps, streams[rows].at(restart))
 

@@ -4,8 +4,11 @@ Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of d
 attacks, ICML 2020, arXiv 2003.01690.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -14,6 +17,9 @@ from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import likeliest_others, targeted_dlr
 from zoo.attacks._random import RandomStreams
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +43,15 @@ class APGDT(Attack):
         """Those of `APGD`, towards each class."""
         return (self.steps + 1) * self.restarts * min(self.targets, classes - 1)
 
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return the images at which the last ascent ended."""
         streams = RandomStreams.of(images, self.seed, "apgd_t")
         logits = attacked.logits(images)
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
 
-        def search(k: int, restart: int, rows: Tensor) -> Tensor:
+        def search(k: int, restart: int, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
             x, y, own = images[rows], labels[rows], streams[rows].at(k, restart)
             return apgd(attacked, x, y, eps, self.norm, targeted_dlr, others[rows, k], self.steps, own)
 

@@ -4,8 +4,11 @@ Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of d
 attacks, ICML 2020, arXiv 2003.01690.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -15,6 +18,9 @@ from zoo.attacks.apgd import APGD
 from zoo.attacks.apgd_t import APGDT
 from zoo.attacks.fab_t import FABT
 from zoo.attacks.square import Square
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +56,12 @@ class AutoAttack(Attack):
         """Those of all parts."""
         return sum(part.passes(classes) for part in self.parts(classes))
 
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return where the last attack of each image ended."""
 
-        def search(attack: Attack, rows: Tensor) -> Tensor:
+        def search(attack: Attack, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
             return attack.perturb(attacked, images[rows], labels[rows], eps)
 
         classes = attacked.logits(images[:1]).shape[1]

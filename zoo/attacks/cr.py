@@ -4,9 +4,12 @@ Pan, Yao: Efficient robustness evaluation via constraint relaxation, AAAI 2025. 
 in Linf only, on models trained against attacks.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +21,9 @@ from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import Norm, project, random_in_ball, steepest
 from zoo.attacks.pgd import PGD
 from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 FINEST = 0.05
 """Smallest scale: step size and relaxation in units of eps."""
@@ -62,7 +68,9 @@ class CR(Attack):
         verdicts = self.steps // 3
         return self.first.passes(classes) + min(self.targets, classes - 1) * (self.steps + verdicts)
 
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return the misclassified points that were found; where none was, the last point of `first`."""
         found = self.first.perturb(attacked, images, labels, eps)
         logits = attacked.logits(found)
@@ -85,7 +93,13 @@ class CR(Attack):
         return found
 
     def _search(
-        self, attacked: AttackedModel, climb: "_Climb", eps: float, noise: "_Noise", found: Tensor, near: Tensor
+        self,
+        attacked: AttackedModel,
+        climb: _Climb,
+        eps: float,
+        noise: _Noise,
+        found: Float[Tensor, "batch c h w"],
+        near: Bool[Tensor, " batch"],
     ) -> None:
         """Climb towards the targets; write the misclassified points and which images came near."""
         third = self.cycle // 3
@@ -120,13 +134,13 @@ class CR(Attack):
 class _Climb:
     """The images that still climb, one row each: their places in the batch, labels, targets and present points."""
 
-    rows: Tensor
-    images: Tensor
-    labels: Tensor
-    targets: Tensor
-    x: Tensor
+    rows: Int[Tensor, " climbing"]
+    images: Float[Tensor, "climbing c h w"]
+    labels: Int[Tensor, " climbing"]
+    targets: Int[Tensor, " climbing"]
+    x: Float[Tensor, "climbing c h w"]
 
-    def keep(self, these: Tensor) -> None:
+    def keep(self, these: Bool[Tensor, " climbing"]) -> None:
         """Forget the others."""
         if not bool(these.all()):
             for field in fields(self):
@@ -137,12 +151,20 @@ _Noise = Callable[[Tensor, Tensor, int], Tensor]
 """Images, their places in the batch and a moment of the search, to a point of the unit ball for each."""
 
 
-def _noise(norm: Norm, streams: RandomStreams, images: Tensor, rows: Tensor, moment: int) -> Tensor:
+def _noise(
+    norm: Norm,
+    streams: RandomStreams,
+    images: Float[Tensor, "climbing c h w"],
+    rows: Int[Tensor, " climbing"],
+    moment: int,
+) -> Float[Tensor, "climbing c h w"]:
     return random_in_ball(images, norm, streams[rows].at(moment))
 
 
-def _lead(attacked: AttackedModel, x: Tensor, labels: Tensor) -> Tensor:
-    """Return the margins (B,), above 0 where misclassified; those above 0 are taken in fp32."""
+def _lead(
+    attacked: AttackedModel, x: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """Return the margins, above 0 where misclassified; those above 0 are taken in fp32."""
     value = margin(attacked.estimate(x), labels)
     wrong = value > 0
     if attacked.gradients != "fp32" and bool(wrong.any()):

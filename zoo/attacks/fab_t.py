@@ -4,8 +4,11 @@ Croce, Hein: Minimally distorted adversarial examples with a fast adaptive bound
 arXiv 1907.02044; targeted as in AutoAttack, arXiv 2003.01690.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +18,9 @@ from zoo.attacks._base import Attack
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import likeliest_others, towards
 from zoo.attacks._threat import Norm, column, distance
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 OVERSHOOT = 1.05
 """eta: how far past the linearized boundary a step goes."""
@@ -40,20 +46,28 @@ class FABT(Attack):
         """A gradient and a verdict per step, towards each class."""
         return 2 * self.steps * min(self.targets, classes - 1)
 
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return a misclassified point within eps where one was found, else the image."""
         logits = attacked.logits(images)
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
 
-        def search(k: int, rows: Tensor) -> Tensor:
+        def search(k: int, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
             return _search(attacked, images[rows], labels[rows], others[rows, k], eps, self.norm, self.steps)
 
         return in_turn(attacked, images, labels, [partial(search, k) for k in range(others.shape[1])])
 
 
 def _search(
-    attacked: AttackedModel, images: Tensor, labels: Tensor, targets: Tensor, eps: float, norm: Norm, steps: int
-) -> Tensor:
+    attacked: AttackedModel,
+    images: Float[Tensor, "batch c h w"],
+    labels: Int[Tensor, " batch"],
+    targets: Int[Tensor, " batch"],
+    eps: float,
+    norm: Norm,
+    steps: int,
+) -> Float[Tensor, "batch c h w"]:
     """Follow the boundary with one class per image; an image that falls within eps leaves the batch."""
     found, x = images.clone(), images.clone()
     rows = torch.arange(len(images), device=images.device)
@@ -72,7 +86,13 @@ def _search(
     return found
 
 
-def _step(x: Tensor, images: Tensor, behind: Tensor, normal: Tensor, norm: Norm) -> Tensor:
+def _step(
+    x: Float[Tensor, "batch c h w"],
+    images: Float[Tensor, "batch c h w"],
+    behind: Float[Tensor, " batch"],
+    normal: Float[Tensor, "batch c h w"],
+    norm: Norm,
+) -> Float[Tensor, "batch c h w"]:
     """Move to the linearized boundary, partly from the point and partly from the image (equation 11).
 
     Args:

@@ -4,8 +4,11 @@ Madry, Makelov, Schmidt, Tsipras, Vladu: Towards deep learning models resistant 
 ICLR 2018, arXiv 1706.06083.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +19,9 @@ from zoo.attacks._losses import cross_entropy
 from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import project, random_in_ball, steepest
 from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +55,13 @@ class PGD(Attack):
         """One gradient per step."""
         return self.steps * self.restarts
 
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return the images at which the ascent ended."""
         streams = RandomStreams.of(images, self.seed, "pgd")
 
-        def search(restart: int, rows: Tensor) -> Tensor:
+        def search(restart: int, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
             x, start = images[rows], images[rows]
             if self.random_start:
                 noise = eps * random_in_ball(x, self.norm, streams[rows].at(restart))
@@ -62,7 +70,14 @@ class PGD(Attack):
 
         return in_turn(attacked, images, labels, [partial(search, restart) for restart in range(self.restarts)])
 
-    def _ascend(self, attacked: AttackedModel, images: Tensor, labels: Tensor, x: Tensor, eps: float) -> Tensor:
+    def _ascend(
+        self,
+        attacked: AttackedModel,
+        images: Float[Tensor, "batch c h w"],
+        labels: Int[Tensor, " batch"],
+        x: Float[Tensor, "batch c h w"],
+        eps: float,
+    ) -> Float[Tensor, "batch c h w"]:
         """Take the steps from x; an image that is misclassified leaves the batch where it is."""
         found = torch.empty_like(x)
         rows = torch.arange(len(x), device=x.device)

@@ -4,8 +4,11 @@ Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient black-
 random search, ECCV 2020, arXiv 1912.00049.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +19,9 @@ from zoo.attacks._losses import margin
 from zoo.attacks._random import RandomStreams, as_signs
 from zoo.attacks._squares import bumps, moved_window, side, signed_square, square, stripes, tiles
 from zoo.attacks._threat import column
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +39,25 @@ class Square(Attack):
         """One per query."""
         return self.queries * self.restarts
 
-    def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    def perturb(
+        self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
+    ) -> Float[Tensor, "batch c h w"]:
         """Return the points of largest margin of a wrong class that were found."""
         streams = RandomStreams.of(images, self.seed, "square")
 
-        def search(restart: int, rows: Tensor) -> Tensor:
+        def search(restart: int, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
             return self._search(attacked, images[rows], labels[rows], eps, streams[rows].at(restart))
 
         return in_turn(attacked, images, labels, [partial(search, restart) for restart in range(self.restarts)])
 
     def _search(
-        self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float, streams: RandomStreams
-    ) -> Tensor:
+        self,
+        attacked: AttackedModel,
+        images: Float[Tensor, "batch c h w"],
+        labels: Int[Tensor, " batch"],
+        eps: float,
+        streams: RandomStreams,
+    ) -> Float[Tensor, "batch c h w"]:
         """Keep each proposal that raises the margin; an image that falls leaves the batch."""
         x = (stripes if self.norm == "Linf" else tiles)(images, eps, streams.at(0))
         value = margin(attacked.estimate(x), labels)
@@ -67,7 +80,14 @@ class Square(Attack):
         found[rows] = x
         return found
 
-    def _propose(self, query: int, x: Tensor, images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
+    def _propose(
+        self,
+        query: int,
+        x: Float[Tensor, "batch c h w"],
+        images: Float[Tensor, "batch c h w"],
+        eps: float,
+        streams: RandomStreams,
+    ) -> Float[Tensor, "batch c h w"]:
         """Draw a square of its own for each image, or in L2 two windows of an odd side where the image has room."""
         c, height, width = x.shape[1:]
         s = side(query, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))

@@ -1,7 +1,9 @@
 """Keep the condition number of every core S bounded."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from zoo.linalg import clamp_each, condition_number
 from zoo.linalg.stiefel import full_precision
 from zoo.lowrank.layers import Factorized
 from zoo.runtime.cuda_graph import called
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 TOLERANCE = 1e-5
 """By which share a condition number may exceed its bound: a few roundings of fp32."""
@@ -64,7 +69,7 @@ class BoundedSpectrum(BatchedConstraint):
         if not 0 <= tau < float("inf"):
             raise ValueError(f"tau must be >= 0 and finite, got {tau}")
         self.tau = tau
-        self.largest: Tensor | None = None
+        self.largest: Float[Tensor, ""] | None = None
 
     def _trains(self, layer: Factorized) -> bool:
         return layer.S.requires_grad
@@ -75,7 +80,7 @@ class BoundedSpectrum(BatchedConstraint):
             return bool(condition_number(torch.linalg.svdvals(core)) <= (1 + self.tau) * (1 + TOLERANCE))
 
     def _project_batches(self, found: Iterable[list[Factorized]]) -> None:
-        self._conditions: list[Tensor] = []
+        self._conditions: list[Float[Tensor, ""]] = []
         super()._project_batches(found)
         conditions = self._conditions
         self.largest = torch.stack([x.to(conditions[0].device) for x in conditions]).max() if conditions else None

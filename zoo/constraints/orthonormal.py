@@ -1,8 +1,10 @@
 """Keep the factors U and V orthonormal."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,9 @@ from zoo.linalg.stiefel import (
     tangent_,
 )
 from zoo.lowrank.layers import Factorized, flow_scales
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 MOMENTA = ("momentum_buffer", "exp_avg", "momentum")
 """Optimizer state that is a direction, and so must be tangent (SGD; Adam and its kin; SGDP)."""
@@ -79,7 +84,11 @@ class Orthonormal(BatchedConstraint):
                     self._flow(factors, defaultdict(dict) if optimizer is None else optimizer.state, group, clipped)
 
     def _flow(
-        self, factors: Sequence[tuple[Tensor, Tensor]], states: dict[Any, Any], group: dict[str, Any], clipped: bool
+        self,
+        factors: Sequence[tuple[Float[Tensor, "_ _"], Float[Tensor, "_ _ ..."]]],
+        states: dict[Any, Any],
+        group: dict[str, Any],
+        clipped: bool,
     ) -> None:
         """Scale the gradients of factors in one parameter group, and make them and their momenta tangent."""
         xs, cores = [x.detach() for x, _ in factors], [core.detach() for _, core in factors]
@@ -113,13 +122,15 @@ class Orthonormal(BatchedConstraint):
         torch._foreach_copy_([*factors, *cores], [*q, *absorbed])
 
 
-def _one_pass(factors: list[Tensor], cores: list[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def _one_pass(
+    factors: list[Float[Tensor, "_ _"]], cores: list[Float[Tensor, "_ _ ..."]]
+) -> tuple[list[Float[Tensor, "_ _"]], list[Float[Tensor, "_ _ ..."]], Bool[Tensor, " factors"]]:
     """Return Q of U, V, U, V, ..., the cores R_u S R_v^T, and for which factors one pass of Cholesky-QR is enough."""
     q, r, near = cholesky_qr(factors)
     return q, _absorbed(r, cores), near
 
 
-def _absorbed(r: Tensor, cores: list[Tensor]) -> list[Tensor]:
+def _absorbed(r: Float[Tensor, "factors r r"], cores: list[Float[Tensor, "_ _ ..."]]) -> list[Float[Tensor, "_ _ ..."]]:
     """Return the cores R_u S R_v^T, or R_u along the first axis and R_v along the second."""
     if cores[0].ndim > 2:
         sides = zip(r[0::2], cores, r[1::2], strict=True)
@@ -128,11 +139,13 @@ def _absorbed(r: Tensor, cores: list[Tensor]) -> list[Tensor]:
     return [core.contiguous() for core in blocks(products, [len(core) for core in cores])]
 
 
-def _columns(xs: list[Tensor]) -> list[int]:
+def _columns(xs: list[Float[Tensor, "_ _"]]) -> list[int]:
     return [x.shape[1] for x in xs]
 
 
-def _flow(xs: list[Tensor], cores: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+def _flow(
+    xs: list[Float[Tensor, "_ _"]], cores: list[Float[Tensor, "_ _ ..."]], gradients: list[Float[Tensor, "_ _"]]
+) -> list[Float[Tensor, "_ _"]]:
     """Make gradients at factors X the manifold's gradient flow, in place: (I - X X^T) G r / ||S||_F^2."""
     for x, gradient, scale in zip(xs, gradients, flow_scales(cores, _columns(xs)), strict=True):
         tangent_(x, gradient.mul_(scale))
@@ -140,8 +153,12 @@ def _flow(xs: list[Tensor], cores: list[Tensor], gradients: list[Tensor]) -> lis
 
 
 def _flow_beside(
-    xs: list[Tensor], cores: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], share: float
-) -> list[Tensor]:
+    xs: list[Float[Tensor, "_ _"]],
+    cores: list[Float[Tensor, "_ _ ..."]],
+    gradients: list[Float[Tensor, "_ _"]],
+    momenta: list[Float[Tensor, "_ _"]],
+    share: float,
+) -> list[Float[Tensor, "_ _"]]:
     """Make G + share M the flow, in place, and take share M off again, for momenta M that need not be tangent."""
     for gradient, scale in zip(gradients, flow_scales(cores, _columns(xs)), strict=True):
         gradient.mul_(scale)

@@ -3,13 +3,18 @@
 S may have further axes, (r, s, ...): what is said of S B is done along its second axis.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from zoo.linalg.mode_products import leading_vectors, multiply_modes, unfoldings
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 Role = Literal["U", "S", "V"]
 
@@ -21,16 +26,16 @@ class BasisChange:
     With fewer columns than rows (see `keep`) it is a truncation.
 
     Attributes:
-        left: A, (r, k).
-        left_inverse: A^+, (k, r), with A^+ A = I.
-        right: B, (s, l).
-        right_inverse: B^+, (l, s).
+        left: A.
+        left_inverse: A^+, with A^+ A = I.
+        right: B.
+        right_inverse: B^+.
     """
 
-    left: Tensor
-    left_inverse: Tensor
-    right: Tensor
-    right_inverse: Tensor
+    left: Float[Tensor, "r k"]
+    left_inverse: Float[Tensor, "k r"]
+    right: Float[Tensor, "s l"]
+    right_inverse: Float[Tensor, "l s"]
 
     def factor(self, role: Role, x: Tensor) -> Tensor:
         """Return U', S' or V'."""
@@ -56,7 +61,7 @@ class BasisChange:
         return squared.gradient(role, x)
 
 
-def singular_basis(u: Tensor, s: Tensor, v: Tensor) -> BasisChange:
+def singular_basis(u: Float[Tensor, "n r"], s: Float[Tensor, "r s ..."], v: Float[Tensor, "m s"]) -> BasisChange:
     """Return the change to U' and V' with orthonormal columns and diagonal S': the SVD of U S V^T.
 
     Singular values are descending. Of a core with further axes the result is the higher-order SVD: the rows of both
@@ -65,9 +70,9 @@ def singular_basis(u: Tensor, s: Tensor, v: Tensor) -> BasisChange:
     is never formed.
 
     Args:
-        u: (n, r), full column rank.
-        s: (r, r), or (r, s, ...) with no axis larger than all others together.
-        v: (m, r) or (m, s), full column rank.
+        u: full column rank.
+        s: square, or with further axes and none larger than all others together.
+        v: full column rank.
     """
     ru, rv = (torch.linalg.qr(x.double(), mode="r")[1] for x in (u, v))
     core = multiply_modes(ru, s.double(), rv)
@@ -80,11 +85,11 @@ def singular_basis(u: Tensor, s: Tensor, v: Tensor) -> BasisChange:
     return BasisChange(left.to(u), (p.T @ ru).to(u), right.to(v), (qh @ rv).to(v))
 
 
-def embedding(s: Tensor, more: int, more_right: int | None = None) -> BasisChange:
+def embedding(s: Float[Tensor, "r s ..."], more: int, more_right: int | None = None) -> BasisChange:
     """Return the change to r + more columns of which the new ones are zero, on S's device and in its type.
 
     Args:
-        s: (r, r), or (r, s, ...).
+        s: the core.
         more: new columns of U.
         more_right: new columns of V; None: as many.
     """
@@ -93,11 +98,13 @@ def embedding(s: Tensor, more: int, more_right: int | None = None) -> BasisChang
     return BasisChange(wide[0], wide[0].T, wide[1], wide[1].T)
 
 
-def slicing(s: Tensor, kept: Tensor, kept_right: Tensor | None = None) -> BasisChange:
+def slicing(
+    s: Float[Tensor, "r s ..."], kept: Int[Tensor, " k"], kept_right: Int[Tensor, " l"] | None = None
+) -> BasisChange:
     """Return the change that keeps some of the columns as they are, on S's device and in its type.
 
     Args:
-        s: (r, r), or (r, s, ...).
+        s: the core.
         kept: indices of columns of U.
         kept_right: indices of columns of V; None: the same.
     """

@@ -1,19 +1,27 @@
 """Square matrices of several sizes as one batch: on a GPU a launch costs more than the arithmetic of small matrices."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
-def padded(matrices: Sequence[Tensor], diagonal: Tensor | float) -> Tensor:
-    """Return each matrix A as diag(A, d I) of the largest size: (B, R, R).
+
+def padded(
+    matrices: Sequence[Float[Tensor, "_ _"]], diagonal: Float[Tensor, " batch"] | float
+) -> Float[Tensor, "batch m r"]:
+    """Return each matrix A as diag(A, d I) of the largest size.
 
     Products, Cholesky factors, inverses and spectral functions of the batch have those of A as their upper left block.
 
     Args:
-        matrices: B square ones, or any of one shape, which need no padding; on one device and of one type.
-        diagonal: d, for all or for each (B,).
+        matrices: square ones, or any of one shape, which need no padding; on one device and of one type.
+        diagonal: d, for all or for each.
     """
     if len({matrix.shape for matrix in matrices}) == 1:
         return torch.stack(list(matrices))
@@ -25,12 +33,12 @@ def padded(matrices: Sequence[Tensor], diagonal: Tensor | float) -> Tensor:
     return batch
 
 
-def blocks(batch: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+def blocks(batch: Float[Tensor, "batch m r"], sizes: Sequence[int]) -> list[Float[Tensor, "_ _"]]:
     """Return each matrix of a batch without what `padded` put below and beside it, as views.
 
     Args:
-        batch: (B, M, R).
-        sizes: columns of each matrix, r at most R; it has M - R + r rows.
+        batch: of `padded`, or what is computed from it.
+        sizes: columns k of each matrix, at most r; it has m - r + k rows.
     """
     above = batch.shape[-2] - batch.shape[-1]
     return [matrix[: above + size, :size] for matrix, size in zip(batch.unbind(), sizes, strict=True)]

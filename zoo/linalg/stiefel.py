@@ -1,12 +1,18 @@
 """The Stiefel manifold {X in R^(n x r): X^T X = I}, n >= r: retractions, tangent space, random points."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.linalg.padded import blocks, padded
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 ORTHONORMAL = 1e-5
 """Largest ||X^T X - I||_2 at which X counts as orthonormal in fp32."""
@@ -27,8 +33,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def orthonormality_error(x: Tensor) -> Tensor:
-    """Return the spectral norm ||X^T X - I||_2 of each matrix: shape (..., n, r) to (...).
+def orthonormality_error(x: Float[Tensor, "*batch n r"]) -> Float[Tensor, " *batch"]:
+    """Return the spectral norm ||X^T X - I||_2 of each matrix.
 
     Only the product is computed where X lies: eigenvalues of small matrices take a GPU longer than a CPU.
     """
@@ -38,38 +44,35 @@ def orthonormality_error(x: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(gram, ord=2).to(x.device)
 
 
-def householder_qr(x: Tensor) -> tuple[Tensor, Tensor]:
+def householder_qr(x: Float[Tensor, "*batch n r"]) -> tuple[Float[Tensor, "*batch n r"], Float[Tensor, "*batch r r"]]:
     """Factor X = Q R by Householder QR, signs chosen so that R's diagonal is positive (Q is unique then).
 
     Args:
-        x: shape (..., n, r), n >= r, full column rank.
-
-    Returns:
-        Q (..., n, r) and R (..., r, r).
+        x: n >= r, full column rank.
     """
     q, r = torch.linalg.qr(x)
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(x.dtype)
     return q * sign.unsqueeze(-2), r * sign.unsqueeze(-1)
 
 
-def retract(x: Tensor) -> tuple[Tensor, Tensor]:
+def retract(x: Float[Tensor, "n r"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "r r"]]:
     """Return the QR retraction Q of one matrix onto the Stiefel manifold, and R with X = Q R: see `retract_each`."""
     q, r = retract_each([x])
     return q[0], r[0]
 
 
-def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+def retract_each(xs: Sequence[Float[Tensor, "_ _"]]) -> tuple[list[Float[Tensor, "_ _"]], Float[Tensor, "batch r r"]]:
     """Return the QR retractions of several matrices, whatever their rows and columns.
 
     One pass of Cholesky-QR where ||X^T X - I||_F <= 1/2: every singular value of X then lies in [0.7, 1.23]
     and the pass is accurate to a few roundings. Other matrices get Householder QR.
 
     Args:
-        xs: B of them, shapes (n, r), n >= r, full column rank; on one device.
+        xs: each with no more columns than rows, full column rank; on one device.
 
     Returns:
-        Each Q (n, r), and R (B, r, r), upper triangular with positive diagonals; r is the largest one, and the
-        rest of a smaller R is the identity.
+        Each Q, and every R, upper triangular with a positive diagonal; r is the largest one, and the rest of a smaller
+        R is the identity.
     """
     q, triangle, near = cholesky_qr(xs)
     if bool(near.all()):
@@ -79,8 +82,10 @@ def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     return [q for q, _ in pairs], padded([r for _, r in pairs], 1.0)
 
 
-def cholesky_qr(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return Q and R as `retract_each`, by one pass of Cholesky-QR, and which of the B matrices are near enough for it.
+def cholesky_qr(
+    xs: Sequence[Float[Tensor, "_ _"]],
+) -> tuple[list[Float[Tensor, "_ _"]], Float[Tensor, "batch r r"], Bool[Tensor, " batch"]]:
+    """Return Q and R as `retract_each`, by one pass of Cholesky-QR, and which of the matrices are near enough for it.
 
     All r x r algebra is one batch, since on small matrices calls cost more than arithmetic; nothing waits for a GPU.
     """
@@ -93,32 +98,32 @@ def cholesky_qr(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
     return [x @ factor for x, factor in zip(xs, factors, strict=True)], triangle, near
 
 
-def tangent(x: Tensor, d: Tensor) -> Tensor:
+def tangent(x: Float[Tensor, "n r"], d: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     """Project a direction onto the complement of X's column space: (I - X X^T) D.
 
     This is the horizontal part of the tangent space: rotations within span(X) are left to the core S
     of a factorization U S V^T.
 
     Args:
-        x: orthonormal columns, shape (n, r).
-        d: shape (n, r).
+        x: orthonormal columns.
+        d: any directions; a movement of X has as many columns.
     """
     return tangent_(x, d.clone())
 
 
-def tangent_(x: Tensor, d: Tensor) -> Tensor:
+def tangent_(x: Float[Tensor, "n r"], d: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     """Project D onto the tangent space at X, in place, and return it."""
     return d.addmm_(x, x.T @ d, alpha=-1)
 
 
-def complement(x: Tensor, d: Tensor, k: int) -> Tensor:
+def complement(x: Float[Tensor, "n r"], d: Float[Tensor, "n l"], k: int) -> Float[Tensor, "n k"]:
     """Return k orthonormal directions orthogonal to X's columns that hold the most of D.
 
     They are the leading left singular vectors of (I - X X^T) D; if its rank is below k, arbitrary ones follow.
 
     Args:
-        x: orthonormal columns, shape (n, r).
-        d: shape (n, c), c >= k.
+        x: orthonormal columns.
+        d: l >= k.
         k: at most n - r.
     """
     normal = tangent(x, tangent(x, d))
@@ -129,8 +134,8 @@ def complement(x: Tensor, d: Tensor, k: int) -> Tensor:
 
 def random_stiefel(
     n: int, r: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Return a point of the Stiefel manifold, uniform (Haar), shape (n, r).
+) -> Float[Tensor, "n r"]:
+    """Return a point of the Stiefel manifold, uniform (Haar).
 
     Raises:
         ValueError: r > n, where no such point exists.

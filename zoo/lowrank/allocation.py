@@ -1,9 +1,11 @@
 """Which layers give up how many singular components, from the saliency of each."""
 
+from __future__ import annotations
+
 import heapq
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from zoo.errors import UserError
 from zoo.lowrank.factorize import Layer, Ranks
 from zoo.lowrank.layers import factorized_layers
 from zoo.lowrank.rank_selection import fast_ranks
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def factor_budget(size: Size, compression: float, layers: list[Layer], ranks: Ra
 def cut_on_schedule(
     layers: list[Layer],
     ranks: Ranks,
-    scores: dict[str, Tensor],
+    scores: dict[str, Float[Tensor, " _"]],
     start: float,
     target: float,
     progress: float,
@@ -71,7 +76,9 @@ def cut_on_schedule(
     return cut_towards(layers, ranks, scores, target + (start - target) * (1 - progress) ** 3)
 
 
-def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, total: int) -> Ranks:
+def cut_to_size(
+    layers: list[Layer], ranks: Ranks, scores: dict[str, Float[Tensor, " _"]], size: float, total: int
+) -> Ranks:
     """Lower ranks until the factors hold at most ``size`` parameters, the least saliency per parameter first.
 
     Ranks go down to multiples of 16 (powers of two below), and in finer steps only if the size would be
@@ -101,7 +108,7 @@ def cut_to_size(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], si
 
 
 def cut_towards(
-    layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, block: int = BLOCKS[0]
+    layers: list[Layer], ranks: Ranks, scores: dict[str, Float[Tensor, " _"]], size: float, block: int = BLOCKS[0]
 ) -> Ranks:
     """Do the same as far as steps of ``block`` allow without going below the size.
 
@@ -122,7 +129,9 @@ def cut_towards(
     return chosen
 
 
-def _one_below(layers: list[Layer], ranks: Ranks, scores: dict[str, Tensor], size: float, block: int) -> Ranks:
+def _one_below(
+    layers: list[Layer], ranks: Ranks, scores: dict[str, Float[Tensor, " _"]], size: float, block: int
+) -> Ranks:
     """Go below the size by the cheapest step that is large enough, or by several if none is."""
     ranks = dict(ranks)
     while (left := sum(layer.deployed_size(ranks[layer.name]) for layer in layers) - size) > 0:
@@ -143,7 +152,7 @@ class _Step(NamedTuple):
     saved: int
 
 
-def _step_down(layer: Layer, rank: int, scores: Tensor, block: int) -> _Step | None:
+def _step_down(layer: Layer, rank: int, scores: Float[Tensor, " r"], block: int) -> _Step | None:
     lower = lower_rank(layer, rank, block)
     if lower is None:
         return None
@@ -158,7 +167,7 @@ def lower_rank(layer: Layer, rank: int, block: int) -> int | None:
     return below[-1] if below else None
 
 
-def share_scores(layer: Layer, rank: int, tilt: float) -> Tensor:
+def share_scores(layer: Layer, rank: int, tilt: float) -> Float64[Tensor, " rank"]:
     """Return scores by which `cut_to_size` takes the share clip(level - tilt, 0, `MOST`) of every layer's weights.
 
     The level is the same for all layers. Per parameter, a component's score is the level at which it goes, above -1 so
@@ -170,7 +179,7 @@ def share_scores(layer: Layer, rank: int, tilt: float) -> Tensor:
         tilt: share of its weights that the layer is spared, in [-1, 1], see `zoo.sensitivity.criticality.tilts`.
 
     Returns:
-        Scores, the last to go first, shape (rank,), >= 0.
+        Scores, the last to go first, >= 0.
     """
     sizes = torch.tensor([layer.factorized_size(r) for r in range(rank + 1)], dtype=torch.float64)
     left = sizes[:-1] / (layer.n * layer.m)
@@ -178,7 +187,7 @@ def share_scores(layer: Layer, rank: int, tilt: float) -> Tensor:
     return sizes.diff() * (level + 1 + 2 * (left < 1 - MOST))
 
 
-def cut_to_tolerance(layer: Layer, rank: int, scores: Tensor, tolerance: float) -> int:
+def cut_to_tolerance(layer: Layer, rank: int, scores: Float[Tensor, " r"], tolerance: float) -> int:
     """Return the lowest rank that runs fast and gives up at most tolerance^2 of the scores of a weight.
 
     With the scores of `zoo.lowrank.saliency.Spectrum` the relative Frobenius error of the weight is at most the

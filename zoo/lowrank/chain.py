@@ -1,11 +1,16 @@
 """Plain layers in place of one: the deployed form of a factorized layer."""
 
-from typing import TypeVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from zoo.linalg.mode_products import multiply_modes
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 GEOMETRY = (
@@ -34,7 +39,7 @@ class FactorChain(nn.Sequential):
                 setattr(self, name, getattr(part, name))
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Float[Tensor, "n c *kernel"]:
         """The product of the layers' weights, in the shape of the layer they stand for."""
         *first, core, last = (self.get_parameter(f"{i}.weight") for i in range(len(self)))
         if first:
@@ -42,12 +47,12 @@ class FactorChain(nn.Sequential):
         return (last.flatten(1) @ core.flatten(1)).reshape(last.shape[0], *core.shape[1:])
 
     @property
-    def bias(self) -> Tensor | None:
+    def bias(self) -> Float[Tensor, " n"] | None:
         """The last layer's bias; the others have none."""
         return dict(self[-1].named_parameters()).get("bias")
 
 
-def filled(layer: L, weight: Tensor, bias: Tensor | None) -> L:
+def filled(layer: L, weight: Float[Tensor, " ..."], bias: Float[Tensor, " n"] | None) -> L:
     """Return ``layer`` with the given weight (any shape of as many elements) and bias, on their device.
 
     Each takes gradients if what it is given does.

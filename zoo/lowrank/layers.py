@@ -1,10 +1,12 @@
 """Linear and convolution layers whose weight is a product U S V^T of rank r."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 
 from zoo.linalg import condition_number, product_singular_values, random_stiefel
 from zoo.lowrank.chain import FactorChain, filled
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Init = Literal["weights", "random"]
 MERGE_ABOVE = 0.9
@@ -50,7 +55,7 @@ class Factorized(nn.Module, ABC):
     paired: ClassVar[bool] = True
     """Whether column j of U and column j of V are one component, which goes as a whole."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, rank: int) -> None:
+    def __init__(self, weight: Float[Tensor, "n c *kernel"], bias: Float[Tensor, " n"] | None, rank: int) -> None:
         super().__init__()
         n, m = weight.shape[0], weight[0].numel()
         if not 1 <= rank <= min(n, m):
@@ -80,16 +85,16 @@ class Factorized(nn.Module, ABC):
         return self.S.shape[0]
 
     @property
-    def core_matrix(self) -> Tensor:
+    def core_matrix(self) -> Float[Tensor, "_ r"]:
         """S as a matrix of r columns, whose singular values are the weight's where U and V are orthonormal."""
         return self.S
 
-    def as_core(self, matrix: Tensor) -> Tensor:
+    def as_core(self, matrix: Float[Tensor, "_ r"]) -> Float[Tensor, "r s ..."]:
         """Return the S whose `core_matrix` this is."""
         return matrix
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Float[Tensor, "n c *kernel"]:
         """The product U S V^T in the shape of the layer it replaced."""
         return ((self.U @ self.S) @ self.V.T).reshape(self.weight_shape)
 
@@ -131,11 +136,11 @@ class Factorized(nn.Module, ABC):
         """
 
     @torch.no_grad()
-    def initialize(self, weight: Tensor, init: Init) -> None:
+    def initialize(self, weight: Float[Tensor, "n c *kernel"], init: Init) -> None:
         """Set the factors from a dense weight.
 
         Args:
-            weight: the dense weight, any shape that flattens to (n, m).
+            weight: the dense weight.
             init: ``"weights"``: the truncated SVD of it (the nearest product of rank r). ``"random"``: U and V
                 uniform on the Stiefel manifold, S a multiple of I with the weight's Frobenius norm.
         """
@@ -154,15 +159,15 @@ class Factorized(nn.Module, ABC):
         self.V.copy_(v)
 
     @torch.no_grad()
-    def singular_values(self) -> Tensor:
-        """Return the r singular values of U S V^T, descending; U and V need not be orthonormal. Shape (r,)."""
+    def singular_values(self) -> Float[Tensor, " r"]:
+        """Return the r singular values of U S V^T, descending; U and V need not be orthonormal."""
         return product_singular_values(self.U, self.S, self.V)
 
     @torch.no_grad()
-    def energies(self) -> tuple[Tensor, Tensor]:
+    def energies(self) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
         """Return what cutting each column of U and of V adds to ||W - W'||_F^2, in the singular basis; descending.
 
-        Columns that are one component count once, with U. Shapes (r,) and (r,).
+        Columns that are one component count once, with U.
         """
         squares = self.S.diagonal().square()
         return squares, torch.zeros_like(squares)
@@ -191,8 +196,8 @@ class FactorizedLinear(Factorized):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.initialize(linear.weight, init)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer: (..., m) to (..., n)."""
+    def forward(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        """Apply the layer."""
         *first, last = self.applied()
         return F.linear(F.linear(x, *first) if first else x, last, self.bias)
 
@@ -232,8 +237,8 @@ class FactorizedConv2d(Factorized):
         self.padding, self.dilation, self.groups = conv.padding, conv.dilation, 1
         self.initialize(conv.weight, init)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer: (B, in, H, W) to (B, out, H', W')."""
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch n h_out w_out"]:
+        """Apply the layer."""
         kernels = self.applied()
         for i, kernel in enumerate(kernels):
             bias = self.bias if i == len(kernels) - 1 else None
@@ -287,7 +292,7 @@ def applied_once(model: nn.Module) -> Iterator[None]:
             layer._applied = None
 
 
-def _as_computed(weight: Tensor) -> Tensor:
+def _as_computed(weight: Float[Tensor, "n c *kernel"]) -> Float[Tensor, "n c *kernel"]:
     """Return a weight in the type and the layout in which it is multiplied."""
     device = weight.device.type
     if torch.is_autocast_enabled(device):
@@ -296,7 +301,7 @@ def _as_computed(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def flow_scales(cores: Sequence[Tensor], columns: Sequence[int]) -> tuple[Tensor, ...]:
+def flow_scales(cores: Sequence[Float[Tensor, "_ _ ..."]], columns: Sequence[int]) -> tuple[Float[Tensor, ""], ...]:
     """Return r / ||S||_F^2 of several factors, the scalar form of (S S^T)^-1 in the rank-r manifold's gradient flow.
 
     Args:

@@ -1,9 +1,11 @@
 """Second moments of what the layers of a network read and give, gathered batch by batch with forward hooks."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 from zoo.linalg.stiefel import full_precision
 from zoo.runtime.eval_mode import evaluating
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
+
 CHUNK = 2**23
 """Most entries of unfolded maps that are held at a time, which bounds the memory (64 MB in fp64)."""
 
@@ -19,17 +24,19 @@ CHUNK = 2**23
 class Observer(Protocol):
     """Takes what a layer reads and gives."""
 
-    def add(self, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+    def add(self, layer: nn.Module, x: Float[Tensor, "batch ..."], y: Float[Tensor, "batch ..."]) -> None:
         """Take a batch of inputs, and of outputs without the bias."""
 
 
 @torch.no_grad()
-def observe(model: nn.Module, images: Tensor, observers: Mapping[str, Sequence[Observer]], batch_size: int) -> None:
+def observe(
+    model: nn.Module, images: Float[Tensor, "batch c h w"], observers: Mapping[str, Sequence[Observer]], batch_size: int
+) -> None:
     """Show observers the inputs and outputs of the layers of a model, in eval mode and fp32.
 
     Args:
         model: whose linear and convolution layers are observed.
-        images: (N, C, H, W), as the model takes them; moved to its device batch by batch.
+        images: as the model takes them; moved to its device batch by batch.
         observers: by the name of the layer in the model; without any the model is not run.
         batch_size: images of a forward pass.
     """
@@ -45,7 +52,7 @@ def observe(model: nn.Module, images: Tensor, observers: Mapping[str, Sequence[O
 
 @contextmanager
 def _hooked(layer: nn.Module, observers: Sequence[Observer]) -> Iterator[None]:
-    def hook(layer: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> None:
+    def hook(layer: nn.Module, inputs: tuple[Any, ...], y: Float[Tensor, "batch ..."]) -> None:
         if isinstance(bias := layer.bias, Tensor):
             y = y - (bias[:, None, None] if isinstance(layer, nn.Conv2d) else bias)
         for observer in observers:
@@ -59,7 +66,7 @@ def _hooked(layer: nn.Module, observers: Sequence[Observer]) -> Iterator[None]:
 
 
 class OutputMoment(Observer):
-    """E[y y^T] of a layer's outputs, (n, n) in fp64, and the mean square of the entries of its inputs.
+    """E[y y^T] of a layer's outputs, in fp64, and the mean square of the entries of its inputs.
 
     Not centred, as all moments here: the mean is a direction that counts like any other.
     """
@@ -69,7 +76,7 @@ class OutputMoment(Observer):
         self._sum: Tensor | float = 0.0
         self._squares = 0.0
 
-    def add(self, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+    def add(self, layer: nn.Module, x: Float[Tensor, "batch ..."], y: Float[Tensor, "batch ..."]) -> None:
         """Take a batch of inputs, and of outputs without the bias."""
         rows = positions(layer, y).double()
         self._sum = self._sum + rows.T @ rows
@@ -78,7 +85,7 @@ class OutputMoment(Observer):
         self._entries += x.numel()
 
     @property
-    def value(self) -> Tensor:
+    def value(self) -> Float64[Tensor, "n n"]:
         """The moment over all images and positions."""
         assert isinstance(self._sum, Tensor)
         return self._sum / self.count
@@ -105,7 +112,7 @@ class PatchMoments(OutputMoment):
         self._channels: Tensor | float = 0.0
         self._offsets: Tensor | float = 0.0
 
-    def add(self, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+    def add(self, layer: nn.Module, x: Float[Tensor, "batch c h w"], y: Float[Tensor, "batch n h_out w_out"]) -> None:
         """Take a batch of inputs, and of outputs without the bias."""
         super().add(layer, x, y)
         assert isinstance(layer, nn.Conv2d)
@@ -116,14 +123,14 @@ class PatchMoments(OutputMoment):
             self._offsets = self._offsets + (patches.T @ patches).double()
 
     @property
-    def channels(self) -> Tensor:
-        """E[x x^T] of a pixel's channels, up to a factor, (c, c)."""
+    def channels(self) -> Float64[Tensor, "c c"]:
+        """E[x x^T] of a pixel's channels, up to a factor."""
         assert isinstance(self._channels, Tensor)
         return self._channels / self._channels.trace().clamp_min(1e-300)
 
     @property
-    def offsets(self) -> Tensor:
-        """E[x x^T] of a channel's patches, up to a factor, (kh kw, kh kw)."""
+    def offsets(self) -> Float64[Tensor, "area area"]:
+        """E[x x^T] of a channel's patches, of kh kw entries, up to a factor."""
         assert isinstance(self._offsets, Tensor)
         return self._offsets / self._offsets.trace().clamp_min(1e-300)
 
@@ -132,15 +139,15 @@ class ProjectedMoments(Observer):
     """Second moments of a convolution's patches z, their channels projected on a basis, and with its outputs y.
 
     Args:
-        basis: V, (c, s).
+        basis: V.
     """
 
-    def __init__(self, basis: Tensor) -> None:
+    def __init__(self, basis: Float[Tensor, "c s"]) -> None:
         self.basis, self.count = basis, 0
         self._gram: Tensor | float = 0.0
         self._cross: Tensor | float = 0.0
 
-    def add(self, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+    def add(self, layer: nn.Module, x: Float[Tensor, "batch c h w"], y: Float[Tensor, "batch n h_out w_out"]) -> None:
         """Take a batch of inputs, and of outputs without the bias."""
         assert isinstance(layer, nn.Conv2d)
         z = F.conv2d(x, self.basis.T[:, :, None, None])
@@ -152,20 +159,20 @@ class ProjectedMoments(Observer):
             self.count += len(rows)
 
     @property
-    def gram(self) -> Tensor:
-        """E[z z^T], (s kh kw, s kh kw)."""
+    def gram(self) -> Float64[Tensor, "patch patch"]:
+        """E[z z^T]; a patch has s kh kw entries."""
         assert isinstance(self._gram, Tensor)
         return self._gram / self.count
 
     @property
-    def cross(self) -> Tensor:
-        """E[y z^T], (n, s kh kw)."""
+    def cross(self) -> Float64[Tensor, "n patch"]:
+        """E[y z^T]."""
         assert isinstance(self._cross, Tensor)
         return self._cross / self.count
 
 
-def unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return what a convolution multiplies its kernel with at each position: (B, c, H, W) to (B H' W', c kh kw).
+def unfolded(conv: nn.Conv2d, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "rows patch"]:
+    """Return what a convolution multiplies its kernel with: c kh kw entries for each image and position.
 
     Args:
         conv: whose kernel, stride, padding and dilation count; x may have other channels.
@@ -176,7 +183,7 @@ def unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return patches.mT.flatten(0, 1)
 
 
-def positions(layer: nn.Module, values: Tensor) -> Tensor:
+def positions(layer: nn.Module, values: Float[Tensor, "batch ..."]) -> Float[Tensor, "rows n"]:
     """Return a map, or tokens, as a matrix of one row per position and image."""
     return (values.movedim(1, -1) if isinstance(layer, nn.Conv2d) else values).flatten(0, -2)
 

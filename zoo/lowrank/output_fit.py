@@ -21,7 +21,10 @@ higher-order SVD, see `channel_basis`. The V that the layer has is tried as well
 is never above that of the factors as they were.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +35,17 @@ from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.lowrank.moments import OutputMoment, PatchMoments, ProjectedMoments, observe
 from zoo.lowrank.tucker import TuckerConv2d
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
+
 RIDGE = 1e-4
 """Weight of the plain criterion, in units of the mean square of a layer's inputs."""
 
 
 @torch.no_grad()
-def fit_to_outputs_(model: nn.Module, dense: nn.Module, images: Tensor, batch_size: int = 64) -> None:
+def fit_to_outputs_(
+    model: nn.Module, dense: nn.Module, images: Float[Tensor, "batch c h w"], batch_size: int = 64
+) -> None:
     """Set the factors of a factorized model so that its layers keep the outputs of a dense one's, in place.
 
     Each layer is fitted by itself, to what it reads and gives in the dense model. U and V end up orthonormal. Left as
@@ -46,7 +54,7 @@ def fit_to_outputs_(model: nn.Module, dense: nn.Module, images: Tensor, batch_si
     Args:
         model: with factorized layers that have factors from the dense weights already (see `zoo.lowrank.factorize`).
         dense: the model that it was factorized from, with layers of the same names, on the same device.
-        images: (N, C, H, W), as both models take them.
+        images: as both models take them.
         batch_size: images of a forward pass.
 
     Raises:
@@ -88,11 +96,11 @@ def _reads_fewer(layer: Factorized) -> bool:
     return isinstance(layer, TuckerConv2d) and layer.V.shape[1] < layer.V.shape[0]
 
 
-def _weight(dense: nn.Module, name: str) -> Tensor:
+def _weight(dense: nn.Module, name: str) -> Float64[Tensor, "n c *kernel"]:
     return dense.get_submodule(name).get_parameter("weight").double()
 
 
-def _set(layer: Factorized, u: Tensor, s: Tensor, v: Tensor) -> None:
+def _set(layer: Factorized, u: Float[Tensor, "n r"], s: Float[Tensor, "r s ..."], v: Float[Tensor, "m s"]) -> None:
     layer.U.copy_(u)
     layer.S.copy_(s)
     layer.V.copy_(v)
@@ -103,18 +111,20 @@ def ridge(moment: OutputMoment) -> float:
     return RIDGE * moment.input_square or 1.0
 
 
-def leading(moment: Tensor, r: int) -> Tensor:
-    """Return the eigenvectors of the r largest eigenvalues of a symmetric matrix (n, n): (n, r)."""
+def leading(moment: Float[Tensor, "n n"], r: int) -> Float[Tensor, "n r"]:
+    """Return the eigenvectors of the r largest eigenvalues of a symmetric matrix."""
     return torch.linalg.eigh(moment)[1].flip(1)[:, :r]
 
 
-def output_basis(weight: Tensor, moment: OutputMoment, r: int) -> Tensor:
-    """Return the U of the best W_r = U U^T W, (n, r): the leading eigenvectors of E[y y^T] + eps W W^T."""
+def output_basis(weight: Float[Tensor, "n c *kernel"], moment: OutputMoment, r: int) -> Float[Tensor, "n r"]:
+    """Return the U of the best W_r = U U^T W: the leading eigenvectors of E[y y^T] + eps W W^T."""
     rows = weight.flatten(1)
     return leading(moment.value + ridge(moment) * rows @ rows.T, r)
 
 
-def channel_basis(weight: Tensor, u: Tensor, moment: PatchMoments, s: int) -> Tensor:
+def channel_basis(
+    weight: Float[Tensor, "n c kh kw"], u: Float[Tensor, "n r"], moment: PatchMoments, s: int
+) -> Float[Tensor, "c s"]:
     """Return a basis of the input channels that the outputs in the span of U depend on most.
 
     C is taken for a Kronecker product C_c (x) C_k of a moment of channels and one of the kernel's positions. Let W_2 be
@@ -123,13 +133,13 @@ def channel_basis(weight: Tensor, u: Tensor, moment: PatchMoments, s: int) -> Te
     B^(1/2) Q, Q the leading eigenvectors of B^(1/2) C_c B^(1/2), which needs no inverse.
 
     Args:
-        weight: (n, c, kh, kw).
-        u: (n, r).
+        weight: of the dense layer.
+        u: basis of the outputs that count.
         moment: of the layer.
         s: columns wanted, below c.
 
     Returns:
-        Orthonormal columns, (c, s).
+        Orthonormal columns.
     """
     kernels = torch.einsum("nc...,nr->cr...", weight, u).flatten(2)
     b = torch.einsum("crk,kl,drl->cd", kernels, moment.offsets, kernels)
@@ -139,17 +149,19 @@ def channel_basis(weight: Tensor, u: Tensor, moment: PatchMoments, s: int) -> Te
     return torch.linalg.qr(root @ leading(root @ channels @ root, s))[0]
 
 
-def regression(weight: Tensor, moments: ProjectedMoments, eps: float, r: int) -> tuple[Tensor, Tensor, float]:
+def regression(
+    weight: Float[Tensor, "n c kh kw"], moments: ProjectedMoments, eps: float, r: int
+) -> tuple[Float[Tensor, "n r"], Float[Tensor, "r patch"], float]:
     """Return the best U and core for a basis of input channels, and how much of E ||y||^2 they explain.
 
     Args:
-        weight: (n, c, kh, kw).
+        weight: of the dense layer.
         moments: of the patches on that basis.
         eps: the ridge.
         r: rank.
 
     Returns:
-        U (n, r), the core as a matrix (r, s kh kw), and tr(U^T M G^-1 M^T U): the error is a constant less this.
+        U, the core as a matrix r x (s kh kw), and tr(U^T M G^-1 M^T U): the error is a constant less this.
     """
     projected = torch.einsum("nc...,cs->ns...", weight, moments.basis.to(weight)).flatten(1)
     cross = moments.cross + eps * projected

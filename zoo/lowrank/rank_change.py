@@ -1,8 +1,10 @@
 """Give a factorized layer a new basis or a new rank while it trains, and whatever follows its factors with it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from functools import partial
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +15,9 @@ from zoo.linalg.stiefel import complement, full_precision
 from zoo.lowrank.layers import Factorized
 from zoo.runtime.memory_format import empty_as
 from zoo.runtime.optimizer_state import fill_new_, follow_, follow_basis, refuse_unknown_state
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def change_basis_(
@@ -63,8 +68,8 @@ def diagonalize_(layer: Factorized, optimizers: Iterable[Optimizer] = (), averag
 @torch.no_grad()
 def augment_(
     layer: Factorized,
-    gradient_u: Tensor,
-    gradient_v: Tensor,
+    gradient_u: Float[Tensor, "n r"],
+    gradient_v: Float[Tensor, "m s"],
     optimizers: Iterable[Optimizer] = (),
     averages: Iterable[Factorized] = (),
 ) -> None:
@@ -75,8 +80,8 @@ def augment_(
 
     Args:
         layer: to augment; at most to its full rank.
-        gradient_u: of the loss in U, in U's shape.
-        gradient_v: of the loss in V, in V's shape.
+        gradient_u: of the loss in U.
+        gradient_v: of the loss in V.
         optimizers: see `change_basis_`; for the new columns they hold no gradients, and the others' mean second moment.
         averages: see `change_basis_`.
     """

@@ -4,8 +4,10 @@ All of them look at a layer in the basis of its singular vectors (see `zoo.lowra
 W is the sum of its components sigma_j u_j v_j^T. A Tucker-2 core has none; there columns of U and of V go side by side.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from zoo.linalg.mode_products import unfoldings
 from zoo.linalg.stiefel import full_precision
 from zoo.lowrank.layers import Factorized
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
 
 DAMPING = 1e-3
 """Added to the curvature's diagonal, relative to its mean: keeps directions without a gradient finite."""
@@ -34,11 +39,11 @@ class Saliency(ABC):
         return {}
 
     @abstractmethod
-    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
         """Return scores of the columns of U and of V, >= 0; of those that are one component, they add up."""
 
-    def scores(self, layer: Factorized, gathered: Statistics) -> Tensor:
-        """Return the scores of components, shape (r,), comparable between the layers of a network.
+    def scores(self, layer: Factorized, gathered: Statistics) -> Float[Tensor, " r"]:
+        """Return the scores of components, comparable between the layers of a network.
 
         Where columns of V go on their own (Tucker-2), s / r of them go along with one of U, both in falling order.
         """
@@ -58,8 +63,8 @@ class Saliency(ABC):
         """Move what is kept so as to make up for what is cut; not at all by default."""
 
 
-def _spread(values: Tensor, bins: int) -> Tensor:
-    """Return the integrals of a step function over as many intervals of equal length, shape (bins,)."""
+def _spread(values: Float[Tensor, " s"], bins: int) -> Float[Tensor, " bins"]:
+    """Return the integrals of a step function over as many intervals of equal length."""
     reached = torch.cat([values.new_zeros(1), values.cumsum(0)])
     at = torch.arange(bins + 1, device=values.device) * (len(values) / bins)
     below = at.long().clamp(max=len(values) - 1)
@@ -71,7 +76,7 @@ class Spectrum(Saliency):
 
     needs_gradients = False
 
-    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
         """Return the shares."""
         left, right = layer.energies()
         whole = layer.S.data.square().sum()
@@ -94,7 +99,7 @@ class Gradient(Saliency):
         left, right = (matrix.sum(1).square() for matrix in unfoldings(change))
         return {"left": left, "right": right}
 
-    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
         """Return the means."""
         return gathered["left"] / gathered["steps"], gathered["right"] / gathered["steps"]
 
@@ -117,7 +122,7 @@ class SecondOrder(Saliency):
         with full_precision(layer.S.device):
             return {"left": _gram(layer.U), "right": _gram(layer.V)}
 
-    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Tensor, Tensor]:
+    def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
         """Return the costs of cutting each column alone."""
         costs = []
         for name, x in (("left", layer.U), ("right", layer.V)):
@@ -136,13 +141,13 @@ class SecondOrder(Saliency):
             x.data[:, stay.to(x.device)] -= 0.5 * (old[:, cut].double() @ weights).to(x)
 
     @staticmethod
-    def _inverse(total: Tensor, steps: Tensor) -> Tensor:
+    def _inverse(total: Float[Tensor, "r r"], steps: Float[Tensor, ""]) -> Float64[Tensor, "r r"]:
         curvature = total.double() / steps
         damping = DAMPING * curvature.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         return torch.linalg.inv(curvature + damping * torch.eye(len(total), dtype=total.dtype, device=total.device))
 
 
-def _gram(x: nn.Parameter) -> Tensor:
+def _gram(x: nn.Parameter) -> Float[Tensor, "r r"]:
     assert x.grad is not None
     return x.grad.T @ x.grad / len(x)
 

@@ -1,8 +1,10 @@
 """Convolutions in Tucker-2 form: 1 x 1, k x k and 1 x 1, with ranks on both sides."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from zoo.linalg import random_stiefel
 from zoo.linalg.mode_products import leading_vectors, multiply_modes, unfoldings
 from zoo.linalg.spectrum import product_singular_values
 from zoo.lowrank.layers import FactorizedConv2d, Init, computes_factors
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 SWEEPS = 3
 """Of higher-order orthogonal iteration; the first ones gain most."""
@@ -60,16 +65,16 @@ class TuckerConv2d(FactorizedConv2d):
         return (n, rank), (rank, inner, *kernel), (c, inner)
 
     @property
-    def weight(self) -> Tensor:
-        """The product S x_1 U x_2 V, (n, c, kh, kw)."""
+    def weight(self) -> Float[Tensor, "n c kh kw"]:
+        """The product S x_1 U x_2 V."""
         return multiply_modes(self.U, self.S, self.V)
 
     @property
-    def core_matrix(self) -> Tensor:
-        """The transpose of the core's first unfolding, (s kh kw, r)."""
+    def core_matrix(self) -> Float[Tensor, "patch r"]:
+        """The transpose of the core's first unfolding, (s kh kw) x r."""
         return self.S.flatten(1).mT
 
-    def as_core(self, matrix: Tensor) -> Tensor:
+    def as_core(self, matrix: Float[Tensor, "patch r"]) -> Float[Tensor, "r s kh kw"]:
         """Return the S whose `core_matrix` this is."""
         return matrix.mT.reshape(self.S.shape)
 
@@ -84,11 +89,11 @@ class TuckerConv2d(FactorizedConv2d):
         return self.V.T[:, :, None, None], self.S, self.U[:, :, None, None]
 
     @torch.no_grad()
-    def initialize(self, weight: Tensor, init: Init) -> None:
+    def initialize(self, weight: Float[Tensor, "n c kh kw"], init: Init) -> None:
         """Set the factors from a dense weight.
 
         Args:
-            weight: (n, c, kh, kw).
+            weight: the dense weight.
             init: ``"weights"``: its orthogonal projection onto bases that fit it well. ``"random"``: U and V uniform on
                 the Stiefel manifold, S a multiple of a matrix with orthonormal rows, with the weight's Frobenius norm.
         """
@@ -111,17 +116,17 @@ class TuckerConv2d(FactorizedConv2d):
         self.S.copy_(multiply_modes(u.T, dense, v.T))
 
     @torch.no_grad()
-    def singular_values(self) -> Tensor:
-        """Return the r singular values of the weight as a matrix n x (c kh kw), descending. Shape (r,)."""
+    def singular_values(self) -> Float[Tensor, " r"]:
+        """Return the r singular values of the weight as a matrix n x (c kh kw), descending."""
         triangle = torch.linalg.qr(self.V.double(), mode="r")[1]
         wide = torch.einsum("rs...,ts->rt...", self.S.double(), triangle).flatten(1)
         return product_singular_values(self.U, torch.linalg.qr(wide.T, mode="r")[1].T, torch.eye(self.rank)).to(self.S)
 
     @torch.no_grad()
-    def energies(self) -> tuple[Tensor, Tensor]:
+    def energies(self) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
         """Return what cutting each column of U and of V adds to ||W - W'||_F^2 at most, in the singular basis.
 
-        The squares of the singular values of both unfoldings, descending, shapes (r,) and (s,).
+        The squares of the singular values of both unfoldings, descending.
         """
         first, second = (matrix.square().sum(1) for matrix in unfoldings(self.S))
         return first, second

@@ -4,8 +4,11 @@ Zhu, Hu, Wang, Xie: Improving generalization of adversarial training via robust 
 arXiv 2308.02533, section 3. MRS-guided pruning (arXiv 2410.15176), whose body was not at hand, is modelled on it here.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,9 @@ from torch import Tensor, nn
 from zoo.lowrank.chain import FactorChain
 from zoo.sensitivity.probe_context import ProbeContext
 from zoo.sensitivity.weight_ascent import ascend, movable
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def weight_modules(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -79,7 +85,7 @@ def tilts(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, flo
 
 
 @torch.no_grad()
-def _loss(context: ProbeContext, images: Tensor) -> float:
+def _loss(context: ProbeContext, images: Float[Tensor, "batch c h w"]) -> float:
     batches = zip(images.split(context.batch_size), context.labels.split(context.batch_size), strict=True)
     total = sum(F.cross_entropy(context.model(x).float(), y, reduction="sum").item() for x, y in batches)
     return total / len(images)

@@ -1,12 +1,18 @@
 """Images that a training keeps back: what is decided about a network is decided on them, never on test images."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from zoo.data import Source, stratified
 from zoo.sensitivity.probe_context import ProbeContext
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 
 @dataclass(frozen=True)
@@ -15,12 +21,12 @@ class HeldOut:
 
     Attributes:
         source: returns the training split, where it is now: Lightning moves it to the device.
-        indices: of the validation images in it (N,).
+        indices: of the validation images in it.
         eps: Linf radius in pixels of [0, 1].
     """
 
     source: Callable[[], Source]
-    indices: Tensor
+    indices: Int[Tensor, " batch"]
     eps: float
 
     def __len__(self) -> int:

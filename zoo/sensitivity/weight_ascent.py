@@ -1,5 +1,7 @@
 """Move the weights of a network by a relative radius, and put them back."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from zoo.attacks import fp32, project
 
 if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
     from zoo.sensitivity.probe_context import ProbeContext
 
 RELATIVE_STEP = 2.5
@@ -42,8 +46,13 @@ def move_at_random(weights: list[nn.Parameter], radius: float, generator: torch.
 
 
 def ascend(
-    context: "ProbeContext", weights: list[nn.Parameter], images: Tensor, radius: float, eps: float, steps: int
-) -> Tensor:
+    context: ProbeContext,
+    weights: list[nn.Parameter],
+    images: Float[Tensor, "batch c h w"],
+    radius: float,
+    eps: float,
+    steps: int,
+) -> Float[Tensor, "batch c h w"]:
     """Raise the mean cross-entropy by moving weights and images together; return the images.
 
     Every step is one gradient over all images. Each weight moves by its normalized gradient, within
@@ -54,7 +63,7 @@ def ascend(
     Args:
         context: whose network and labels are meant.
         weights: see `movable`.
-        images: where the images start, (N, C, H, W).
+        images: where the images start.
         radius: relative radius of the weights; 0: they stay.
         eps: radius of the images; 0: they stay.
         steps: gradient steps.
@@ -81,8 +90,12 @@ def ascend(
 
 
 def _gradients(
-    context: "ProbeContext", weights: list[nn.Parameter], images: Tensor, labels: Tensor, of_images: bool
-) -> tuple[list[Tensor], Tensor | None]:
+    context: ProbeContext,
+    weights: list[nn.Parameter],
+    images: Float[Tensor, "batch c h w"],
+    labels: Int[Tensor, " batch"],
+    of_images: bool,
+) -> tuple[list[Tensor], Float[Tensor, "batch c h w"] | None]:
     """Return the gradients of the summed cross-entropy in the weights, and in the images if these move too."""
     images = images.detach().requires_grad_(of_images)
     loss = F.cross_entropy(context.model(images), labels, reduction="sum")
