@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
 from zoo.constraints import BoundedSpectrum, Constraint, LowRankConstraint, Orthonormal
-from zoo.lowrank.layers import Factorized, FactorizedConv2d, FactorizedLinear
+from zoo.lowrank.layers import Factorized, FactorizedConv2d, FactorizedLinear, factorized_layers
 from zoo.lowrank.tucker import TuckerConv2d
 
 KINDS = ("linear", "convolution", "tucker")
@@ -181,3 +181,21 @@ def test_a_projection_that_moves_nothing_has_no_largest_condition_number() -> No
 def test_an_impossible_tau_is_refused(tau: float) -> None:
     with pytest.raises(ValueError, match="tau"):
         LowRankConstraint(tau)
+
+
+@pytest.mark.parametrize("options", [{}, {"maximize": True}, {"nesterov": True}, {"dampening": 0.5}])
+def test_what_momentum_the_optimizer_steps_along_is_tangent(options: dict) -> None:
+    torch.manual_seed(0)
+    module, constraint = UsersModule(), LowRankConstraint(tau=0.5)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, **options)
+    constraint.project_(module)
+    for _ in range(4):
+        optimizer.zero_grad()
+        F.cross_entropy(module.net(torch.rand(8, 1, 8, 8)), torch.arange(8)).backward()
+        constraint.gradient_flow_(module, optimizer)
+        before = {x: x.detach().clone() for _, layer in factorized_layers(module) for x in (layer.U, layer.V)}
+        optimizer.step()
+        for x, at in before.items():
+            momentum = optimizer.state[x]["momentum_buffer"]
+            assert (at.T @ momentum).norm() <= 1e-4 * momentum.norm()
+        constraint.project_(module)

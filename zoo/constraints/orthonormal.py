@@ -94,7 +94,7 @@ class Orthonormal(BatchedConstraint):
         xs, cores = [x.detach() for x, _ in factors], [core.detach() for _, core in factors]
         gradients = [x.grad for x, _ in factors if x.grad is not None]
         momenta = [[states[x][name] for name in MOMENTA if states[x].get(name) is not None] for x, _ in factors]
-        plain_sgd = group.get("nesterov") is False and not group.get("dampening")
+        plain_sgd = not (group.get("nesterov", True) or group.get("dampening") or group.get("maximize"))
         if all(momenta) and plain_sgd and not clipped:
             # SGD adds them before it steps: projecting the sum does for both, unless the trainer clips in between.
             first = [of_factor[0] for of_factor in momenta]
