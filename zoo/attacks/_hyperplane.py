@@ -8,11 +8,11 @@ from zoo.attacks._threat import Norm
 ROUNDS = 50
 """Newton steps at most; each one saturates at least one more pixel, and few are ever needed."""
 FLAT = 1e-12
-"""Slope, with the largest |w| taken as 1, at which all pixels that matter have met 0 or 1."""
+"""Slope, with the largest |w| taken as 1, at which all relevant pixels have reached 0 or 1."""
 
 
 def to_hyperplane(x: Tensor, w: Tensor, excess: Tensor, norm: Norm) -> Tensor:
-    """Return the smallest d with <w, d> = -excess and x + d in [0, 1], or the d that comes nearest to it.
+    """Return the smallest d with <w, d> = -excess and x + d in [0, 1], or the d that comes closest to the equality.
 
     Every pixel moves against the sign of ``excess w``, by t (Linf) or t |w| (L2) for one t per row, until it
     meets 0 or 1. The total <|w|, |d|> is concave and piecewise linear in t, so Newton's method from below
@@ -24,7 +24,7 @@ def to_hyperplane(x: Tensor, w: Tensor, excess: Tensor, norm: Norm) -> Tensor:
         x: points in [0, 1], (B, d).
         w: normals, (B, d).
         excess: <w, x> minus the hyperplane's offset, (B,).
-        norm: that is smallest.
+        norm: to minimise.
 
     Returns:
         The movements, (B, d).

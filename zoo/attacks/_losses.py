@@ -1,4 +1,4 @@
-"""What attacks raise: functions of logits (B, K) that are large where an image is misclassified, one number each.
+"""Losses that attacks maximise: functions of logits (B, K), one number per image, large if it is misclassified.
 
 Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks, ICML 2020, arXiv 2003.01690.
@@ -18,7 +18,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the largest other logit minus the label's: above 0 where misclassified. (B, K) and (B,) to (B,)."""
+    """Return the largest other logit minus the label's: above 0 if misclassified. (B, K) and (B,) to (B,)."""
     own = logits.gather(1, labels[:, None])[:, 0]
     return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - own
 
@@ -39,7 +39,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def towards(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Return the target's logit minus the label's: above 0 where the target is preferred."""
+    """Return the target's logit minus the label's: above 0 if the target is preferred."""
     return logits.gather(1, targets[:, None])[:, 0] - logits.gather(1, labels[:, None])[:, 0]
 
 

@@ -48,7 +48,7 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
         pixels: numbers in an image, C H W.
 
     Raises:
-        UserError: eps is negative or larger; the message says what was probably meant.
+        UserError: eps is negative or larger; the message suggests the probable intention.
     """
     largest = 1.0 if norm == "Linf" else math.sqrt(pixels)
     if not eps >= 0:
@@ -100,7 +100,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
 
 
 def random_in_ball(images: Tensor, norm: Norm, streams: RandomStreams) -> Tensor:
-    """Return a uniform point of the unit ball for each image, in the images' shape, from streams of their own."""
+    """Return a uniform point of the unit ball for each image, in the images' shape, from the image's own stream."""
     shape = images.shape[1:]
     if norm == "Linf":
         return (2 * streams.uniform(*shape) - 1).to(images)

@@ -20,21 +20,21 @@ from zoo.attacks._threat import column
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random search with squares that shrink; asks for logits only, so masked gradients do not stop it."""
+    """Random search with squares that shrink; it uses only logits, so masked gradients do not stop it."""
 
     queries: int = 5000
     """Forward passes for each restart of an image."""
     restarts: int = 1
     """Searches of each image until one succeeds."""
     seed: int = 0
-    """Seed of the squares, which depend on it and on the image alone."""
+    """Seed of the squares, which depend only on it and on the image."""
 
     def passes(self, classes: int) -> int:
-        """One per query."""
+        """Return one pass per query."""
         return self.queries * self.restarts
 
     def perturb(self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Return the points of largest margin of a wrong class that were found."""
+        """Return the points with the largest margin of a wrong class that were found."""
         streams = RandomStreams.of(images, self.seed, "square")
 
         def search(restart: int, rows: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Square(Attack):
     def _search(
         self, attacked: AttackedModel, images: Tensor, labels: Tensor, eps: float, streams: RandomStreams
     ) -> Tensor:
-        """Keep each proposal that raises the margin; an image that falls leaves the batch."""
+        """Keep each proposal that raises the margin; a misclassified image leaves the batch."""
         x = (stripes if self.norm == "Linf" else tiles)(images, eps, streams.at(0))
         value = margin(attacked.estimate(x), labels)
         found, rows = x.clone(), torch.arange(len(images), device=images.device)
@@ -68,7 +68,7 @@ class Square(Attack):
         return found
 
     def _propose(self, query: int, x: Tensor, images: Tensor, eps: float, streams: RandomStreams) -> Tensor:
-        """Draw a square of its own for each image, or in L2 two windows of an odd side where the image has room."""
+        """Draw a separate square for each image, or in L2 two windows of an odd side if the image has room."""
         c, height, width = x.shape[1:]
         s = side(query, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))
         if self.norm == "L2" and s % 2 == 0:
