@@ -37,7 +37,7 @@ class StepHook(Callback):
         self._handles: list[RemovableHandle] = []
 
     def project_(self, optimizer: Optimizer | None) -> None:
-        """Move those of ``self.layers`` that train back onto the constraint; without an optimizer no step was made."""
+        """Project the trainable ``self.layers`` onto the constraint; without an optimizer there was no step."""
         if optimizer is None:
             self.constraint.project_if_outside_(self.layers)
         else:

@@ -119,7 +119,7 @@ class RankPruning(CutSchedule):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin to gather, or cut, if it is time: right after an optimizer's step and before the next backward."""
+        """Start to gather, or cut if a cut is due: after an optimizer's step and before the next backward pass."""
         due = self.due(trainer)
         # Under manual optimization there may have been no step in the window yet.
         if due > self.made and not (self.gathered and trainer.global_step <= self.since):

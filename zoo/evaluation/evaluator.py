@@ -1,4 +1,4 @@
-"""The verdicts on one model: which images it gets right, and which withstand an attack."""
+"""The verdicts on one model: which images it classifies correctly, and which stay robust to an attack."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,22 +19,22 @@ from zoo.runtime.eval_mode import require_eval_mode
 CLEAN = "clean"
 """Name of the verdicts without an attack."""
 POOL_BYTES = 2**26
-"""Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
+"""Size in fp32 of the images attacked side by side: batches stay full when some images are misclassified."""
 POOL_MACS = 10**14
-"""On a CPU, where that takes a core half an hour, they cost no more multiply-accumulates than this: verdicts are
-kept pool by pool, and an evaluation that is killed loses one pool."""
+"""Most multiply-accumulates of such a pool on a CPU, about half an hour of one core: verdicts are kept pool by pool, and
+an evaluation that is killed loses one pool."""
 
 
 class Evaluator:
-    """A model and the images it is judged on.
+    """A model and the images it is evaluated on.
 
     Args:
         model, images, labels, batch_size, outcomes, gradients: see `evaluate`.
         bar: to show the running accuracy on.
 
     Attributes:
-        right: which images are classified rightly without an attack, bool (N,).
-        classes: that the model tells apart.
+        right: which images are classified correctly without an attack, bool (N,).
+        classes: of the model.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Evaluator:
         )
 
     def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:
-        """Say which images still stand after each part of an attack, by the part's name: bool (N,) each."""
+        """Return which images are still robust after each part of an attack, by the part's name: bool (N,) each."""
         verdicts, found = self.correct, {}
         for part in attack.parts(self.classes):
 
@@ -110,14 +110,14 @@ class Evaluator:
         verdicts: Callable[[Tensor, Tensor], Tensor],
         title: str = "clean",
     ) -> Tensor:
-        """Return which of the images that are asked about pass, from the kept outcomes or pool by pool: bool (N,)."""
+        """Return which of the requested images pass, from the kept outcomes or pool by pool: bool (N,)."""
         known = self.outcomes.get(name)
         if known is not None:
             return known
         passed, searched = self.outcomes.begun(name) or (asked.clone(), ~asked)
         total, rows = int(asked.sum()), (~searched).nonzero().flatten()
         self._task = self.bar.add_task(title, total=total * passes, accuracy=share(passed))
-        pools = rows.split(self._pool(passes)) if len(rows) else ()  # no rows would be split into one pool of none
+        pools = rows.split(self._pool(passes)) if len(rows) else ()  # zero rows would be split into one empty pool
         for pool in pools:
             completed = (total - int((~searched).sum())) * passes
             self.bar.update(self._task, completed=completed, accuracy=share(passed))

@@ -1,4 +1,4 @@
-"""Models in Python: list, create, load. What comes back is a plain module that takes images in [0, 1]."""
+"""Models in Python: list, create, load. The result is a plain module that takes images in [0, 1]."""
 
 from pathlib import Path
 
