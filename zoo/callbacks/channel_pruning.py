@@ -17,7 +17,7 @@ from zoo.channels.criteria import CRITERIA, Criterion, Scores
 from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
 from zoo.runtime.complexity import count_params
-from zoo.sensitivity.criticality import tilts
+from zoo.sensitivity.criticality import ratio_offsets
 
 FineTune = Literal["full", "norms"]
 
@@ -139,10 +139,10 @@ class ChannelPruning(CutSchedule):
             self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, computing))
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
-        spared = tilts(self.measured, self.sensitivity_range) if self.measured else None
+        offsets = ratio_offsets(self.measured, self.sensitivity_range) if self.measured else None
         scores = self.scores(network, graph)
         stays = dict.fromkeys(graph.sizes.keys() - scores.keys(), "it got no gradient") | frozen_groups(network, graph)
-        chosen = choose_widths(graph, self.dense, size, self.total, spared, stays)
+        chosen = choose_widths(graph, self.dense, size, self.total, offsets, stays)
         keep = {g: _best(scores[g], width) for g, width in chosen.items() if width < graph.sizes[g]}
         keep = trainer.strategy.broadcast(keep)
         averages = submodule_averages(trainer, self.name)

@@ -19,7 +19,7 @@ from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.lowrank.rank_change import change_basis_, diagonalize_
 from zoo.lowrank.saliency import SALIENCIES, Statistics
 from zoo.runtime.optimizer_state import refuse_unknown_state
-from zoo.sensitivity.criticality import tilts
+from zoo.sensitivity.criticality import ratio_offsets
 
 
 class RankPruning(CutSchedule):
@@ -187,8 +187,8 @@ class RankPruning(CutSchedule):
 
     def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
         """Return scores by which sensitive layers lose smaller shares."""
-        spared = tilts(self.measured, self.sensitivity_range)
-        return {x.name: share_scores(x, layers[x.name].rank, spared.get(x.name, 0.0)) for x in layers_of(layers)}
+        offsets = ratio_offsets(self.measured, self.sensitivity_range)
+        return {x.name: share_scores(x, layers[x.name].rank, offsets.get(x.name, 0.0)) for x in layers_of(layers)}
 
     def _choose(self, module: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
         """Return the ranks after a number of cuts."""

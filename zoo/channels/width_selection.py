@@ -26,7 +26,7 @@ def choose_widths(
     dense: dict[str, int],
     size: float,
     total: int,
-    tilts: dict[str, float] | None = None,
+    offsets: dict[str, float] | None = None,
     stays: dict[str, str] | None = None,
 ) -> dict[str, int]:
     """Choose widths so that the network keeps at most ``size`` parameters, and not much less.
@@ -48,8 +48,8 @@ def choose_widths(
         UserError: the smallest widths leave too many parameters; the message names the most possible.
     """
     count = ParameterCount(graph)
-    tilts = tilts or dict.fromkeys(graph.sizes, 0.0)
-    most = MOST if any(tilts.values()) else 1.0
+    offsets = offsets or dict.fromkeys(graph.sizes, 0.0)
+    most = MOST if any(offsets.values()) else 1.0
     stays = stays or {}
     smallest = {group: present if group in stays else 1 for group, present in graph.sizes.items()}
     if count(smallest) > size:
@@ -64,7 +64,7 @@ def choose_widths(
             group: [present] if group in stays else fast_widths(present, dense[group], block)
             for group, present in graph.sizes.items()
         }
-        wanted = _wanted(dense, tilts, levels, count, size, most)
+        wanted = _wanted(dense, offsets, levels, count, size, most)
         if wanted is None:
             continue
         chosen = _rounded(levels, wanted)
@@ -76,7 +76,7 @@ def choose_widths(
 
 def _wanted(
     dense: dict[str, int],
-    tilts: dict[str, float],
+    offsets: dict[str, float],
     levels: dict[str, list[int]],
     count: ParameterCount,
     size: float,
@@ -85,9 +85,9 @@ def _wanted(
     """Return the widths, not yet rounded, at the least level that meets the size when they are rounded down."""
 
     def at(level: float, most: float) -> dict[str, float]:
-        return {g: (1 - min(max(level - tilts[g], 0.0), most)) * n for g, n in dense.items()}
+        return {g: (1 - min(max(level - offsets[g], 0.0), most)) * n for g, n in dense.items()}
 
-    high = 1 + max(map(abs, tilts.values()))
+    high = 1 + max(map(abs, offsets.values()))
     for cap in (most, 1.0):
         if count(_rounded(levels, at(high, cap))) <= size:
             break

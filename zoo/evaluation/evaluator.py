@@ -21,8 +21,8 @@ CLEAN = "clean"
 POOL_BYTES = 2**26
 """Size in fp32 of the images attacked side by side: batches stay full when some images are misclassified."""
 POOL_MACS = 10**14
-"""Most multiply-accumulates of such a pool on a CPU, about half an hour of one core: verdicts are kept pool by pool, and
-an evaluation that is killed loses one pool."""
+"""Most multiply-accumulates of such a pool on a CPU, about half an hour of one core: verdicts are kept pool by pool,
+and an evaluation that is killed loses one pool."""
 
 
 class Evaluator:

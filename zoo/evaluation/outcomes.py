@@ -17,7 +17,7 @@ SEARCHES = 3
 
 
 def identity(weights_sha256: str, images: Tensor, labels: Tensor) -> str:
-    """Return a digest of the owner of outcomes: the weights, the images, their labels and the version of the searches."""
+    """Return a digest of the owner of outcomes: the weights, the images, their labels and the searches' version."""
     digest = hashlib.sha256(f"{SEARCHES} {weights_sha256}".encode())
     for tensor in (images, labels):
         digest.update(tensor.contiguous().cpu().numpy().tobytes())

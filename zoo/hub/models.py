@@ -78,7 +78,7 @@ def create_model(
     Args:
         name: such as ``resnet18.robust_lowrank80_c10``.
         pretrained: load its weights; without, they are random and only the card is read.
-        num_classes: of another task: the classifier is then a new one, everything else as published.
+        num_classes: of another task: the classifier is then new, everything else as published.
         factorized: keep U, S and V apart, as in training, instead of the deployed form of plain layers.
         hub: see `list_models`.
 

@@ -1,4 +1,4 @@
-"""Products along the first two axes of a core: what U S V^T is for a matrix S, for cores with further axes."""
+"""Products along the first two axes of a core: the generalisation of U S V^T to an S with further axes."""
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def unfoldings(core: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def leading_vectors(matrix: Tensor) -> Tensor:
-    """Return the left singular vectors of a matrix (r, m), r <= m, by falling singular value; (r, r), in fp64.
+    """Return the left singular vectors of a matrix (r, m), r <= m, by descending singular value; (r, r), in fp64.
 
     Eigenvectors of X X^T: those of singular values below 1e-8 of the largest are any orthonormal ones.
     """

@@ -9,10 +9,10 @@ from torch import Tensor
 def padded(matrices: Sequence[Tensor], diagonal: Tensor | float) -> Tensor:
     """Return each matrix A as diag(A, d I) of the largest size: (B, R, R).
 
-    Products, Cholesky factors, inverses and spectral functions of the batch have those of A as their upper left block.
+    The upper left blocks of the batch's products, Cholesky factors, inverses and spectral functions are those of A.
 
     Args:
-        matrices: B square ones, or any of one shape, which need no padding; on one device and of one type.
+        matrices: B square ones, or ones of a single shape, which need no padding; on one device and of one type.
         diagonal: d, for all or for each (B,).
     """
     if len({matrix.shape for matrix in matrices}) == 1:
@@ -26,7 +26,7 @@ def padded(matrices: Sequence[Tensor], diagonal: Tensor | float) -> Tensor:
 
 
 def blocks(batch: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Return each matrix of a batch without what `padded` put below and beside it, as views.
+    """Return each matrix of a batch without the padding of `padded`, as views.
 
     Args:
         batch: (B, M, R).

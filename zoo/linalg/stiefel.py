@@ -30,16 +30,16 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def orthonormality_error(x: Tensor) -> Tensor:
     """Return the spectral norm ||X^T X - I||_2 of each matrix: shape (..., n, r) to (...).
 
-    Only the product is computed where X lies: eigenvalues of small matrices take a GPU longer than a CPU.
+    Only the product is computed on X's device: eigenvalues of small matrices take a GPU longer than a CPU.
     """
-    with full_precision(x.device):  # or a user's TF32 would be what is measured
+    with full_precision(x.device):  # otherwise the user's TF32 would be measured
         gram = (x.mT @ x).cpu()
     gram.diagonal(dim1=-2, dim2=-1).sub_(1.0)
     return torch.linalg.matrix_norm(gram, ord=2).to(x.device)
 
 
 def householder_qr(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor X = Q R by Householder QR, signs chosen so that R's diagonal is positive (Q is unique then).
+    """Factor X = Q R by Householder QR, with signs that make R's diagonal positive (Q is then unique).
 
     Args:
         x: shape (..., n, r), n >= r, full column rank.
@@ -59,10 +59,10 @@ def retract(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return the QR retractions of several matrices, whatever their rows and columns.
+    """Return the QR retractions of several matrices of any sizes.
 
-    One pass of Cholesky-QR where ||X^T X - I||_F <= 1/2: every singular value of X then lies in [0.7, 1.23]
-    and the pass is accurate to a few roundings. Other matrices get Householder QR.
+    One pass of Cholesky-QR if ||X^T X - I||_F <= 1/2: every singular value of X is then in [0.7, 1.23] and the pass is
+    accurate to a few roundings. Other matrices get Householder QR.
 
     Args:
         xs: B of them, shapes (n, r), n >= r, full column rank; on one device.
@@ -80,9 +80,9 @@ def retract_each(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def cholesky_qr(xs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return Q and R as `retract_each`, by one pass of Cholesky-QR, and which of the B matrices are near enough for it.
+    """Return Q and R as `retract_each`, by one pass of Cholesky-QR, and for which of the B matrices it is accurate.
 
-    All r x r algebra is one batch, since on small matrices calls cost more than arithmetic; nothing waits for a GPU.
+    All r x r algebra is one batch, because on small matrices calls cost more than arithmetic; nothing waits for a GPU.
     """
     gram = padded([x.T @ x for x in xs], 1.0)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
@@ -112,7 +112,7 @@ def tangent_(x: Tensor, d: Tensor) -> Tensor:
 
 
 def complement(x: Tensor, d: Tensor, k: int) -> Tensor:
-    """Return k orthonormal directions orthogonal to X's columns that hold the most of D.
+    """Return k orthonormal directions orthogonal to X's columns that capture the most of D.
 
     They are the leading left singular vectors of (I - X X^T) D; if its rank is below k, arbitrary ones follow.
 
@@ -123,7 +123,7 @@ def complement(x: Tensor, d: Tensor, k: int) -> Tensor:
     """
     normal = tangent(x, tangent(x, d))
     leading = torch.linalg.eigh(normal.T @ normal)[1].flip(-1)[:, :k]
-    # The columns of X come first and so stay what they are; a second projection would not fix a vanishing D.
+    # The columns of X come first, so they do not change; a second projection would not fix a vanishing D.
     return householder_qr(torch.cat([x, normal @ leading], 1))[0][:, x.shape[1] :]
 
 

@@ -61,7 +61,7 @@ def robust_criticality(
     return grown
 
 
-def tilts(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, float]:
+def ratio_offsets(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, float]:
     """Return what is taken off the share that each part of a network loses, negative where more is taken.
 
     With s the sensitivity, t = log(1 + s) scaled to 0..1 over the parts: weight * (t - mean of t). This project's
