@@ -185,8 +185,8 @@ def test_what_is_cut_is_the_least_salient_per_parameter() -> None:
 
 
 @pytest.mark.parametrize("size", [0.45, 0.3, 0.15])
-def test_tilted_shares_follow_the_ratio_formula_at_the_same_size(size: float) -> None:
-    """clip(level - offset, 0, 0.95) of each layer's weights is removed, and one level fits all: found here by bisection."""
+def test_offset_shares_follow_the_ratio_formula_at_the_same_size(size: float) -> None:
+    """clip(level - offset, 0, 0.95) of each layer's weights is removed, with one level for all: found by bisection."""
     layers = [Layer(name, "Linear", (400, 400), "") for name in "abc"]
     ranks, offsets = dict.fromkeys("abc", 180), {"a": -0.3, "b": 0.05, "c": 0.25}
 

@@ -139,7 +139,8 @@ def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> T
     """Lay rows out for the screen, one column per model; accuracies are those of the ONNX graphs.
 
     Args:
-        rows: to show. settings: of the measurements.
+        rows: to show.
+        settings: of the measurements.
         among: all measured rows, if more than are shown: every table of them has the same lines.
     """
     among = among or rows

@@ -100,8 +100,7 @@ def _measure(files: list[Path], target: Target, batch: int, rounds: int, dense: 
 
 
 def fastest(ratios: Ratios) -> str:
-    """Return the graph to write: the fastest at batch 1 among those that are not slower than the dense one at any
-    batch.
+    """Return the graph to write: the fastest at batch 1 among those never slower than the dense one.
 
     Differences within `TIE` are ignored; among equals, the graph chosen layer by layer is written.
     """

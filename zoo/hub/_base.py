@@ -68,7 +68,8 @@ class Hub(ABC):
         """Open a file of the hub, from an offset on if the place can do that.
 
         Args:
-            path: relative, with ``/``. offset: of the first byte wanted; see `Stream.start` for the first that comes.
+            path: relative, with ``/``.
+            offset: of the first byte wanted; see `Stream.start` for the first that comes.
 
         Raises:
             UserError: there is no such file, or the hub refuses.

@@ -1,5 +1,4 @@
-"""Fit the factors of a low-rank network to the outputs of its dense original: a start that preserves outputs, not
-weights.
+"""Fit the factors of a low-rank network to the outputs of its dense original: a start that preserves outputs.
 
 Let C = E[x x^T] be the second moment of a layer's input at one position (x unfolded, m entries), and y = W x its output
 without the bias. The truncated SVD of W minimises ||W - W_r||_F; here W_r of rank r minimises

@@ -26,8 +26,7 @@ TINY = 1e-20
 
 @dataclass(frozen=True)
 class Csam(ChannelMethod):
-    """Masks learned at their worst perturbation, for answers stable under random transforms; then a cut and
-    fine-tuning.
+    """Masks learned at their worst perturbation, for stable answers under random transforms; cut, fine-tuning.
 
     From the paper, of which only the abstract was available: sharpness is taken in the mask, not in the weights; soft
     masks start at magnitudes over a percentile, clipped to 0..1; uniform noise is added; and the loss asks for

@@ -1,4 +1,4 @@
-"""Images that a training keeps back: what is decided about a network is decided on them, never on test images."""
+"""Held-out images of a training: decisions about a network use them, never test images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from zoo.sensitivity.probe_context import ProbeContext
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The validation images of a training, and the radius that it defends.
+    """The validation images of a training, and the radius of its threat model.
 
     Attributes:
-        source: returns the training split, where it is now: Lightning moves it to the device.
+        source: returns the training split on its current device, to which Lightning moves it.
         indices: of the validation images in it (N,).
         eps: Linf radius in pixels of [0, 1].
     """
