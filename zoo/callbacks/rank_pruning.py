@@ -201,9 +201,9 @@ class RankPruning(CutSchedule):
         size = deployed_size(self.network(module))
         target = factor_budget(size, self.compression, shapes, ranks)
         if not layers and target < 0:
-            gone = 1 - (size.factors + size.rest) / size.dense
+            removed = 1 - (size.factors + size.rest) / size.dense
             raise UserError(
-                f"no rank can fall, and {gone:.1%} of the parameters are removed, not "
+                f"no rank can fall, and {removed:.1%} of the parameters are removed, not "
                 f"{self.compression:.1%}: no factorized layer trains at a rank r with r (n + m) clearly below n m"
             )
         target = max(0.0, target)

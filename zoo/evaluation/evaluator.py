@@ -33,7 +33,7 @@ class Evaluator:
         bar: to show the running accuracy on.
 
     Attributes:
-        right: which images are classified correctly without an attack, bool (N,).
+        correct: which images are classified correctly without an attack, bool (N,).
         classes: of the model.
     """
 
@@ -68,25 +68,25 @@ class Evaluator:
     def evaluation(self, attack: Attack, eps: float) -> Evaluation:
         """Measure the accuracy under one attack at one radius."""
         settings = asdict(attack) | ({"gradients": self.gradients} if self.gradients != "fp32" else {})
-        standing = self.standing(attack, eps)
-        parts = {name: share(verdicts) for name, verdicts in standing.items()} if len(standing) > 1 else {}
+        robust = self.robust_by_part(attack, eps)
+        parts = {name: share(verdicts) for name, verdicts in robust.items()} if len(robust) > 1 else {}
         return Evaluation(
             attack=ATTACKS.name_of(attack),
             norm=settings.pop("norm"),
             eps=eps,
-            accuracy=share(list(standing.values())[-1]),
+            accuracy=share(list(robust.values())[-1]),
             n=len(self.images),
             options=settings,
             parts=parts,
             skipped={ATTACKS.name_of(a): a.obstacle(self.classes) for a in attack.skipped(self.classes)},
         )
 
-    def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:
+    def robust_by_part(self, attack: Attack, eps: float) -> dict[str, Tensor]:
         """Return which images are still robust after each part of an attack, by the part's name: bool (N,) each."""
         verdicts, found = self.correct, {}
         for part in attack.parts(self.classes):
 
-            def withstands(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
+            def survives(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
                 return part(
                     self.model,
                     images,
@@ -98,7 +98,7 @@ class Evaluator:
                 ).robust[0]
 
             name = _name(part, attack, eps, self.gradients)
-            verdicts = self._verdicts_of(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
+            verdicts = self._verdicts_of(name, verdicts, part.passes(self.classes), survives, _title(part, eps))
             found[ATTACKS.name_of(part)] = verdicts
         return found
 

@@ -47,10 +47,10 @@ def budget_ranks(model: nn.Module, layers: list[Layer], budget: Budget) -> Ranks
     most = 0.0
     for exponent in EXPONENTS:
         ranks = compression_ranks(layers, total, budget.compression, Shares(_relative(layers, at, exponent), least))
-        gone = sum(x.n * x.m * at[x.name].outputs - x.factorized_macs(ranks[x.name], at[x.name]) for x in layers)
-        if gone >= budget.macs_reduction * dense:
+        removed = sum(x.n * x.m * at[x.name].outputs - x.factorized_macs(ranks[x.name], at[x.name]) for x in layers)
+        if removed >= budget.macs_reduction * dense:
             return ranks
-        most = max(most, gone / dense)
+        most = max(most, removed / dense)
     raise UserError(
         f"macs_reduction {budget.macs_reduction} is impossible at compression {budget.compression}: the ranks of these "
         f"{len(layers)} layers can remove {math.floor(1000 * most) / 10} % of the multiply-accumulates; give a smaller "
