@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: the command line starts without torch.
+    # Imported on first use, so that the command line starts without torch.
     if name in ("create_model", "list_models", "load"):
         from zoo.hub import models
 

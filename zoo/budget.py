@@ -1,4 +1,4 @@
-"""How small a network must become, and what choosing its ranks and choosing its widths have in common."""
+"""Budgets of networks, and the code that the selection of ranks and of widths shares."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,11 @@ OVERSHOOT = 0.015
 BLOCKS = (16, 8, 4, 2, 1)
 """Steps between ranks or widths, fastest first: blocked CPU kernels and tensor cores want multiples of 16 or of 8."""
 MOST = 0.95
-"""Share of a layer that goes at most where shares follow sensitivities, unless the budget cannot be met otherwise."""
+"""Largest share of a layer to remove when shares follow sensitivities, unless the budget cannot be met otherwise."""
 LEAST_COMPRESSION = 0.1
-"""Of the start of a training whose ranks fall: below it, factors no longer pay."""
+"""Least compression at the start of a training that lowers ranks: below it, factors no longer pay."""
 HALVINGS = 30
-"""Of the interval in `bisect`: as many as fp32 would see."""
+"""Halvings of the interval in `bisect`: as many as fp32 can resolve."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Budget:
         rank_fraction: rank of each layer over its full rank min(n, m), in (0, 1], rounded up: CondLR's own
             definition, whose tables call 1 - rank_fraction the compression.
         macs_reduction: with a compression, share of the dense model's multiply-accumulates to remove, in (0, 1);
-            None: what comes of the compression.
+            None: whatever the compression gives.
 
     Raises:
         UserError: neither or both are given, one is out of range, or a rank fraction meets a macs_reduction.
@@ -51,10 +51,10 @@ class Budget:
 
 
 def larger_start(budget: Budget, times: float) -> Budget:
-    """Return the budget of a training that starts with more parameters, and cuts them while it goes on.
+    """Return the initial budget of a training that starts with more parameters and removes them on the way.
 
     Args:
-        budget: what it ends with.
+        budget: the final one.
         times: how many times its parameters the start has, as far as factors pay.
 
     Raises:
@@ -69,7 +69,7 @@ def larger_start(budget: Budget, times: float) -> Budget:
 
 
 def bisect(fits: Callable[[float], bool], good: float, bad: float) -> float:
-    """Return the value nearest to ``bad`` that fits, of those between a value that fits and one that need not."""
+    """Return the value closest to ``bad`` that fits, between one that fits and one that may not."""
     for _ in range(HALVINGS):
         middle = (good + bad) / 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
@@ -77,5 +77,5 @@ def bisect(fits: Callable[[float], bool], good: float, bad: float) -> float:
 
 
 def percent_removed(left: float, total: int) -> float:
-    """Return what share of the parameters is gone when so many are left, in percent, rounded down to a tenth."""
+    """Return the share of the parameters that is removed when ``left`` remain, in percent, rounded down to a tenth."""
     return math.floor(1000 * (1 - left / total)) / 10

@@ -1,23 +1,23 @@
-"""Mistakes a user can mend, told in one line."""
+"""Mistakes that a user can correct, reported in one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: the message says what, where and what to do next.
+    """A mistake in the user's input: the message says what is wrong, where, and what to do next.
 
     The command line prints it without a traceback and exits with 2.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its name."""
+    """Return the first line of an exception's message, or its name."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def printable(text: str) -> str:
-    """Return a text that came from elsewhere, fit for a terminal: what would command it becomes a question mark."""
+    """Return a foreign text, safe for a terminal: control characters become question marks."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -25,8 +25,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], listed_by: str = "z
     """Return the error for a name that is not known, with the nearest names that are.
 
     Args:
-        kind: what the name should have named, such as ``"method"``.
-        name: what was given.
+        kind: of the things named, such as ``"method"``.
+        name: the unknown one.
         known: every valid name.
         listed_by: the command that shows them all.
     """

@@ -13,7 +13,7 @@ import platformdirs
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it takes the file's place, on failure it is removed."""
+    """Yield a temporary path beside ``path``; on success it replaces the file, on failure it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
@@ -28,9 +28,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside ``path``; on success it takes its place, on failure it is removed.
+    """Yield an empty temporary folder beside ``path``; on success it replaces the folder, on failure it is removed.
 
-    An older folder is moved aside for the moment of the exchange, and back if that fails.
+    An older folder is moved aside during the exchange, and back if that fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
@@ -49,7 +49,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Return where zoo keeps what it can have again: ``ZOO_CACHE``, or the system's place for caches."""
+    """Return zoo's cache folder, whose content can be recreated: ``ZOO_CACHE``, or the system's place for caches."""
     return Path(os.path.expanduser(os.environ.get("ZOO_CACHE") or platformdirs.user_cache_path("zoo")))
 
 

@@ -1,4 +1,4 @@
-"""A plugin's name with its options, as people write it: ``robust_lowrank(tau=0.2, convolution=tucker)``.
+"""A plugin's name with its options, written as ``robust_lowrank(tau=0.2, convolution=tucker)``.
 
 The command line, ``zoo compare`` and YAML files read the same text. Values stay text: the parser of the command line
 gives them their types, as it does for ``--method.tau 0.2``.
@@ -20,11 +20,11 @@ QUOTES = "'\""
 
 @dataclass(frozen=True)
 class PluginSpec:
-    """A plugin by name, and the options that are given.
+    """A plugin by name, with its given options.
 
     Attributes:
-        name: of the plugin; nothing says that there is one.
-        options: what is given, as text, in the order in which it is written.
+        name: of the plugin, which need not exist.
+        options: as text, in the order in which they are written.
     """
 
     name: str
@@ -40,11 +40,11 @@ class PluginSpec:
         PluginSpec(name='robust_lowrank', options={'tau': '0.2', 'convolution': 'tucker'})
 
         Args:
-            text: what is written.
-            where: it is written, for the message, such as ``"--method"``.
+            text: to parse.
+            where: its place, for the message, such as ``"--method"``.
 
         Raises:
-            UserError: it has another form, or gives an option twice.
+            UserError: it is malformed, or gives an option twice.
         """
         whole = HEAD.fullmatch(text)
         if whole is None:
@@ -64,7 +64,7 @@ class PluginSpec:
 
 
 def _split(text: str, whole: str, where: str) -> list[str]:
-    """Split at the commas that stand in no brackets and no quotes; a last comma, or nothing at all, is no option."""
+    """Split at commas outside brackets and quotes; a trailing comma or an empty text adds no option."""
     parts, expected, quote = [""], "", ""
     for c in text:
         if quote:

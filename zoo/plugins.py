@@ -24,15 +24,15 @@ T = TypeVar("T")
 
 
 class Plugins(Generic[T]):
-    """The plugins in a package, found by file name and imported when asked for.
+    """The plugins in a package, found by file name and imported on request.
 
     ``zoo/methods/robust_lowrank.py`` is the method ``robust_lowrank``: there is no list to add it to.
-    Those of other distributions come in by entry points (see this module's text) and are plugins like its own.
-    A module whose name begins with an underscore is no plugin. A class whose options were renamed says so in
-    ``renamed: ClassVar[Mapping[str, str]] = {"old": "new"}``: what was saved under the old names still loads.
+    Other distributions add plugins by entry points (see the module's docstring); they are equal to zoo's own.
+    A module whose name begins with an underscore is not a plugin. A class with renamed options lists them in ``renamed:
+    ClassVar[Mapping[str, str]] = {"old": "new"}``: files saved under the old names still load.
 
     Args:
-        kind: what one plugin is called in messages, such as ``"method"``.
+        kind: noun for one plugin in messages, such as ``"method"``.
         package: the package's import name.
         base: the class that each module subclasses exactly once.
     """
@@ -64,10 +64,10 @@ class Plugins(Generic[T]):
         return found[0]
 
     def saved(self, name: str, options: Mapping[str, Any], file: Path) -> T:
-        """Return a plugin with the options that were saved in a file.
+        """Return a plugin with options that were saved in a file.
 
         Raises:
-            UserError: no plugin has that name, or not these options.
+            UserError: no plugin has that name, or it does not have these options.
         """
         plugin = self.get(name)
         try:
@@ -77,12 +77,12 @@ class Plugins(Generic[T]):
             raise UserError(f"{file}: this zoo's {name} has other options than {known}: update zoo") from None
 
     def current(self, name: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return options under the names that they have now.
+        """Return options under their current names.
 
         Args:
             name: of the plugin.
-            options: under present or earlier names.
-            where: they are written, for the message.
+            options: under current or earlier names.
+            where: their place, for the message.
 
         Raises:
             UserError: no plugin has that name, or an option is given under both of its names.
@@ -97,10 +97,10 @@ class Plugins(Generic[T]):
         return result
 
     def check_options(self, name: str, options: Iterable[str]) -> None:
-        """See that a plugin has options of these names, present or earlier ones.
+        """Check that a plugin has options of these names, current or earlier ones.
 
         Raises:
-            UserError: no plugin has that name, or not one of the options.
+            UserError: no plugin has that name, or it lacks one of the options.
         """
         plugin = self.get(name)
         known = [field.name for field in dataclasses.fields(plugin)]  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def plugin_modules(package: str) -> dict[str, str]:
     """Return the modules of a package's plugins by name: its own files and entry points; nothing is imported.
 
     Raises:
-        UserError: another distribution adds a plugin under the name of one that is there.
+        UserError: another distribution adds a plugin under a name that is taken.
     """
     folders = sys.modules[package].__path__ if package in sys.modules else _folders(package)
     own = [m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")]
@@ -160,12 +160,12 @@ def plugin_module(kind: str, package: str, name: str) -> str:
 
 @cache
 def _entry_points(package: str) -> tuple[tuple[str, str, str], ...]:
-    """Return name, module and distribution of each plugin that is added to a package."""
+    """Return name, module and distribution of each plugin that others add to a package."""
     found = importlib.metadata.entry_points(group=package)
     return tuple((x.name, x.module, x.dist.name if x.dist else "a distribution") for x in found)
 
 
 def renamed_options(plugin: type) -> dict[str, str]:
-    """Return the present names of a plugin's options by their earlier ones, inherited ones among them."""
+    """Return the current names of a plugin's options by their earlier ones, including inherited options."""
     classes = reversed(plugin.__mro__)
     return {old: new for cls in classes for old, new in vars(cls).get("renamed", {}).items()}

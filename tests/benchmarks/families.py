@@ -1,14 +1,13 @@
-"""Take one small member of every timm module all the way, and write the table docs/families.md.
+"""Take one small member of every timm module through every stage, and write the table docs/families.md.
 
 Usage: python tests/benchmarks/families.py [--only resnet10t,vgg11] [--workers 2] [--threads 1]
        [--results docs/families.json] [--table docs/families.md]
 
-Each member runs in a process of its own, at 50 % compression: convert, two training steps, export, comparison with
-ONNX Runtime, file size. Members are taken by as many workers as told; once all have been, each is timed beside its
-dense model, one member after the other: a graph that is timed beside another worker's exports can look a third slower
-than it is. Results are kept in the JSON file after each member, with the processor, and graphs that wait to be timed in
-the cache folder, so that the same command goes on from there after an interruption; the table is written from all that
-the file holds.
+Each member runs in a separate process, at 50 % compression: convert, two training steps, export, comparison with ONNX
+Runtime, file size. `--workers` processes run at once. When all members are done, each is timed beside its dense model,
+one member after the other: a graph timed beside another worker's exports can look a third slower than it is. After each
+member the results are saved in the JSON file, with the processor; graphs that wait to be timed are in the cache folder.
+The same command therefore resumes after an interruption. The table is written from everything in the file.
 """
 
 import argparse
@@ -133,11 +132,12 @@ def table(results: dict[str, dict[str, Any]], threads: int) -> str:
         "# Families",
         "",
         f"One small member of each timm module with `robust_lowrank` at {COMPRESSION:.0%} compression, written by",
-        f"`python tests/benchmarks/families.py`: {whole} of {len(rows)} go all the way" + _not_tried(results, FAMILIES),
-        "Parity is the largest",
-        "difference of logits between PyTorch and ONNX Runtime over the largest logit. Latency is at batch 1 beside",
-        f"the dense model, forms measured on this processor; {', '.join(sorted({r['processor'] for _, r in rows}))},",
-        f"threads: {threads}; timm {timm.__version__}, each pair alone on the machine.",
+        "`python tests/benchmarks/families.py`.",
+        f"{whole} of {len(rows)} pass every stage" + _not_tried(results, FAMILIES),
+        "Parity is the largest difference of logits between PyTorch and ONNX Runtime over the largest logit.",
+        "Latency is at batch 1, beside the dense model, with forms measured on this processor:",
+        f"{', '.join(sorted({r['processor'] for _, r in rows}))}, threads: {threads}; timm {timm.__version__}.",
+        "Each pair was timed alone on the machine.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
@@ -159,7 +159,7 @@ def table(results: dict[str, dict[str, Any]], threads: int) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     stopped = [f"- {r['arch']}: {r['reason']}" for _, r in rows if r["reason"]]
     if stopped:
-        lines += ["", "What stopped the others:", "", *stopped]
+        lines += ["", "Reasons for the failures:", "", *stopped]
     return "\n".join(lines) + "\n"
 
 

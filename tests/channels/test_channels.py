@@ -13,7 +13,7 @@ from zoo.channels.graph import ParameterCount
 from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
 from zoo.runtime.complexity import count_params
-from zoo.sensitivity.criticality import tilts
+from zoo.sensitivity.criticality import ratio_offsets
 
 FAMILIES = ["test_resnet", "test_byobnet", "test_efficientnet", "test_vit", "test_convnext", "densenet"]
 
@@ -201,17 +201,17 @@ def test_impossible_widths_and_budgets_are_refused() -> None:
 def test_sensitive_groups_keep_more_at_the_same_budget(compression: float) -> None:
     model = network("test_byobnet")
     total, graph = count_params(model), trace_channels(model)
-    spared = sorted(graph.sizes, key=lambda g: graph.sizes[g])[-1]
-    found = tilts({group: 5.0 if group == spared else 0.1 for group in graph.sizes})
+    sensitive = sorted(graph.sizes, key=lambda g: graph.sizes[g])[-1]
+    found = ratio_offsets({group: 5.0 if group == sensitive else 0.1 for group in graph.sizes})
     assert abs(sum(found.values())) < 1e-9
     uniform = choose_widths(graph, graph.sizes, (1 - compression) * total, total)
     adaptive = choose_widths(graph, graph.sizes, (1 - compression) * total, total, found)
-    assert adaptive[spared] > uniform[spared]
+    assert adaptive[sensitive] > uniform[sensitive]
     assert all(0 <= (1 - compression) - ParameterCount(graph)(w) / total <= 0.02 for w in (uniform, adaptive))
 
 
-def test_equal_sensitivities_spare_nobody() -> None:
-    assert set(tilts({"a": 1.0, "b": 1.0}).values()) == {0.0}
+def test_equal_sensitivities_give_no_offsets() -> None:
+    assert set(ratio_offsets({"a": 1.0, "b": 1.0}).values()) == {0.0}
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())

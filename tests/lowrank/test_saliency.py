@@ -185,22 +185,22 @@ def test_what_is_cut_is_the_least_salient_per_parameter() -> None:
 
 
 @pytest.mark.parametrize("size", [0.45, 0.3, 0.15])
-def test_tilted_shares_follow_the_ratio_formula_at_the_same_size(size: float) -> None:
-    """clip(level - tilt, 0, 0.95) of each layer's weights goes, and one level fits all: found here by bisection."""
+def test_offset_shares_follow_the_ratio_formula_at_the_same_size(size: float) -> None:
+    """clip(level - offset, 0, 0.95) of each layer's weights is removed, with one level for all: found by bisection."""
     layers = [Layer(name, "Linear", (400, 400), "") for name in "abc"]
-    ranks, tilts = dict.fromkeys("abc", 180), {"a": -0.3, "b": 0.05, "c": 0.25}
+    ranks, offsets = dict.fromkeys("abc", 180), {"a": -0.3, "b": 0.05, "c": 0.25}
 
     def held(ranks: dict[str, float]) -> float:
         return sum(800 * rank for rank in ranks.values())
 
     def at(level: float) -> dict[str, float]:
-        return {name: min(180.0, 200 * (1 - min(max(level - tilts[name], 0.0), 0.95))) for name in tilts}
+        return {name: min(180.0, 200 * (1 - min(max(level - offsets[name], 0.0), 0.95))) for name in offsets}
 
     wanted = size * held(dict.fromkeys("abc", 200))
     low, high = 0.0, 2.0
     for _ in range(50):
         low, high = ((low + high) / 2, high) if held(at((low + high) / 2)) > wanted else (low, (low + high) / 2)
-    scores = {x.name: share_scores(x, 180, tilts[x.name]) for x in layers}
+    scores = {x.name: share_scores(x, 180, offsets[x.name]) for x in layers}
     found = cut_towards(layers, ranks, scores, wanted, block=1)
     assert wanted <= held(found) < wanted + 3 * 800
     assert all(abs(found[name] - rank) <= 1 for name, rank in at(high).items())

@@ -1,4 +1,4 @@
-"""What a network is trained against: one kind of adversarial training is one file of this package."""
+"""Kinds of adversarial training: one kind is one file of this package."""
 
 from zoo.adversaries._base import Adversary, Threat
 from zoo.plugins import Plugins

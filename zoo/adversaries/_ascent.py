@@ -19,8 +19,8 @@ from zoo.runtime.eval_mode import evaluating
 def searched(model: nn.Module) -> Iterator[None]:
     """Search in eval mode: intermediate attack iterates never update BatchNorm statistics, and dropout is off.
 
-    Parameters take no gradients meanwhile: a compiled backward pass computes all that a model asks for, needed or not.
-    One search may stand inside another.
+    Parameters take no gradients meanwhile: a compiled backward pass computes every requested gradient, needed or not.
+    One search may run inside another.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     for p in trained:
@@ -51,11 +51,11 @@ def pgd_ascent(
         model: images to logits.
         images: (B, C, H, W) in [0, 1].
         start: where the ascent starts; it is brought into the ball first.
-        loss: of the logits, what to raise.
+        loss: of the logits; it is maximised.
         eps: radius.
         steps: of the ascent.
         relative_step: size of each in units of eps / steps; 2.5 is 2/255 for ten steps at 8/255.
-        watch: is shown each gradient.
+        watch: receives each gradient.
     """
     x = project(start.detach().float(), images, eps, "Linf")
     with searched(model):
@@ -78,7 +78,7 @@ def ce_ascent(
 def one_step(
     model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, noise: float, relative_step: float
 ) -> Tensor:
-    """Return images one signed step up the classification loss from a noisy start, clipped to [0, 1] only.
+    """Return images one signed step up the classification loss from a noisy start, clipped only to [0, 1].
 
     Args:
         model, images, labels: see `pgd_ascent`.
@@ -118,7 +118,7 @@ def summed_loss(labels: Tensor, threat: Threat) -> Callable[[Tensor], Tensor]:
 def kl_ascent(
     model: nn.Module, images: Tensor, distance: Callable[[Tensor, Tensor], Tensor], eps: float, steps: int
 ) -> Tensor:
-    """Return images whose answer is far from that on the images themselves: see `pgd_ascent`.
+    """Return nearby images whose answers are far from those on the given images: see `pgd_ascent`.
 
     The start is beside the images, where distances have a gradient.
 

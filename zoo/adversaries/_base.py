@@ -13,15 +13,15 @@ from zoo.errors import UserError
 
 @dataclass(frozen=True)
 class Threat:
-    """What training defends against: an Linf ball, and how hard it is searched.
+    """The threat that training defends against: an Linf ball, and how thoroughly it is searched.
 
     Attributes:
         eps: radius in pixels of [0, 1].
         steps: gradient steps of the search.
         label_smoothing: of every cross-entropy.
-        progress: share of the training that is done, 0 to 1, for weights that grow.
-        soft_targets: probabilities (B, K) of a teacher, which take the labels' place; None: there is no teacher.
-        watch: is shown each gradient in the images that the search takes; None: nobody watches.
+        progress: share of the training that is done, 0 to 1, for weights that grow with it.
+        soft_targets: probabilities (B, K) of a teacher, which replace the labels; None: there is no teacher.
+        watch: receives each gradient in the images that the search computes; None: no observer.
     """
 
     eps: float = 8 / 255
@@ -43,19 +43,22 @@ class Threat:
 
 @dataclass(frozen=True)
 class Adversary(ABC):
-    """Where the loss of a training step is taken, whatever the method.
+    """The images at which the loss of a training step is taken, and that loss, for any method.
 
-    Searching and training are apart, so that one search serves every loss that is taken at its result (see
-    `zoo.training.awp`). A subclass is a frozen dataclass in a file of its own, whose name is the adversary's.
-    Its fields are its hyper-parameters (``--adversary.FIELD``).
+    Search and loss are separate, so that one search serves several losses at its result (see `zoo.training.awp`). A
+    subclass is a frozen dataclass in a file of its own, whose name is the adversary's. Its fields are its
+    hyper-parameters (``--adversary.FIELD``).
     """
 
     takes_soft_targets: ClassVar[bool] = False
-    """Whether search and loss follow the threat's soft targets where it has some; if not, a teacher is refused."""
+    """Whether search and loss follow the threat's soft targets if it has any; if not, a teacher is refused."""
 
     @property
     def single_step(self) -> float | None:
-        """Size of the search's only step in units of eps, which training may learn to mislead; None: it takes many."""
+        """Size of the search's only step in units of eps; None: it takes many.
+
+        Training may learn to mislead a single step.
+        """
         return None
 
     @property
@@ -71,7 +74,7 @@ class Adversary(ABC):
             model: in training mode; takes images in [0, 1], returns logits.
             images: (B, C, H, W) in [0, 1].
             labels: (B,).
-            threat: radius, steps, and what answers are held to besides the labels.
+            threat: radius, steps, and the targets that replace or smooth the labels.
         """
 
     @abstractmethod
@@ -87,7 +90,7 @@ class Adversary(ABC):
 
 
 def check_weight(beta: float) -> None:
-    """Refuse a weight of the second term of a loss that is negative, infinite or no number.
+    """Refuse a negative, infinite or undefined weight of a loss's second term.
 
     Raises:
         UserError: it is.

@@ -1,4 +1,4 @@
-"""How well logits classify: by the labels, or by the soft targets that a teacher puts in their place.
+"""The classification loss of logits, by the labels or by a teacher's soft targets.
 
 Soft targets: Hinton, Vinyals, Dean: Distilling the knowledge in a neural network, arXiv 1503.02531, at temperature 1;
 of a robust teacher on clean images: Zi, Zhao, Ma, Jiang: Revisiting adversarial robustness distillation: robust soft

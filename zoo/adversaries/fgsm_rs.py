@@ -21,7 +21,7 @@ class FGSMRS(Adversary):
     takes_soft_targets: ClassVar[bool] = True
 
     alpha: float = 1.25
-    """Step size in units of eps (the paper's; training collapses where it is much larger)."""
+    """Step size in units of eps (the paper's; training collapses if it is much larger)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 2:

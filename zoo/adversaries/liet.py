@@ -1,4 +1,4 @@
-"""LIET: one gradient step from a start along the label's own direction, with both answers pulled together.
+"""LIET: one gradient step from a start along the label's direction, with a penalty on the change of the answer.
 
 Pan, Yao: Label information elimination training, ICCV 2025.
 """
@@ -16,7 +16,7 @@ from zoo.attacks import project
 from zoo.errors import UserError
 
 GREY = 0.5
-"""Value of every pixel of the images from which the direction of each class is taken."""
+"""Pixel value of the grey images at which the direction of each class is computed."""
 MIXED = (0.1, 0.5)
 """Least and largest share of a start's numbers that are noise; each step draws its share."""
 
@@ -33,7 +33,7 @@ class LIET(Adversary):
     takes_soft_targets: ClassVar[bool] = True
 
     beta: float = 100.0
-    """Weight of the divergence at the end of the training, to which it rises from 0."""
+    """Weight of the divergence at the end of the training; it rises to this value from 0."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < float("inf"):

@@ -19,7 +19,7 @@ TINY = 1e-6
 
 @dataclass(frozen=True)
 class Mart(Adversary):
-    """Train on adversarial images with a margin term, and on the divergence where the image itself is misjudged."""
+    """Train on adversarial images with a margin term, and on the divergence where the clean image is misclassified."""
 
     beta: float = 5.0
     """Weight of the divergence (the paper's lambda)."""

@@ -44,7 +44,7 @@ class NFGSM(Adversary):
 
     @property
     def reach(self) -> float:
-        """The noise and the step, which are not clipped to the ball."""
+        """Return the sum of the noise and the step, which are not clipped to the ball."""
         return self.noise + self.alpha
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:

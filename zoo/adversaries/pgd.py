@@ -15,7 +15,7 @@ from zoo.adversaries._base import Adversary, Threat
 from zoo.adversaries._classification import classification
 
 CLEAN = 1 / 6
-"""Weight of the images as they are where a teacher gives the targets (RSLAD's, of which the attacked have the rest)."""
+"""Weight of the clean images when a teacher gives the targets (RSLAD's; the attacked images have the rest)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PGDAdversary(Adversary):
     def loss(
         self, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy at x', the adversarial images; with soft targets T, those of x have a share.
+        """Return the cross-entropy at the adversarial images x'; with soft targets T, the clean images x have a share.
 
         It is then 5/6 KL(T || f(x')) + 1/6 KL(T || f(x)), T the teacher's answers at x.
         """

@@ -16,7 +16,7 @@ from zoo.adversaries._base import Adversary, Threat, check_weight
 
 @dataclass(frozen=True)
 class Score(Adversary):
-    """TRADES with squared distances of probabilities, which let an answer change where the truth does.
+    """TRADES with squared distances of probabilities, which allow an answer to change where the truth changes.
 
     The clipping of small losses in the authors' code is left out.
     """

@@ -1,4 +1,4 @@
-"""Functions for a model of one's own: compress, attack, evaluate, export. `zoo` exports them."""
+"""Functions for a model of your own: compress, attack, evaluate, export. `zoo` exports them."""
 
 from zoo.api.compression import Compressed, compress, deploy
 from zoo.api.onnx_export import export_onnx

@@ -1,4 +1,4 @@
-"""What people give to the functions of this package: checked, and told in one line where it does not fit."""
+"""Checks of the arguments of this package's functions; each mistake is reported in one line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -68,7 +68,7 @@ def unit_images(images: Tensor) -> Tensor:
         images: (B, C, H, W), uint8 or of a floating type in [0, 1].
 
     Raises:
-        UserError: they have another shape, type or range.
+        UserError: their shape, type or range is wrong.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.numel():
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -87,7 +87,7 @@ def class_indices(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
     """Return labels as a tensor of class indices (B,).
 
     Raises:
-        UserError: they are no whole numbers, or not one for each image.
+        UserError: they are not whole numbers, or there is not one for each image.
     """
     found = torch.as_tensor(labels)
     if found.is_floating_point() or found.dtype == torch.bool or found.shape != images.shape[:1]:
@@ -97,7 +97,7 @@ def class_indices(labels: Tensor | Sequence[int], images: Tensor) -> Tensor:
 
 
 def check_takes(model: nn.Module, input_shape: Shape) -> int:
-    """See that a model maps an image to logits, and return the number of classes.
+    """Check that a model maps an image to logits, and return the number of classes.
 
     Raises:
         UserError: it does not, or the shape is no (channels, height, width).
@@ -112,7 +112,7 @@ def plugin(plugins: Plugins[T], name: str, options: Mapping[str, Any]) -> T:
     """Return a plugin with its options.
 
     Raises:
-        UserError: no plugin has that name, or not these options.
+        UserError: no plugin has that name, or it does not have these options.
     """
     found: Any = plugins.get(name)
     known = [field.name for field in fields(found)]

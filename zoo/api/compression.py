@@ -1,4 +1,4 @@
-"""Compress any model: a copy in the form that is trained, and from that the form that is deployed."""
+"""Compress any model: make a trainable copy, and from it the deployed form."""
 
 import copy
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Compressed:
     """A model after `compress`.
 
     Attributes:
-        model: the compressed copy, in the form that is trained.
+        model: the compressed copy, in its trainable form.
         method: how it was compressed; its ``loss``, ``parameter_groups`` and ``callbacks`` serve its training.
-        layers: what became of each linear and convolution layer of the original.
+        layers: the outcome for each linear and convolution layer of the original.
         dense_params: parameters of the original.
         dense_macs: multiply-accumulates of the original for one image; None where ``input_shape`` is.
         input_shape: (channels, height, width) of its images; None if it was not given.
@@ -42,7 +42,7 @@ class Compressed:
 
     @property
     def compression(self) -> float:
-        """Share of the original's parameters that are gone from the deployed form."""
+        """Share of the original's parameters that the deployed form no longer has."""
         return 1 - self.params / self.dense_params
 
     def deploy(self) -> nn.Module:
@@ -63,16 +63,16 @@ def compress(
     input_shape: Shape | None = None,
     **options: Any,
 ) -> Compressed:
-    """Return a compressed copy of a model, in the form that is trained next.
+    """Return a compressed copy of a model, in its trainable form.
 
     Low-rank methods replace linear and ungrouped convolution layers by factorized ones, which start from the model's
-    weights; ``magnitude_prune`` takes the channels with the smallest norms away. Everything else (BatchNorm,
-    grouped convolutions, normalisation of the images) stays as it is. The methods treat the first and the last
-    layer apart: of a timm model those that timm names, of any other the first convolution and the last linear layer in
-    the order in which its modules were registered.
+    weights; ``magnitude_prune`` removes the channels with the smallest norms. Everything else (BatchNorm,
+    grouped convolutions, normalisation of the images) stays as it is. The methods treat the first and the last layer
+    apart: for a timm model those that timm names, for any other model the first convolution and the last linear layer
+    in the order in which its modules were registered.
 
     Args:
-        model: from timm, torchvision or of one's own; it is not changed.
+        model: from timm, from torchvision or your own; it is not changed.
         method: a name, see ``zoo list --methods``, or the method itself.
         compression: share of all parameters to remove, in (0, 1), or a `Budget`.
         input_shape: (channels, height, width) of the images; needed for a budget of multiply-accumulates and by
@@ -123,12 +123,12 @@ def compress(
 def deploy(model: nn.Module) -> nn.Module:
     """Return a copy of a compressed model in its deployed form: plain layers, and nothing that only training needs.
 
-    S is merged into U (the core of a Tucker-2 convolution stays), and factors that hold hardly fewer weights
-    than their product are multiplied out. A model without factorized layers, such as a pruned one, is copied. The
-    outputs are the same up to rounding.
+    S is merged into U (the core of a Tucker-2 convolution stays), and factors that hold hardly fewer weights than their
+    product are multiplied out again. A model without factorized layers, such as a pruned one, is copied. The outputs
+    are the same up to rounding.
 
     Args:
-        model: in the form that is trained; each layer stays in its mode, training or not.
+        model: in its trainable form; each layer keeps its mode, training or not.
 
     Example:
         >>> import torch, zoo

@@ -1,4 +1,4 @@
-"""Write a model of one's own as the ONNX file that `zoo export` writes of a run."""
+"""Write a model of your own as ONNX, as `zoo export` does for a run."""
 
 import hashlib
 from collections.abc import Sequence
@@ -34,15 +34,15 @@ def export_onnx(
 
     The file maps ``images`` (batch, C, H, W) in [0, 1] to ``logits`` (batch, classes), for any batch, and ``zoo bench
     FILE`` measures it: its times, and with ``data`` its accuracy; there is no dense backbone to set beside it, since
-    zoo cannot build the architecture by a name. What zoo does not know is empty in the file's metadata: the command
-    that trained the weights, the data set unless it is given; mean 0 and std 1 stand for a normalisation that, if
-    there is one, is part of the model. Without a `Compressed` the model counts as uncompressed.
+    zoo cannot build the architecture by a name. In the file's metadata, whatever zoo does not know is empty: the
+    command that trained the weights, and the data set unless it is given. Mean 0 and std 1 are written there, because a
+    normalisation, if there is one, is part of the model. Without a `Compressed` the model counts as uncompressed.
 
     Args:
         model: in eval mode; factorized layers are written in their deployed form. It is not changed.
         path: the file; an older one is replaced once the new one has passed.
         input_shape: (channels, height, width); None: that of a `Compressed`.
-        class_names: what each logit stands for; None: ``class 0``, ``class 1``, ...
+        class_names: the name of each logit; None: ``class 0``, ``class 1``, ...
         data: name of the data set of zoo that the model was trained on, for ``zoo bench``.
         target: ``cpu`` or ``cuda`` of this machine: the forms of factorized layers are timed; ``generic``: estimated.
 
@@ -83,7 +83,7 @@ def _metadata(
     data: str,
     compressed: Compressed | None,
 ) -> Metadata:
-    """Return what is known of a model that no training of zoo has made."""
+    """Return the metadata of a model that zoo has not trained."""
     params, macs, channels = count_params(deployed), count_macs(deployed, shape), shape[0]
     kind = type(network)
     known = compressed is not None and compressed.dense_macs is not None and shape == compressed.input_shape

@@ -21,9 +21,9 @@ class Attacked(NamedTuple):
     """What an attack found for B images.
 
     Attributes:
-        images: where it ended, fp32 (B, C, H, W), in [0, 1] and within eps of the given ones.
-        robust: whether each is still classified rightly, bool (B,). An image that the model gets wrong
-            without an attack is not robust, and is returned as it is.
+        images: where the search ended, fp32 (B, C, H, W), in [0, 1] and within eps of the given images.
+        robust: whether each is still classified correctly, bool (B,). An image that is misclassified without an attack
+            is not robust, and is returned unchanged.
     """
 
     images: Tensor
@@ -40,7 +40,7 @@ def attack(
     batch_size: int = 250,
     **options: Any,
 ) -> Attacked:
-    """Search for adversarial images of a classifier, and say which images withstand.
+    """Search for adversarial images of a classifier, and return which images stay robust.
 
     Args:
         model: an `nn.Module` in eval mode, or any differentiable function: images in [0, 1] to logits (B, K). It
@@ -101,7 +101,7 @@ def evaluate(
         labels: class indices (B,).
         attacks: names of attacks, or of a tier: ``quick``, ``reliable``, ``standard`` (AutoAttack) or ``full``.
         eps: one or several radii in pixels of [0, 1], such as ``"8/255"``; None: those of the tier, or of small ones.
-        norms: ``("Linf",)``, ``("L2",)`` or both; None: those of the tier, only Linf where ``eps`` is given.
+        norms: ``("Linf",)``, ``("L2",)`` or both; None: those of the tier, only Linf if ``eps`` is given.
         seed: of attacks with random choices.
         batch_size: images that the model gets at once, at most.
         progress: show a bar on standard error.

@@ -2,10 +2,10 @@
 
 Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks, ICML 2020, arXiv 2003.01690, Algorithm 1. Where the paper and the reference implementation of AutoAttack
-(autopgd_base.py) differ, this is the latter's rule, because figures are compared with it and with RobustBench: the
-step size is also halved where exactly the share `RISES` of the steps rose (``<=``; the paper has ``<``), which of the
-looks of 100 steps only the third can meet, 12 of 16. One thing is the paper's: the first step counts as a rise if
-the loss rose above the start's; the reference compares it with zero.
+(autopgd_base.py) differ, this follows the reference, because figures are compared with it and with RobustBench: the
+step size is also halved if exactly the share `RISES` of the steps rose (``<=``; the paper has ``<``). In 100 steps only
+the third check can meet that case, with 12 of 16. One rule is the paper's: the first step counts as a rise if the loss
+exceeds the start's; the reference compares it with zero.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RISES = 0.75
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return the steps after which the step size is looked at: w_j of section 3.1, 22 41 57 70 80 87 93 99 of 100."""
+    """Return the steps after which the step size is checked: w_j of section 3.1, 22 41 57 70 80 87 93 99 of 100."""
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
@@ -40,7 +40,7 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclass
 class _Search:
-    """The ascent of each image that still stands: every field has one row per image."""
+    """The ascent of each image that is robust so far: every field has one row per image."""
 
     rows: Int[Tensor, " batch"]
     images: Float[Tensor, "batch c h w"]
@@ -57,12 +57,12 @@ class _Search:
     halved: Bool[Tensor, " batch"]
 
     def drop(self, gone: Bool[Tensor, " batch"]) -> None:
-        """Forget the images that fell."""
+        """Drop the misclassified images."""
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name)[~gone])
 
     def look(self, since: int) -> None:
-        """Halve the step size, and go back to the best point, where the last ``since`` steps brought too little."""
+        """Halve the step size and return to the best point wherever the last ``since`` steps gained too little."""
         stuck = ~self.halved & (self.best_value <= self.last_best)
         halve = (self.rises <= RISES * since) | stuck
         self.size = torch.where(halve, self.size / 2, self.size)
@@ -84,9 +84,9 @@ def apgd(
     steps: int,
     streams: RandomStreams,
 ) -> Float[Tensor, "batch c h w"]:
-    """Return the first misclassified point of each image's ascent, or where none was, its point of largest loss.
+    """Return the first misclassified point of each image's ascent, or its point of largest loss if there is none.
 
-    All images climb side by side; one that falls leaves the batch at once, which changes no verdict.
+    All images climb side by side; a misclassified one leaves the batch at once, which changes no verdict.
 
     Args:
         attacked: the model under attack.
@@ -94,7 +94,7 @@ def apgd(
         labels: class indices.
         eps: radius.
         norm: of the ball.
-        loss: what to raise, of the logits, the labels and the targets if there are any.
+        loss: to maximise; of the logits, the labels and the targets if there are any.
         targets: classes to go towards.
         steps: gradient steps.
         streams: of the images' random starts, on the sphere of radius eps.

@@ -1,4 +1,4 @@
-"""What an attack asks of the model under attack: verdicts, logits and input gradients, in batches."""
+"""The model under attack: verdicts, logits and input gradients, in batches."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
 
 Loss = Callable[..., Tensor]
-"""Logits (B, K), labels and further tensors of one row per image, to one number each (B,) that an attack raises."""
+"""Maps logits (B, K), labels and further tensors of one row per image to the number that an attack maximises: (B,)."""
 
 Gradients = Literal["fp32", "bf16"]
 """How searches compute: in fp32, or gradients under bf16 autocast and queries without gradients in TF32."""
 
 
 CACHED_PIXELS = 2**15
-"""Pixels of one channel in a batch on a CPU: with more, a network's activations no longer stay in its cache."""
+"""Pixels of one channel in a batch on a CPU; with more, a network's activations no longer fit into its cache."""
 FEWEST = 8
 """Images of a batch on a CPU, however large they are."""
 SMALLEST_BATCH = 16
 """Libraries choose another kernel for smaller batches, and it rounds differently, so that an image's logits would
-depend on how many others still stand."""
+depend on how many other images are robust so far."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def fp32(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _tf32(*, allowed: bool) -> Iterator[None]:
-    """Allow or forbid a GPU to round the operands of products and convolutions to ten bits; a CPU never does."""
+    """Allow a GPU to round the operands of products and convolutions to ten bits, or forbid it; a CPU never does."""
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
@@ -55,14 +55,14 @@ def _tf32(*, allowed: bool) -> Iterator[None]:
 
 
 class AttackedModel:
-    """A model under attack. Any number of images may be asked about; the model sees ``batch_size`` at a time.
+    """A model under attack. Calls take any number of images; the model sees ``batch_size`` at a time.
 
     Args:
         model: in eval mode; takes images in [0, 1], returns logits.
         batch_size: images that the model gets at once, at most: on a CPU fewer large ones, which is faster.
-        tick: told after each batch how many images the model has seen.
-        gradients: how searches compute, see `Gradients`. Verdicts are taken in fp32 either way, so a rounded
-            search can miss an adversarial image and never invents one.
+        tick: called after each batch with the number of images that the model has seen.
+        gradients: how searches compute, see `Gradients`. Verdicts are taken in fp32 either way, so a rounded search can
+            miss an adversarial image but never invents one.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class AttackedModel:
         return [most] * full + [rest] * (rest > 0)
 
     def _filled(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "filled c h w"]:
-        """Repeat the first image of a batch that is too small, until it is not or is as large as batches get."""
+        """Repeat the first image of a batch that is too small, up to the smallest safe size or the largest batch."""
         missing = min(SMALLEST_BATCH, self.at_once(images)) - len(images)
         return torch.cat([images, images[:1].detach().expand(missing, -1, -1, -1)]) if missing > 0 else images
 
@@ -117,17 +117,17 @@ class AttackedModel:
         return logits
 
     def estimate(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
-        """Return the logits that a search without gradients may go by; a verdict needs `logits`."""
+        """Return logits for a search without gradients; they may be rounded. A verdict needs `logits`."""
         if self.gradients == "fp32":
             return self.logits(images)
         with _tf32(allowed=True):
             return self.logits(images)
 
     def correct(self, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
-        """Say by a forward pass which of one image or more are classified rightly.
+        """Return which of one or more images a forward pass classifies correctly.
 
         Raises:
-            UserError: see `logits`; or a label is no class of the model.
+            UserError: see `logits`; or a label is not a class of the model.
         """
         logits = self.logits(images)
         low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]
@@ -142,7 +142,7 @@ class AttackedModel:
         labels: Int[Tensor, " batch"],
         *others: Shaped[Tensor, "batch ..."],
     ) -> tuple[Bool[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, "batch c h w"]]:
-        """Say which images are misclassified; then as `gradient`, whose arguments it takes."""
+        """Return which images are misclassified, and what `gradient` returns for the same arguments."""
         wrong, values, gradient = self._search(images, loss, labels, *others)
         if self.gradients == "bf16" and bool(wrong.any()):
             wrong[wrong.clone()] = self.logits(images[wrong]).argmax(1) != labels[wrong]
@@ -163,7 +163,7 @@ class AttackedModel:
             images: one or more.
             loss: of logits, labels and ``others``.
             labels: class indices.
-            others: what the loss takes besides, such as targets.
+            others: further arguments of the loss, such as targets.
 
         Raises:
             UserError: the gradient is NaN.
@@ -202,11 +202,11 @@ def in_turn(
     labels: Int[Tensor, " batch"],
     searches: Iterable[Callable[[Int[Tensor, " standing"]], Float[Tensor, "standing c h w"]]],
 ) -> Float[Tensor, "batch c h w"]:
-    """Run searches one after the other, each on the images that the earlier ones left standing.
+    """Run searches one after the other, each on the images that are robust against the earlier ones.
 
     Args:
         attacked: the model under attack.
-        images: all classified rightly.
+        images: all classified correctly.
         labels: class indices.
         searches: each takes the indices of standing images and returns where it ended.
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack found, for each radius and image.
+    """The result of an attack, for each radius and image.
 
     Attributes:
         adversarial: the images it ended at, in [0, 1] and within each radius.
-        robust: whether they are still classified rightly, by a fresh forward pass. An image that is misclassified
-            without an attack is not robust, and is returned as it is.
+        robust: whether they are still classified correctly, by a fresh forward pass. An image that is misclassified
+            without an attack is not robust, and is returned unchanged.
     """
 
     adversarial: Float[Tensor, "eps batch c h w"]
@@ -35,11 +35,11 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """A search for images near the given ones that a model gets wrong.
+    """A search for images near the given ones that a model misclassifies.
 
     A subclass is a frozen dataclass in a file of its own, whose name is the attack's. Its fields are its
-    settings and are recorded with every figure. Each radius is searched by itself, so that a figure does
-    not depend on which other radii were asked for.
+    settings and are recorded with every figure. Each radius is searched separately, so that a figure does not depend on
+    the other radii of the call.
     """
 
     norm: Norm = "Linf"
@@ -54,20 +54,20 @@ class Attack(ABC):
                 raise UserError(f"{self!r}: {field.name} must be at least 1")
 
     def obstacle(self, classes: int) -> str:
-        """Return why the attack cannot be run on a model of so many classes, or ``""``."""
+        """Return why the attack cannot be run on a model with this number of classes, or ``""``."""
         return ""
 
     def parts(self, classes: int) -> list[Attack]:
-        """Return the attacks that this one is made of, in order, each for the images that still stand."""
+        """Return the attacks that this one consists of, in order; each gets the images that are robust so far."""
         return [self]
 
     def skipped(self, classes: int) -> list[Attack]:
-        """Return the parts that cannot be run on a model of so many classes, and are left out."""
+        """Return the parts that are left out because they cannot be run on a model with this number of classes."""
         return []
 
     @abstractmethod
     def passes(self, classes: int) -> int:
-        """Return how often the model sees an image that withstands the whole attack, about."""
+        """Return about how often the model sees an image that is robust to the whole attack."""
 
     @abstractmethod
     def perturb(
@@ -77,7 +77,7 @@ class Attack(ABC):
 
         Args:
             attacked: the model under attack.
-            images: one or more, all classified rightly.
+            images: one or more, all classified correctly.
             labels: class indices.
             eps: the radius in pixel units.
         """
@@ -101,13 +101,13 @@ class Attack(ABC):
             labels: class indices.
             eps: radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
             batch_size: images that the model gets at once, at most; see `AttackedModel`.
-            tick: told after each batch how many images the model has seen; see `passes`.
-            gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster where the
-                hardware has them; verdicts are taken in fp32 either way.
+            tick: called after each batch with the number of images that the model has seen; see `passes`.
+            gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster if the hardware
+                supports them; verdicts are taken in fp32 either way.
 
         Raises:
-            UserError: images, labels or an eps out of range; a model in training mode, that returns NaN, or
-                that has too few classes for this attack.
+            UserError: images, labels or an eps are out of range; or the model is in training mode, returns NaN, or has
+                too few classes for this attack.
         """
         _check(model, images, labels)
         if batch_size < 1 or gradients not in get_args(Gradients):
@@ -131,7 +131,7 @@ class Attack(ABC):
         return Outcome(adversarial, robust)
 
     def _hold_to(self, eps: float, found: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"]) -> None:
-        """Refuse what lies outside the threat model: a figure from it would be worthless."""
+        """Refuse images outside the threat model: a figure from them would be worthless."""
         inside = bool(((found >= 0) & (found <= 1)).all())
         largest = float(distance(found, images, self.norm).max())
         if not inside or not largest <= eps * (1 + 1e-6):

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 ROUNDS = 50
 """Newton steps at most; each one saturates at least one more pixel, and few are ever needed."""
 FLAT = 1e-12
-"""Slope, with the largest |w| taken as 1, at which all pixels that matter have met 0 or 1."""
+"""Slope, with the largest |w| taken as 1, at which all relevant pixels have reached 0 or 1."""
 
 
 def to_hyperplane(
     x: Float[Tensor, "batch d"], w: Float[Tensor, "batch d"], excess: Float[Tensor, " batch"], norm: Norm
 ) -> Float[Tensor, "batch d"]:
-    """Return the smallest d with <w, d> = -excess and x + d in [0, 1], or the d that comes nearest to it.
+    """Return the smallest d with <w, d> = -excess and x + d in [0, 1], or the d that comes closest to the equality.
 
     Every pixel moves against the sign of ``excess w``, by t (Linf) or t |w| (L2) for one t per row, until it
     meets 0 or 1. The total <|w|, |d|> is concave and piecewise linear in t, so Newton's method from below
@@ -33,7 +33,7 @@ def to_hyperplane(
         x: points in [0, 1].
         w: normals.
         excess: <w, x> minus the hyperplane's offset.
-        norm: that is smallest.
+        norm: to minimise.
     """
     direction = -torch.sign(w) * torch.sign(excess)[:, None]
     room = torch.where(direction > 0, 1 - x, x)

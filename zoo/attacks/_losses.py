@@ -1,4 +1,4 @@
-"""What attacks raise: functions of logits that are large where an image is misclassified, one number each.
+"""Losses that attacks maximise: functions of logits, one number per image, large if it is misclassified.
 
 Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks, ICML 2020, arXiv 2003.01690.
@@ -25,7 +25,7 @@ def cross_entropy(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " 
 
 
 def margin(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """Return the largest other logit minus the label's: above 0 where misclassified."""
+    """Return the largest other logit minus the label's: above 0 if misclassified."""
     own = logits.gather(1, labels[:, None])[:, 0]
     return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - own
 
@@ -50,7 +50,7 @@ def targeted_dlr(
 def towards(
     logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], targets: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """Return the target's logit minus the label's: above 0 where the target is preferred."""
+    """Return the target's logit minus the label's: above 0 if the target is preferred."""
     return logits.gather(1, targets[:, None])[:, 0] - logits.gather(1, labels[:, None])[:, 0]
 
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and an image alone, whichever other images are attacked beside it.
+"""Random numbers that depend only on a seed and an image, not on the other images in the batch.
 
 A draw is a function of a key and a counter, without a state: SplitMix64 (Steele, Lea, Flood: Fast splittable
 pseudorandom number generators, OOPSLA 2014), here over all images at once. It is integer arithmetic on the CPU,
@@ -24,13 +24,13 @@ Words = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: the step from one state of SplitMix64 to the next."""
 LEVELS = 2**16 - 1
-"""Pixels are rounded to so many steps before they are digested: devices divide 8-bit pixels by 255 differently."""
+"""Steps to which pixels are rounded before hashing: devices divide 8-bit pixels by 255 differently."""
 
 
 class RandomStreams:
     """One stream of random numbers per image; equal calls return equal numbers, `at` gives other streams.
 
-    Images with equal pixels have equal streams, also within one batch.
+    Images with equal pixels have equal streams, even within one batch.
 
     Args:
         keys: of the streams, one per image.
@@ -46,7 +46,7 @@ class RandomStreams:
         Args:
             images: the unperturbed images in [0, 1].
             seed: any integer.
-            purpose: what the numbers are for, such as the attack's name; others get unrelated numbers.
+            purpose: of the numbers, such as the attack's name; another purpose gives unrelated numbers.
         """
         pixels = (images.detach().float() * LEVELS).round().to("cpu", torch.int32).numpy().astype("<u2")
         start = f"{purpose} {seed} {tuple(images.shape[1:])} ".encode()
@@ -92,7 +92,7 @@ class RandomStreams:
 
 
 def as_signs(uniform: Float[Tensor, " *shape"]) -> Float32[Tensor, " *shape"]:
-    """Make numbers in [0, 1) to -1 or +1 with equal probability."""
+    """Turn numbers in [0, 1) into -1 or +1 with equal probability."""
     return torch.where(uniform < 0.5, -1.0, 1.0)
 
 

@@ -27,7 +27,7 @@ TINY = 1e-12
 
 
 def side(query: int, height: int, width: int, smallest: int = 1) -> int:
-    """Return the side of the square of a query (from 0): its area is the present share of the image's pixels."""
+    """Return the side of the square of a query (from 0): its area is the current share of the image's pixels."""
     halvings = sum(query > after for after in HALVINGS)
     wanted = round(math.sqrt(SHARE / 2**halvings * height * width))
     return min(max(wanted, smallest), height, width)
@@ -81,7 +81,7 @@ def moved_window(
     pattern: Float[Tensor, "batch 1 s s"],
     sign: Float[Tensor, "batch c 1 1"],
 ) -> Float[Tensor, "batch c h w"]:
-    """Return the L2 proposal: one window's length is taken away and given, with a bump, to another window.
+    """Return the L2 proposal: the length of one window moves, with a bump, to another window.
 
     Args:
         x: present points.

@@ -53,7 +53,7 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
         pixels: numbers in an image, C H W.
 
     Raises:
-        UserError: eps is negative or larger; the message says what was probably meant.
+        UserError: eps is negative or larger; the message suggests the probable intention.
     """
     largest = 1.0 if norm == "Linf" else math.sqrt(pixels)
     if not eps >= 0:
@@ -111,7 +111,7 @@ def steepest(gradient: Float[Tensor, "batch c h w"], norm: Norm) -> Float[Tensor
 def random_in_ball(
     images: Float[Tensor, "batch c h w"], norm: Norm, streams: RandomStreams
 ) -> Float[Tensor, "batch c h w"]:
-    """Return a uniform point of the unit ball for each image, from streams of their own."""
+    """Return a uniform point of the unit ball for each image, from the image's own stream."""
     shape = images.shape[1:]
     if norm == "Linf":
         return (2 * streams.uniform(*shape) - 1).to(images)

@@ -27,20 +27,20 @@ LossName = Literal["ce", "dlr"]
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Auto-PGD: gradient ascent with momentum whose step size halves where progress ends.
+    """Auto-PGD: gradient ascent with momentum whose step size halves when progress ends.
 
     On the cross-entropy it is the first attack of AutoAttack. The difference of logits ratio (``dlr``) does
     not vanish for confident models; it needs three classes.
     """
 
     loss: LossName = "ce"
-    """What is raised: the cross-entropy, or the difference of logits ratio."""
+    """The loss to maximise: the cross-entropy, or the difference of logits ratio."""
     steps: int = 100
     """Gradient steps of each restart."""
     restarts: int = 1
     """Searches of each image until one succeeds."""
     seed: int = 0
-    """Seed of the random starts, which depend on it and on the image alone."""
+    """Seed of the random starts, which depend only on it and on the image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,12 +48,12 @@ class APGD(Attack):
             raise unknown_name("loss", self.loss, get_args(LossName))
 
     def obstacle(self, classes: int) -> str:
-        """The third largest logit must exist."""
+        """Require a third largest logit."""
         needs_three = self.loss == "dlr" and classes < 3
         return f"APGD on the DLR loss needs 3 classes, the model has {classes}" if needs_three else ""
 
     def passes(self, classes: int) -> int:
-        """One gradient per step, and one at the start."""
+        """Return one gradient per step, and one at the start."""
         return (self.steps + 1) * self.restarts
 
     def perturb(

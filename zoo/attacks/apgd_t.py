@@ -27,20 +27,20 @@ class APGDT(Attack):
     """Auto-PGD on the targeted difference of logits ratio, towards one class after the other, likeliest first."""
 
     targets: int = 9
-    """Classes to try, all others where there are fewer."""
+    """Classes to try; all others if there are fewer."""
     steps: int = 100
     """Gradient steps towards each class."""
     restarts: int = 1
     """Searches towards each class."""
     seed: int = 0
-    """Seed of the random starts, which depend on it and on the image alone."""
+    """Seed of the random starts, which depend only on it and on the image."""
 
     def obstacle(self, classes: int) -> str:
-        """The fourth largest logit must exist."""
+        """Require a fourth largest logit."""
         return "" if classes >= 4 else f"targeted APGD needs 4 classes, the model has {classes}"
 
     def passes(self, classes: int) -> int:
-        """Those of `APGD`, towards each class."""
+        """Return the passes of `APGD` towards each class."""
         return (self.steps + 1) * self.restarts * min(self.targets, classes - 1)
 
     def perturb(

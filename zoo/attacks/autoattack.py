@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class AutoAttack(Attack):
     """The standard AutoAttack: APGD on the cross-entropy, targeted APGD, targeted FAB, Square, in this order.
 
-    Each attack gets the images that the earlier ones left standing; an image is robust if all fail on it.
+    Each attack gets the images that are robust to the earlier ones; an image is robust if all fail on it.
     The steps, queries and targets of the standard version are the defaults of the four attacks.
     """
 
@@ -37,11 +37,11 @@ class AutoAttack(Attack):
     """Seed of the random starts and squares."""
 
     def parts(self, classes: int) -> list[Attack]:
-        """Return the attacks that a model of so many classes can be attacked with (fewer than 4: no targeted APGD)."""
+        """Return the attacks that suit a model with this number of classes (fewer than 4: no targeted APGD)."""
         return [attack for attack in self._standard() if not attack.obstacle(classes)]
 
     def skipped(self, classes: int) -> list[Attack]:
-        """Return what `parts` leaves out."""
+        """Return the attacks that `parts` leaves out."""
         return [attack for attack in self._standard() if attack.obstacle(classes)]
 
     def _standard(self) -> list[Attack]:
@@ -53,7 +53,7 @@ class AutoAttack(Attack):
         ]
 
     def passes(self, classes: int) -> int:
-        """Those of all parts."""
+        """Return the passes of all parts."""
         return sum(part.passes(classes) for part in self.parts(classes))
 
     def perturb(

@@ -1,4 +1,4 @@
-"""The constraint-relaxation attack: a cheap estimate of what AutoAttack leaves.
+"""The constraint-relaxation attack: a cheap estimate of the accuracy under AutoAttack.
 
 Pan, Yao: Efficient robustness evaluation via constraint relaxation, AAAI 2025. Its authors compare it with AutoAttack
 in Linf only, on models trained against attacks.
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 FINEST = 0.05
 """Smallest scale: step size and relaxation in units of eps."""
 NEAR = 0.05
-"""An image whose margin came this close to 0, in logits, is searched again."""
+"""An image whose margin came this close to 0, in logits, is searched again in the next restart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CR(Attack):
-    """Ascent towards the likeliest classes, in a ball that grows and shrinks around the one that counts.
+    """Ascent towards the likeliest classes, in a ball that grows and shrinks around the one of radius eps.
 
     Ten steps of PGD find the targets. Towards each, from a random point, the search runs in cycles of three parts: in
     a ball of radius eps (1 + scale), where the verdict is taken at the point projected onto eps; at eps; and from the
@@ -43,15 +43,15 @@ class CR(Attack):
     """
 
     targets: int = 3
-    """Classes to try, all others where there are fewer."""
+    """Classes to try; all others if there are fewer."""
     steps: int = 150
     """Gradient steps towards each class."""
     cycle: int = 30
     """Steps of a cycle, 3 or more."""
     restarts: int = 5
-    """Searches towards each class; those after the first for images that the one before came near."""
+    """Searches towards each class; after the first, only for images that the previous one nearly broke."""
     seed: int = 0
-    """Seed of the random starts and of the noise."""
+    """Seed of the random starts and the noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,18 +60,18 @@ class CR(Attack):
 
     @property
     def first(self) -> PGD:
-        """The attack that goes first, and finds the targets: steps of half of eps."""
+        """The first attack, which finds the targets: steps of half of eps."""
         return PGD(norm=self.norm, steps=10, relative_step=5.0, seed=self.seed)
 
     def passes(self, classes: int) -> int:
-        """Those of `first`, and of one search towards each class: a gradient per step, a verdict beside some."""
+        """Return the passes of `first` and of one search towards each class: a gradient per step, and some verdicts."""
         verdicts = self.steps // 3
         return self.first.passes(classes) + min(self.targets, classes - 1) * (self.steps + verdicts)
 
     def perturb(
         self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
     ) -> Float[Tensor, "batch c h w"]:
-        """Return the misclassified points that were found; where none was, the last point of `first`."""
+        """Return the misclassified points that were found; if there is none, the last point of `first`."""
         found = self.first.perturb(attacked, images, labels, eps)
         logits = attacked.logits(found)
         standing = logits.argmax(1) == labels
@@ -101,7 +101,7 @@ class CR(Attack):
         found: Float[Tensor, "batch c h w"],
         near: Bool[Tensor, " batch"],
     ) -> None:
-        """Climb towards the targets; write the misclassified points and which images came near."""
+        """Climb towards the targets; record the misclassified points and the images that came near."""
         third = self.cycle // 3
         for step in range(self.steps):
             cycle, at = divmod(step, self.cycle)
@@ -132,7 +132,7 @@ class CR(Attack):
 
 @dataclass
 class _Climb:
-    """The images that still climb, one row each: their places in the batch, labels, targets and present points."""
+    """The images that still climb, one row each: their places in the batch, labels, targets and current points."""
 
     rows: Int[Tensor, " climbing"]
     images: Float[Tensor, "climbing c h w"]
@@ -141,14 +141,14 @@ class _Climb:
     x: Float[Tensor, "climbing c h w"]
 
     def keep(self, these: Bool[Tensor, " climbing"]) -> None:
-        """Forget the others."""
+        """Keep these rows and drop the others."""
         if not bool(these.all()):
             for field in fields(self):
                 setattr(self, field.name, getattr(self, field.name)[these])
 
 
 _Noise = Callable[[Tensor, Tensor, int], Tensor]
-"""Images, their places in the batch and a moment of the search, to a point of the unit ball for each."""
+"""Maps images, their places in the batch and a moment of the search to a point of the unit ball for each."""
 
 
 def _noise(
@@ -164,7 +164,7 @@ def _noise(
 def _lead(
     attacked: AttackedModel, x: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """Return the margins, above 0 where misclassified; those above 0 are taken in fp32."""
+    """Return the margins, above 0 if misclassified; those above 0 are computed in fp32."""
     value = margin(attacked.estimate(x), labels)
     wrong = value > 0
     if attacked.gradients != "fp32" and bool(wrong.any()):

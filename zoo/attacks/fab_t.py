@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OVERSHOOT = 1.05
 """eta: how far past the linearized boundary a step goes."""
 TO_IMAGE = 0.1
-"""alpha_max: the largest share of the step that is taken from the image instead of the present point."""
+"""alpha_max: the largest share of the step that starts at the image instead of the current point."""
 BACK = 0.9
 """beta: a misclassified point is pulled back to this share of its way from the image."""
 
@@ -38,18 +38,18 @@ class FABT(Attack):
     """
 
     targets: int = 9
-    """Classes to try, likeliest first; all others where there are fewer."""
+    """Classes to try, likeliest first; all others if there are fewer."""
     steps: int = 100
     """Linearizations of the boundary with each class."""
 
     def passes(self, classes: int) -> int:
-        """A gradient and a verdict per step, towards each class."""
+        """Return a gradient and a verdict per step, towards each class."""
         return 2 * self.steps * min(self.targets, classes - 1)
 
     def perturb(
         self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
     ) -> Float[Tensor, "batch c h w"]:
-        """Return a misclassified point within eps where one was found, else the image."""
+        """Return a misclassified point within eps if one was found, otherwise the image."""
         logits = attacked.logits(images)
         others = likeliest_others(logits, labels, min(self.targets, logits.shape[1] - 1))
 
@@ -68,7 +68,7 @@ def _search(
     norm: Norm,
     steps: int,
 ) -> Float[Tensor, "batch c h w"]:
-    """Follow the boundary with one class per image; an image that falls within eps leaves the batch."""
+    """Follow the boundary with one class per image; an image misclassified within eps leaves the batch."""
     found, x = images.clone(), images.clone()
     rows = torch.arange(len(images), device=images.device)
     for _ in range(steps):
@@ -96,7 +96,7 @@ def _step(
     """Move to the linearized boundary, partly from the point and partly from the image (equation 11).
 
     Args:
-        x: present points.
+        x: current points.
         images: the images.
         behind: the target's logit minus the label's at x.
         normal: its gradient.

@@ -23,7 +23,7 @@ class FGSM(Attack):
     """One gradient step of length eps from the image (for L2: along the gradient itself), within [0, 1]."""
 
     def passes(self, classes: int) -> int:
-        """One gradient."""
+        """Return one gradient."""
         return 1
 
     def perturb(

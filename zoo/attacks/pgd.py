@@ -30,7 +30,7 @@ class PGD(Attack):
 
     x <- P(x + relative_step eps/steps * d), where d is the sign of the gradient (Linf) or the gradient over
     its length (L2), and P the projection (equation 2.2 of the paper, for both norms). An image leaves the
-    batch as soon as it is misclassified; one that never is keeps the last restart's last point.
+    batch as soon as it is misclassified; one that never is ends at the last restart's last point.
     """
 
     steps: int = 10
@@ -38,11 +38,11 @@ class PGD(Attack):
     relative_step: float = 2.5
     """Step size in units of eps/steps; 2.5 crosses the ball (Madry et al.), CondLR has 1.25."""
     random_start: bool = True
-    """Start at a uniform point of the ball (every restart at another) instead of at the image."""
+    """Start at a uniform point of the ball (a new one for each restart) instead of at the image."""
     restarts: int = 1
     """Searches of each image until one succeeds; more than one needs a random start."""
     seed: int = 0
-    """Seed of the random starts, which depend on it and on the image alone."""
+    """Seed of the random starts, which depend only on it and on the image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class PGD(Attack):
             raise UserError(f"{self!r}: restarts without a random start would repeat the same search")
 
     def passes(self, classes: int) -> int:
-        """One gradient per step."""
+        """Return one gradient per step."""
         return self.steps * self.restarts
 
     def perturb(
@@ -78,7 +78,7 @@ class PGD(Attack):
         x: Float[Tensor, "batch c h w"],
         eps: float,
     ) -> Float[Tensor, "batch c h w"]:
-        """Take the steps from x; an image that is misclassified leaves the batch where it is."""
+        """Take the steps from x; a misclassified image leaves the batch at its current point."""
         found = torch.empty_like(x)
         rows = torch.arange(len(x), device=x.device)
         size = self.relative_step * eps / self.steps

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random search with squares that shrink; asks for logits only, so masked gradients do not stop it."""
+    """Random search with squares that shrink; it uses only logits, so masked gradients do not stop it."""
 
     queries: int = 5000
     """Forward passes for each restart of an image."""
     restarts: int = 1
     """Searches of each image until one succeeds."""
     seed: int = 0
-    """Seed of the squares, which depend on it and on the image alone."""
+    """Seed of the squares, which depend only on it and on the image."""
 
     def passes(self, classes: int) -> int:
-        """One per query."""
+        """Return one pass per query."""
         return self.queries * self.restarts
 
     def perturb(
         self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
     ) -> Float[Tensor, "batch c h w"]:
-        """Return the points of largest margin of a wrong class that were found."""
+        """Return the points with the largest margin of a wrong class that were found."""
         streams = RandomStreams.of(images, self.seed, "square")
 
         def search(restart: int, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
@@ -58,7 +58,7 @@ class Square(Attack):
         eps: float,
         streams: RandomStreams,
     ) -> Float[Tensor, "batch c h w"]:
-        """Keep each proposal that raises the margin; an image that falls leaves the batch."""
+        """Keep each proposal that raises the margin; a misclassified image leaves the batch."""
         x = (stripes if self.norm == "Linf" else tiles)(images, eps, streams.at(0))
         value = margin(attacked.estimate(x), labels)
         found, rows = x.clone(), torch.arange(len(images), device=images.device)
@@ -88,7 +88,7 @@ class Square(Attack):
         eps: float,
         streams: RandomStreams,
     ) -> Float[Tensor, "batch c h w"]:
-        """Draw a square of its own for each image, or in L2 two windows of an odd side where the image has room."""
+        """Draw a separate square for each image, or in L2 two windows of an odd side if the image has room."""
         c, height, width = x.shape[1:]
         s = side(query, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))
         if self.norm == "L2" and s % 2 == 0:

@@ -18,7 +18,7 @@ SLACK = 0.01
 
 
 class Normalize(nn.Module):
-    """Map images in [0, 1] to (x - mean) / std per channel, so that eps of an attack is in pixel units."""
+    """Map images in [0, 1] to (x - mean) / std per channel, so that an attack's eps is in pixel units."""
 
     mean: Tensor
     std: Tensor
@@ -69,7 +69,7 @@ def create_backbone(
         pretrained: load timm's weights (needs the network, and the full-size form).
 
     Raises:
-        UserError: timm has no such model, it cannot be built for that image size, or its weights are not to be had.
+        UserError: timm has no such model, it cannot be built for that image size, or its weights are not available.
     """
     name = arch.partition(".")[0]
     if not timm.is_model(name):
@@ -92,7 +92,7 @@ def create_backbone(
                 )
             model = adapt(model, name, size) if small else model
             _try_out(model, image_shape, num_classes)
-            model.image_shape = image_shape  # for what must run the network later: finding its channels
+            model.image_shape = image_shape  # for code that runs the network later, to find its channels
             return model
         except OSError as error:
             raise UserError(
@@ -115,7 +115,7 @@ def create_backbone(
 
 @torch.no_grad()
 def _try_out(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Run one image through: some models are built for any size, and fail only when they meet it."""
+    """Run one image through: some models can be built for any size, and fail only on the first image."""
     with evaluating(model):
         logits = model(torch.zeros(1, *image_shape))
     if logits.shape != (1, num_classes):
@@ -130,9 +130,9 @@ def _fixed_size(arch: str) -> bool:
 def ends(model: nn.Module) -> tuple[set[str], set[str]]:
     """Return the names of a model's first layers and of its classifiers.
 
-    Those that timm names; of a model that is not timm's, the first convolution and the last linear layer in the order
-    in which its modules were registered (without convolutions the first linear layer, without linear ones the last
-    convolution).
+    For timm models these are the layers that timm names. For other models they are the first convolution and the last
+    linear layer in the order in which the modules were registered (without convolutions the first linear layer, without
+    linear layers the last convolution).
     """
     cfg = getattr(model, "pretrained_cfg", None)
     if cfg is None:

@@ -1,4 +1,4 @@
-"""Fold batch normalisation into the layer before it, in any model, by watching one forward pass."""
+"""Fold batch normalisation into the preceding layer, in any model, by observing one forward pass."""
 
 import copy
 from collections import Counter
@@ -21,9 +21,9 @@ Pair = tuple[str, str]
 def fold_batch_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     """Return a copy, in eval mode, without the BatchNorms that directly follow a convolution or linear layer.
 
-    A pair is folded when the BatchNorm's input is the very tensor that the layer returned, each is used once,
-    and the logits stay what they were; so a layer whose output has a second reader keeps its BatchNorm. What
-    a BatchNorm module does beside normalising (timm's activation and dropout) stays.
+    A pair is folded if the BatchNorm's input is the very tensor that the layer returned, each is used once, and the
+    logits do not change. A layer whose output has a second reader therefore keeps its BatchNorm. Whatever else a
+    BatchNorm module does (timm's activation and dropout) stays.
 
     Args:
         model: takes images, returns logits.
@@ -55,7 +55,7 @@ def _fold_verified(model: nn.Module, pairs: list[Pair], images: Tensor, logits: 
 
 
 def has_plain_weight(module: nn.Module) -> bool:
-    """Tell whether it is a linear or convolution layer whose weight is a plain parameter."""
+    """Return whether a module is a linear or convolution layer whose weight is a plain parameter."""
     return isinstance(module, nn.Conv2d | nn.Linear) and module._parameters.get("weight") is not None
 
 
@@ -63,15 +63,15 @@ def has_plain_weight(module: nn.Module) -> bool:
 def batch_norm_pairs(
     model: nn.Module, images: Tensor, is_layer: Callable[[nn.Module], bool] = has_plain_weight
 ) -> list[Pair]:
-    """List the (layer, BatchNorm) pairs where the one feeds the other and each is used once.
+    """List the (layer, BatchNorm) pairs in which the layer feeds the BatchNorm and each is used once.
 
     Args:
         model: the model in eval mode; it is run once.
-        images: (B, C, H, W), what to run it on.
+        images: (B, C, H, W), to run it on.
         is_layer: which modules count as layers.
     """
     names = {module: name for name, module in model.named_modules()}
-    produced: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensors, or their ids would be used again
+    produced: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensors; otherwise their ids would be reused
     pairs: list[tuple[nn.Module, nn.Module]] = []
     uses: Counter[nn.Module] = Counter()
 
@@ -101,12 +101,12 @@ def batch_norm_pairs(
 
 
 def _same_channels(layer: Any, norm: Any) -> bool:
-    """Tell whether the norm's channels are the layer's outputs: of (batch, a, b) a BatchNorm1d takes those of a."""
+    """Return whether the norm's channels are the layer's outputs: in (batch, a, b), a BatchNorm1d takes those of a."""
     return layer.weight.shape[0] == norm.num_features
 
 
 def _is_affine_map(module: nn.Module) -> bool:
-    """Tell whether it scales and shifts channels in eval mode, then does no more than timm's drop and act."""
+    """Return whether a module scales and shifts channels in eval mode, and then at most applies timm's drop and act."""
     if not isinstance(module, _BatchNorm) or module.running_mean is None or module.running_var is None:
         return False
     plain = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)

@@ -1,4 +1,4 @@
-"""The network that attacks are run on: what its ONNX file computes."""
+"""The network under attack: the function that its ONNX file computes."""
 
 import torch
 from torch import nn

@@ -46,7 +46,7 @@ def _resnet(model: Any, size: int) -> nn.Module:
 
 
 def _vgg(model: Any, size: int) -> nn.Module:
-    """512-512-C head (CondLR, arXiv 2306.01485); the first max-pools go where the image is too small for five."""
+    """512-512-C head (CondLR, arXiv 2306.01485); the first max-pools are removed if the image is too small for five."""
     pools = [i for i, layer in enumerate(model.features) if isinstance(layer, nn.MaxPool2d)]
     for i in pools[: max(0, len(pools) - int(math.log2(size)))]:
         model.features[i] = nn.Identity()
@@ -63,7 +63,7 @@ def _vgg(model: Any, size: int) -> nn.Module:
 
 
 def _unstrided_stem(model: Any, size: int) -> nn.Module:
-    """Every first convolution with stride 1 (MobileNetV2 and EfficientNet on CIFAR, and the like)."""
+    """First convolution with stride 1 (as usual for MobileNetV2 and EfficientNet on CIFAR)."""
     first = (model.pretrained_cfg or {}).get("first_conv") or ()
     modules = dict(model.named_modules())
     for name in (first,) if isinstance(first, str) else first:

@@ -1,4 +1,4 @@
-"""What a user would have without compression: the dense backbone, and the common ways to make it faster."""
+"""Baselines without compression: the dense backbone, and the common ways to make it faster."""
 
 import json
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ from zoo.runtime.complexity import count_macs, count_params
 
 @dataclass(frozen=True)
 class Reference:
-    """A dense model with random weights, for latency does not depend on them.
+    """A dense model with random weights: latency does not depend on them.
 
     Attributes:
         name: what to call it.
         metadata: of the dense model.
-        path: its file; None if it is no ONNX file.
+        path: its file; None if it is not an ONNX file.
         program: what is timed.
     """
 
@@ -34,7 +34,7 @@ class Reference:
 
 
 def has_backbone(metadata: Metadata) -> bool:
-    """Return whether the dense backbone of a model can be built: not of a model that `zoo.export_onnx` wrote."""
+    """Return whether a model's dense backbone can be built, which it cannot for models that `zoo.export_onnx` wrote."""
     return timm.is_model(metadata.arch.partition(".")[0])
 
 

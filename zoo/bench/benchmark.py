@@ -30,10 +30,10 @@ from zoo.runs.file_metadata import Metadata
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured and how."""
+    """Settings of a benchmark."""
 
     device: Device = "auto"
-    """cpu, cuda, or auto: CUDA when ONNX Runtime has it and there is a GPU, else the CPU."""
+    """cpu, cuda, or auto: CUDA if ONNX Runtime has it and there is a GPU, otherwise the CPU."""
     threads: int = field(default_factory=default_threads)
     """Threads of one operator on the CPU."""
     batch_size: str = "32"
@@ -88,9 +88,9 @@ class Target:
         name: what to call it.
         path: the exported file.
         metadata: what the file says of itself.
-        model: builds the PyTorch model it was exported from, in eval mode; None if that is not at hand.
+        model: builds the PyTorch model it was exported from, in eval mode; None if that is not available.
         masking: signs of masked gradients that its card lists, see `zoo.evaluation.sanity`.
-        data_dir: where its training found the data, if that is known.
+        data_dir: where its training found the data, if known.
     """
 
     name: str
@@ -108,7 +108,7 @@ def _dense_key(metadata: Metadata) -> tuple[object, ...]:
 def _accuracies(
     target: Target, settings: Settings, sweeps: Sequence[Sweep], direct: Sequence[Sweep]
 ) -> tuple[tuple[Accuracy, ...], str]:
-    """Measure a target's accuracies; the second value says why some are missing, or is empty."""
+    """Measure a target's accuracies; the second value is the reason why some are missing, or empty."""
     if not settings.n:
         return (), ""
     metadata = target.metadata
@@ -144,13 +144,13 @@ def bench(
 ) -> list[Row]:
     """Measure the targets, each beside the dense backbone of its architecture, image size and classes.
 
-    A file of another architecture than timm's has none, and no ratios to it.
+    A file whose architecture is not timm's has no dense backbone and no ratios to it.
 
     Args:
         targets: the files.
         settings: see `Settings`.
         sweeps: attacks that make adversarial examples, with their radii.
-        say: told what is being done.
+        say: called with a line on each stage.
         direct: attacks without gradients, such as Square, on the files themselves.
 
     Returns:
@@ -158,7 +158,7 @@ def bench(
     """
     names = sorted({target.metadata.data for target in targets if target.metadata.data})
     built_in = bool(names) and all(DATA.get(name).built_in for name in names)
-    if settings.data_dir is not None and built_in:  # others may want the folder
+    if settings.data_dir is not None and built_in:  # others may need the folder
         check_data_dir(names[0], settings.data_dir)
     device = resolve_device(settings.device)
     settings = replace(settings, device=device)
@@ -199,7 +199,7 @@ def _references(
 ) -> dict[tuple[object, ...], list[Reference]]:
     """Export the dense backbone of each architecture, image size and number of classes, and other baselines of it.
 
-    The list is empty where there is no such backbone.
+    The list is empty if there is no such backbone.
     """
     found: dict[tuple[object, ...], list[Reference]] = {}
     for target in targets:

@@ -1,4 +1,4 @@
-"""What `zoo bench` measured, as plain data and as tables."""
+"""The measurements of `zoo bench`, as plain data and as tables."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 PRECISION = "precision"
 PARAMS_TRAINED, MACS_TRAINED = "  parameters as trained", "  MACs as trained"
-"""Labels of figures that differ from the graph's where BatchNorm was folded, or layers merged or padded."""
+"""Labels of figures that differ from the graph's if BatchNorm was folded, or layers were merged or padded."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one file.
+    """The measurements of one file.
 
     Attributes:
         timing: latency by batch size, memory and start.
-        latency_ratio: time over the dense backbone's, by batch size; empty where there is no such backbone.
+        latency_ratio: time over the dense backbone's, by batch size; empty if there is no such backbone.
         note: why accuracies are missing, or ``""``.
         masking: signs of masked gradients on the model's card: accuracies under attack are not to be believed.
     """
@@ -58,12 +58,12 @@ class Row:
 
     @property
     def params(self) -> int:
-        """Parameters of the graph that was timed; those of the network where its file does not say."""
+        """Parameters of the graph that was timed, or of the network if the file does not give them."""
         return self.metadata.params if self.metadata.graph_params is None else self.metadata.graph_params
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the graph that was timed; those of the network where its file does not say."""
+        """Multiply-accumulates of the graph that was timed, or of the network if the file does not give them."""
         return self.metadata.macs if self.metadata.graph_macs is None else self.metadata.graph_macs
 
     @property
@@ -123,9 +123,9 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def tables(rows: list[Row], settings: "Settings", console: Console) -> list[Table]:
-    """Lay the rows out for the screen in as many tables as its width asks for: see `table`."""
+    """Lay the rows out for the screen, in as many tables as its width requires: see `table`."""
     found: list[list[Row]] = []
-    endless = console.options.update(max_width=10_000)  # or a measure would end at the screen's width
+    endless = console.options.update(max_width=10_000)  # otherwise a measure would end at the screen's width
     for row in rows:
         wider = [*(found[-1] if found else []), row]
         if found and console.measure(table(wider, settings, rows), options=endless).minimum <= console.width:
@@ -139,9 +139,9 @@ def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> T
     """Lay rows out for the screen, one column per model; accuracies are those of the ONNX graphs.
 
     Args:
-        rows: what is shown.
-        settings: what was measured and how.
-        among: all that were measured, if more than is shown: every table of them has the same lines.
+        rows: to show.
+        settings: of the measurements.
+        among: all measured rows, if more than are shown: every table of them has the same lines.
     """
     among = among or rows
     device = resolve_device(settings.device)
@@ -156,7 +156,7 @@ def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> T
     columns = [_figures(row, settings.throughput, memory) for row in rows]
     labels = [label for label in columns[0] if label not in _redundant(among)]
     result.add_column(no_wrap=True, min_width=max(map(len, [*labels, *accuracies])))
-    for row, column in zip(rows, columns, strict=True):  # names may be broken, numbers not
+    for row, column in zip(rows, columns, strict=True):  # names may be broken, numbers may not
         widest = max(len(column[label]) for label in labels)
         result.add_column(row.name, justify="right", overflow="fold", min_width=widest)
     for label in labels:
@@ -172,7 +172,7 @@ def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> T
 
 
 def _redundant(rows: Sequence[Row]) -> set[str]:
-    """Return the labels that say nothing: of one precision, and of networks that are as their graphs."""
+    """Return the labels that add nothing: the precision if all share it, and network sizes that equal the graphs'."""
     said = {
         PRECISION: any(row.metadata.precision != "fp32" for row in rows),
         PARAMS_TRAINED: any(row.metadata.params != row.params for row in rows),

@@ -1,4 +1,4 @@
-"""What callbacks that cut at a few points of the training have in common."""
+"""Base of the callbacks that cut ranks or widths at a few points of the training."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ class CutSchedule(RankSchedule):
     Args:
         cuts: how often, at least once.
         window: steps before a cut over which gradients are gathered, at least one.
-        sensitivity: by which layers lose more or less than others; None: measured by nothing.
+        sensitivity: decides which layers lose more or less than others; None: nothing is measured.
         sensitivity_range: difference between the shares that the least and the most sensitive layer lose.
         network: see `RankSchedule`.
 
     Attributes:
         made: how many cuts have been made.
         measured: the sensitivities, from the first cut on.
-        gathered: what was gathered of the gradients since the last cut.
+        gathered: statistics of the gradients since the last cut.
         history: of each cut, the step and the ranks (or widths) after it; of the first, the sensitivities too.
 
     Raises:
@@ -54,14 +54,14 @@ class CutSchedule(RankSchedule):
         return sum(step <= steps_taken(trainer) for step in self._steps)
 
     def is_near(self, trainer: pl.Trainer) -> bool:
-        """Return whether the next cut is so near that gradients are gathered for it."""
+        """Return whether the next cut is close enough that gradients are gathered for it."""
         return steps_taken(trainer) >= self._steps[self.made] - self.window
 
     def record(self, trainer: pl.Trainer, cuts: int, ranks: dict[str, int], *, first: bool) -> None:
-        """Note that a cut was made; what was gathered for it has served.
+        """Record a cut, and drop the statistics that were gathered for it.
 
         Args:
-            trainer: whose step it was made at.
+            trainer: at whose current step the cut was made.
             cuts: how many have been made, this one included.
             ranks: (or widths) after it.
             first: whether the sensitivities were measured for it.

@@ -1,4 +1,4 @@
-"""What callbacks that change ranks or widths during training have in common."""
+"""Base of the callbacks that change ranks or widths during training."""
 
 import math
 import warnings
@@ -26,7 +26,7 @@ class RankSchedule(Callback):
     """
 
     changes_often: ClassVar[bool] = False
-    """Whether shapes change every few steps, so that compiling them anew each time can never pay."""
+    """Whether shapes change every few steps, so that recompiling each time can never pay."""
 
     saved: ClassVar[tuple[str, ...]] = ("history",)
     """Attributes that a checkpoint keeps, so that a resumed run makes the same changes."""
@@ -39,7 +39,7 @@ class RankSchedule(Callback):
         """Return the network whose ranks or widths change.
 
         Raises:
-            UserError: the module has none of that name.
+            UserError: the module has no submodule of that name.
         """
         names = dict(module.named_modules())
         if self.name not in names:
@@ -47,7 +47,7 @@ class RankSchedule(Callback):
         return names[self.name]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """See that every average of the weights can follow their shapes.
+        """Check that every average of the weights can follow their shapes.
 
         Raises:
             UserError: one cannot.
@@ -64,7 +64,7 @@ class RankSchedule(Callback):
         """Whether the ranks or widths are final."""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so if the training ended too early: the network is not as small as was asked for."""
+        """Report a training that ended too early: the network is larger than the budget."""
         if not self.done:
             warnings.warn(
                 f"the training ended before the last cut of {type(self).__name__}: let it go on for longer, or cut "
@@ -82,13 +82,13 @@ class RankSchedule(Callback):
             setattr(self, name, value)
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
-        """Take the state of an earlier checkpoint, whose weights and ranks the module has taken already."""
+        """Load the state of an earlier checkpoint, whose weights and ranks the module has loaded already."""
         self.load_state_dict(state)
         renew(trainer)
 
 
 def training_steps(trainer: pl.Trainer) -> int:
-    """Return how many steps the training has, over which changes are laid out.
+    """Return the number of steps of the training, over which changes are scheduled.
 
     Raises:
         UserError: it has no end.
@@ -100,10 +100,10 @@ def training_steps(trainer: pl.Trainer) -> int:
 
 
 def steps_taken(trainer: pl.Trainer) -> int:
-    """Return how many of its `training_steps` the training has behind it.
+    """Return how many of its `training_steps` the training has completed.
 
-    Under manual optimization a batch takes as many steps as the module likes, of as many optimizers: what counts is
-    then the share of the epochs, or of ``max_steps``, whichever ends the training first.
+    Under manual optimization a batch takes any number of steps of any number of optimizers. The share of the epochs or
+    of ``max_steps`` then counts, whichever ends the training first.
     """
     if trainer.lightning_module.automatic_optimization:
         return trainer.global_step
@@ -113,12 +113,12 @@ def steps_taken(trainer: pl.Trainer) -> int:
 
 
 def trains(optimizer: Optimizer, parameter: Tensor) -> bool:
-    """Whether a parameter is one of an optimizer's."""
+    """Return whether a parameter belongs to an optimizer."""
     return any(p is parameter for group in optimizer.param_groups for p in group["params"])
 
 
 def check_goal(compression: float | None, tolerance: float | None) -> None:
-    """See that exactly one of the two says how far ranks fall.
+    """Check that exactly one of the two limits is given.
 
     Raises:
         UserError: both or neither are given, or one is not between 0 and 1.

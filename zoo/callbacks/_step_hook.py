@@ -19,17 +19,17 @@ from zoo.runtime.optimizer_state import refuse_copies
 
 
 class StepHook(Callback):
-    """A constraint on the factorized layers, restored after every step that an optimizer takes, and at the end.
+    """Projects the factorized layers onto a constraint after every optimizer step, and at the end.
 
-    Callbacks that put an average in the place of the weights (Lightning's `WeightAveraging` and
-    `StochasticWeightAveraging`, whatever their place in the list) leave one that is off the constraint: it is restored
-    before such weights are validated or run on, and once more when the fit ends, whoever replaced them.
+    Callbacks that replace the weights by an average (Lightning's `WeightAveraging` and `StochasticWeightAveraging`, at
+    any place in the list) leave weights off the constraint. They are projected before such weights are validated or
+    trained, and once more when the fit ends, whatever replaced them.
 
     Lightning has no hook after the step, so this registers on the optimizer itself: it runs once per real
     step under gradient accumulation, and not at all when a gradient scaler skips one.
 
     Args:
-        constraint: what is restored.
+        constraint: onto which layers are projected.
     """
 
     def __init__(self, constraint: BatchedConstraint) -> None:
@@ -38,14 +38,14 @@ class StepHook(Callback):
         self._handles: list[RemovableHandle] = []
 
     def project_(self, optimizer: Optimizer | None) -> None:
-        """Move those of ``self.layers`` that train back onto the constraint; without an optimizer no step was made."""
+        """Project the trainable ``self.layers`` onto the constraint; without an optimizer there was no step."""
         if optimizer is None:
             self.constraint.project_if_outside_(self.layers)
         else:
             self.constraint.project_(self.layers)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the factorized layers, bring them onto the constraint, and follow the optimizers."""
+        """Find the factorized layers, project them onto the constraint, and hook the optimizers."""
         self.layers = [layer for _, layer in factorized_layers(pl_module)]
         if not self.layers:
             warnings.warn(
@@ -76,35 +76,35 @@ class StepHook(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Restore the constraint on weights that were replaced as the epoch began."""
+        """Project weights that were replaced at the start of the epoch."""
         if batch_idx == 0 and replaces_weights(trainer):
             self._restore(trainer, pl_module, None)
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Restore the constraint on weights that were replaced for the validation."""
+        """Project weights that were replaced for the validation."""
         if batch_idx == 0 and dataloader_idx == 0 and replaces_weights(trainer):
             self._restore(trainer, pl_module, None)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the constraint on weights that were replaced as the training ended."""
+        """Project weights that were replaced at the end of the training."""
         self._restore(trainer, pl_module, None)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let the optimizers go."""
+        """Remove the hooks from the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
 
 def replaces_weights(trainer: pl.Trainer) -> bool:
-    """Whether one of Lightning's callbacks puts averages in the place of the weights."""
+    """Return whether one of Lightning's callbacks replaces the weights by averages."""
     return bool(peers(trainer, WeightAveraging) or peers(trainer, StochasticWeightAveraging))
 
 
 def _largest_layer(module: nn.Module) -> str:
-    """Return the name of the factorized layer with the largest entry, an undefined one counting as infinite."""
+    """Return the name of the factorized layer with the largest entry; NaN counts as infinite."""
     largest = {
         name: max(factor.detach().abs().nan_to_num(torch.inf).max().item() for factor in layer.parameters())
         for name, layer in factorized_layers(module)

@@ -1,4 +1,4 @@
-"""What follows the shapes of parameters during a training: averages, constraints, DDP's reducer, graphs."""
+"""State that follows the shapes of parameters during a training: averages, constraints, DDP's reducer, graphs."""
 
 import sys
 
@@ -25,13 +25,13 @@ def submodule_averages(trainer: pl.Trainer, name: str) -> list[nn.Module]:
 
 
 def project_constraints(trainer: pl.Trainer) -> None:
-    """Bring the factorized layers back onto the constraints of the training."""
+    """Project the factorized layers onto the constraints of the training."""
     for constraint in peers(trainer, StepHook):
         constraint.project_(trainer.optimizers[0])
 
 
 def renew(trainer: pl.Trainer) -> None:
-    """Make DDP and graphs look at the parameters again, whose shapes have changed or which are frozen now."""
+    """Make DDP and graphs read the parameters again after shapes have changed or parameters were frozen."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy):
         strategy.model = strategy.lightning_module

@@ -15,9 +15,9 @@ from zoo.callbacks._trainer_callbacks import peers
 class ExponentialAverage(WeightAveraging):
     """Keep an exponential moving average of the weights and buffers after each step, and end with it.
 
-    The average of orthonormal factors is not orthonormal, so wherever the average takes the place of the
-    weights (validation, checkpoints of the best epoch, the end) the trainer's constraints are restored on it
-    as they are after a step: retracted, it is the same product U S V^T; then its spectrum is clamped.
+    The average of orthonormal factors is not orthonormal. Whenever the average replaces the weights (validation,
+    checkpoints of the best epoch, the end), it is therefore projected onto the trainer's constraints, as weights are
+    after a step: retraction keeps the product U S V^T, then the spectrum is clamped.
 
     Args:
         decay: share of the average that stays at each step, in (0, 1); in the first steps it is smaller,
@@ -30,7 +30,7 @@ class ExponentialAverage(WeightAveraging):
         super().__init__(use_buffers=True, multi_avg_fn=partial(_average, decay=decay))
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the average in the place of the weights; Lightning puts them back after the validation."""
+        """Replace the weights by the average; Lightning puts them back after the validation."""
         super().on_validation_epoch_start(trainer, pl_module)
         _constrain(trainer)
 
@@ -42,13 +42,13 @@ class ExponentialAverage(WeightAveraging):
 
 @torch.no_grad()
 def _average(average: Sequence[Tensor], present: Sequence[Tensor], averaged: Tensor | int, decay: float) -> None:
-    """Move the average towards the present values, in place; ``averaged`` steps are in it already."""
+    """Move the average towards the current values, in place; it holds ``averaged`` steps already."""
     decay = min(decay, (1 + int(averaged)) / (10 + int(averaged)))
     pairs = list(zip(average, present, strict=True))
     floats = [(mean, value.to(mean)) for mean, value in pairs if mean.is_floating_point()]
     if floats:
         means, values = zip(*floats, strict=True)
-        torch._foreach_lerp_(means, values, 1 - decay)  # few launches on a GPU
+        torch._foreach_lerp_(means, values, 1 - decay)  # few kernel launches on a GPU
     for mean, value in pairs:
         if not mean.is_floating_point():
             mean.copy_(value)

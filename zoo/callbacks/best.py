@@ -19,7 +19,7 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what is the best so far, also where the folder has been moved: Lightning forgets its score then."""
+        """Restore the best epoch so far, even if the folder was moved: Lightning forgets its score then."""
         here = Path(self.dirpath or "")
 
         def moved(path: str) -> str:

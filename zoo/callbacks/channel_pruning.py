@@ -1,4 +1,4 @@
-"""Take channels out of a network while it trains."""
+"""Remove channels from a network during training."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from zoo.channels.criteria import CRITERIA, Criterion, Scores
 from zoo.channels.width_selection import choose_widths
 from zoo.errors import UserError
 from zoo.runtime.complexity import count_params
-from zoo.sensitivity.criticality import tilts
+from zoo.sensitivity.criticality import ratio_offsets
 
 FineTune = Literal["full", "norms"]
 
@@ -25,13 +25,13 @@ FineTune = Literal["full", "norms"]
 class ChannelPruning(CutSchedule):
     """Cut the least important channels of a network at one or a few points of the training.
 
-    Coupled channels go together, through Torch-Pruning's dependency graph (`zoo.channels`). Tensors really shrink: the
-    parameters stay the same objects, and the optimizer's state, an exponential average of the weights, BatchNorm's
-    statistics and DistributedDataParallel follow. Of several cuts the k-th leaves
-    target + (dense - target) (1 - k / cuts)^3 parameters.
+    Coupled channels are removed together, through Torch-Pruning's dependency graph (`zoo.channels`). Tensors really
+    shrink: the parameters stay the same objects, and the optimizer's state, an exponential average of the weights,
+    BatchNorm's statistics and DistributedDataParallel follow. Of several cuts the k-th leaves target + (dense - target)
+    (1 - k / cuts)^3 parameters.
 
-    A group of channels whose weights are frozen keeps its width, and so does one that gets no gradients where the
-    criterion looks at them; the others make up for it.
+    A group of channels whose weights are frozen keeps its width. So does a group without gradients, if the criterion
+    uses them. The other groups lose more instead.
 
     Works in any LightningModule. One that is resumed must build its network with the widths of the checkpoint
     (`zoo.channels.build_widths`, or `zoo.channels.fit_shapes_` in ``on_load_checkpoint``): Lightning loads weights
@@ -39,8 +39,8 @@ class ChannelPruning(CutSchedule):
 
     Args:
         compression: share of the network's parameters to remove, in (0, 1).
-        criterion: which channels of a group go: a name in `zoo.channels.criteria`, or a criterion.
-        sensitivity: by which groups lose more or less than others; None: every group loses the same share.
+        criterion: decides which channels of a group are removed: a name in `zoo.channels.criteria`, or a criterion.
+        sensitivity: decides which groups lose more or less than others; None: every group loses the same share.
         sensitivity_range: difference between the shares that the least and the most sensitive group lose.
         finetune: what trains after the last cut: everything, or only vectors (normalisation and biases).
         begin: when to cut, as a share of the training's steps; 0: before the first one.
@@ -90,7 +90,7 @@ class ChannelPruning(CutSchedule):
         self.gathered: Scores = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Trace the network, lay out the cuts over the training's steps, and check that the target can be met."""
+        """Trace the network, schedule the cuts over the training's steps, and check that the target can be met."""
         total = training_steps(trainer)
         shares = (self.begin + (self.end - self.begin) * k / max(1, self.cuts - 1) for k in range(self.cuts))
         self._steps = [min(round(total * share), total - 1) for share in shares]
@@ -110,14 +110,14 @@ class ChannelPruning(CutSchedule):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Cut, if it is time: right after an optimizer's step and before the next backward."""
+        """Cut if a cut is due: right after an optimizer's step and before the next backward pass."""
         if (due := self.due(trainer)) > self.made:
             self._cut(trainer, pl_module, due)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Gather what the criterion needs of the gradients, or drop those of weights that stay as they are."""
+        """Gather the gradients' statistics for the criterion, or drop the gradients of weights that must not train."""
         network = self.network(pl_module)
         if self.done:
             if self.finetune == "norms":
@@ -139,10 +139,10 @@ class ChannelPruning(CutSchedule):
             self.measured = trainer.strategy.broadcast(self.sensitivity.measure(pl_module, computing))
         target = (1 - self.compression) * self.total
         size = target + (self.total - target) * (1 - cuts / self.cuts) ** 3
-        spared = tilts(self.measured, self.sensitivity_range) if self.measured else None
+        offsets = ratio_offsets(self.measured, self.sensitivity_range) if self.measured else None
         scores = self.scores(network, graph)
         stays = dict.fromkeys(graph.sizes.keys() - scores.keys(), "it got no gradient") | frozen_groups(network, graph)
-        chosen = choose_widths(graph, self.dense, size, self.total, spared, stays)
+        chosen = choose_widths(graph, self.dense, size, self.total, offsets, stays)
         keep = {g: _best(scores[g], width) for g, width in chosen.items() if width < graph.sizes[g]}
         keep = trainer.strategy.broadcast(keep)
         averages = submodule_averages(trainer, self.name)
@@ -155,7 +155,7 @@ class ChannelPruning(CutSchedule):
         pl_module.print(f"channels cut to {kept:,} parameters ({1 - kept / self.total:.1%} fewer): {changed or 'none'}")
 
     def scores(self, network: nn.Module, graph: ChannelGraph) -> Scores:
-        """Return what the channels are worth at a cut."""
+        """Return the channels' scores at a cut."""
         if self.criterion.needs_gradients and not self.gathered:
             raise UserError(
                 "this criterion gathers gradients before the cut, and there was no step: cut later than at the start "
@@ -164,13 +164,13 @@ class ChannelPruning(CutSchedule):
         return self.criterion.scores(network, graph, self.gathered)
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
-        """Take the state of an earlier checkpoint, whose weights and widths the module has taken already."""
+        """Load the state of an earlier checkpoint, whose weights and widths the module has loaded already."""
         super().go_back(trainer, state)
         self._trace(trainer.lightning_module)
 
 
 def frozen_groups(network: nn.Module, graph: ChannelGraph) -> dict[str, str]:
-    """Return the groups of channels of which nothing trains, with the reason why they stay."""
+    """Return the groups of channels without trainable weights, with the reason why they stay."""
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
     computing = {group: {*graph.producers[group], *graph.scales[group]} for group in graph.sizes}
     return {group: "it is frozen" for group, names in computing.items() if not names & trained}

@@ -1,4 +1,4 @@
-"""Watch the conditioning of the factorized layers during training."""
+"""Log the conditioning of the factorized layers during training."""
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -9,12 +9,12 @@ from zoo.lowrank.layers import factorized_layers
 
 
 def log_interval(trainer: pl.Trainer) -> int:
-    """Return how many steps lie between two rows of the log."""
+    """Return the number of steps between two rows of the log."""
     return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
 class ConditioningMonitor(Callback):
-    """Log, at Lightning's logging interval, how well-conditioned and how orthonormal the factorized layers are.
+    """Log the conditioning and orthonormality of the factorized layers at Lightning's logging interval.
 
     ``condition`` is the largest condition number of a weight U S V^T over all layers, measured from the
     weights themselves; ``orthonormality`` the largest ||U^T U - I||_2 or ||V^T V - I||_2.

@@ -1,4 +1,4 @@
-"""Dynamical low-rank training: bases that turn towards the gradient, ranks that follow a truncation."""
+"""Dynamical low-rank training: bases turn towards the gradient, truncation sets the ranks."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,13 +21,14 @@ from zoo.runtime.optimizer_state import refuse_unknown_state
 
 
 class DynamicalLowRank(RankSchedule):
-    """Augment the bases U and V by their gradients, train S in them for some steps, truncate; again and again.
+    """Augment the bases U and V by their gradients, train S in them for some steps, truncate; then repeat.
 
     One cycle takes 1 + ``local_steps`` steps of the optimizer. In the first, no weight moves: the gradients of U and V
     widen the bases to twice the rank (`zoo.lowrank.rank_change.augment_`). In the others S and everything that is not
-    factorized trains, and the bases are frozen. Then the SVD of S is truncated; of a convolution in Tucker-2 form S is
-    the core, and its higher-order SVD is. The gradient flow of the factors, with the inverse of S in it, is never
-    integrated, so small singular values do no harm. A layer that the module froze, in whole or in part, is left alone.
+    factorized trains, and the bases are frozen. Then the SVD of S is truncated; for a convolution in Tucker-2 form, S
+    is the core and its higher-order SVD is truncated. The gradient flow of the factors, with the inverse of S in it, is
+    never integrated, so small singular values do no harm. A layer that the module froze, in whole or in part, is left
+    alone.
 
     Source: RobustDLRT (Schotthoefer, Yang, Schnake, arXiv 2505.08022), section 3 and its released code, whose last
     epoch keeps the ranks fixed too; DLRT (arXiv 2205.13571). This project's own: the truncation that meets a budget,
@@ -35,11 +36,11 @@ class DynamicalLowRank(RankSchedule):
 
     Args:
         compression: share of the dense network's parameters to remove; truncations follow a cubic schedule there.
-        tolerance: instead: relative Frobenius error that each truncation may make in each layer.
+        tolerance: instead of a compression, the relative Frobenius error of each truncation in each layer.
         local_steps: steps on S in each cycle (10 in the paper's CIFAR-10 runs).
         end: share of the training's steps after which a budget is met.
         fixed: share of the training's steps after which bases and ranks stay, at the latest before the last step.
-        network: name of the submodule to train so, whose parameters count, ``""``: the whole module.
+        network: name of the submodule to train in this way, whose parameters count, ``""``: the whole module.
 
     Attributes:
         history: the step and the ranks after each truncation that changed one.
@@ -82,7 +83,7 @@ class DynamicalLowRank(RankSchedule):
         return self.settled
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the layers, and freeze what is frozen in this step of the cycle."""
+        """Find the layers, and freeze the factors that this step of the cycle does not train."""
         self._steps = training_steps(trainer)
         layers = factorized_layers(self.network(pl_module), self.name)
         self.layers = {name: layer for name, layer in layers if layer.trains}
@@ -92,7 +93,7 @@ class DynamicalLowRank(RankSchedule):
         self._take_up(trainer)
 
     def _take_up(self, trainer: pl.Trainer) -> None:
-        """Go on where a checkpoint is, which brings the gradients to the CPU."""
+        """Resume from a checkpoint, whose gradients are on the CPU."""
         for name, (u, v) in self.gradients.items():
             device = self.layers[name].S.device
             self.gradients[name] = u.to(device), v.to(device)
@@ -117,7 +118,7 @@ class DynamicalLowRank(RankSchedule):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """See after the first step, not at the first change of ranks, that what the optimizers keep can follow."""
+        """Check after the first step, not at the first change of ranks, that the optimizers' state can follow."""
         if not self._known:
             factors = [p for layer in self.layers.values() for p in (layer.U, layer.S, layer.V)]
             self._known = refuse_unknown_state(trainer.optimizers, factors)
@@ -125,7 +126,7 @@ class DynamicalLowRank(RankSchedule):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Keep the gradients of U and V and move nothing, in the first step of a cycle."""
+        """Save the gradients of U and V and move nothing, in the first step of a cycle."""
         if self.settled or optimizer is not self._optimizer:
             return
         if not self.taken:
@@ -175,7 +176,7 @@ class DynamicalLowRank(RankSchedule):
         self._unfreeze()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Let them take gradients again when the training is interrupted: Lightning tears nothing down then."""
+        """Let the bases take gradients again when the training is interrupted: Lightning tears nothing down then."""
         self._unfreeze()
 
     def _unfreeze(self) -> None:
@@ -183,13 +184,13 @@ class DynamicalLowRank(RankSchedule):
             layer.U.requires_grad_(True), layer.V.requires_grad_(True)
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
-        """Take an earlier state, and freeze what was frozen then."""
+        """Load an earlier state, and freeze the factors that were frozen then."""
         super().go_back(trainer, state)
         self._take_up(trainer)
 
 
 def _trainer_of(layers: Iterable[Factorized], optimizers: Iterable[Optimizer]) -> Optimizer | None:
-    """Return the optimizer whose steps make up a cycle: the one that trains the factors; None where nothing does."""
+    """Return the optimizer whose steps make up a cycle: the one that trains the factors; None if there is none."""
     factors = [factor for layer in layers for factor in (layer.U, layer.S, layer.V)]
     found = [optimizer for optimizer in optimizers if any(trains(optimizer, factor) for factor in factors)]
     if len(found) > 1:

@@ -1,7 +1,7 @@
 """An early alarm for catastrophic overfitting, from gradients that a training step computes anyway.
 
 SORA (arXiv 2606.00738) calls it PertAlign: the cosine between the input gradients at both ends of the single step. It
-falls some tens of steps before the network misleads that step.
+falls some tens of steps before catastrophic overfitting.
 """
 
 import math
@@ -19,9 +19,9 @@ from zoo.callbacks.overfitting import OverfittingGuard
 MEMORY = 0.95
 """Share of the running mean that stays at each measurement."""
 WARM = 5
-"""Measurements before the mean is believed."""
+"""Measurements before the mean is used."""
 LEAST = 0.1
-"""Fall below the mean that noise does not explain: steps of 128 images spread by 0.06 (`n_fgsm` on the digits)."""
+"""Smallest drop below the mean that is not noise: steps of 128 images vary by 0.06 (`n_fgsm` on the digits)."""
 IN_A_ROW = 2
 """Measurements that must be low before the alarm sounds, for the same reason."""
 AGAIN = 5
@@ -37,11 +37,11 @@ class InputGradients:
         self._images: Tensor | None = None
 
     def begin(self, gradient: Tensor) -> None:
-        """Take the gradient at the start of the search."""
+        """Store the gradient at the start of the search."""
         self._start = gradient.detach()
 
     def end(self, images: Tensor) -> Tensor:
-        """Return the images that are trained on in a form whose gradient the backward pass leaves here."""
+        """Return the training images in a form whose gradient the backward pass stores here."""
         self._images = images.detach().requires_grad_()
         return self._images
 
@@ -63,11 +63,11 @@ def mean_cosine(one: Tensor, other: Tensor) -> Tensor:
 class GradientAlignment(Callback):
     """Log ``gradient_alignment`` at Lightning's logging interval, and let `OverfittingGuard` probe where it falls.
 
-    It has fallen where it is below ``share`` of its running mean, by more than noise, twice in a row. While it stays
-    there the guard probes at every fifth measurement, since it falls before the accuracy does.
+    It has fallen if it is below ``share`` of its running mean, by more than noise, twice in a row. While it stays low,
+    the guard probes at every fifth measurement, because the alignment falls before the accuracy does.
 
     The module leaves the gradients in its ``input_gradients``, an `InputGradients` that this callback puts there for
-    the steps that are measured. A step that leaves none is not watched.
+    the steps that are measured. A step that leaves no gradients is not measured.
 
     Args:
         share: of the running mean.
@@ -78,7 +78,7 @@ class GradientAlignment(Callback):
         self.mean, self.seen, self.low = 0.0, 0, 0
 
     def asks_for_a_probe(self, alignment: float) -> bool:
-        """Take a measurement into the running mean; return whether it has fallen, and is to be looked into now."""
+        """Add a measurement to the running mean; return whether the alignment has fallen and a probe is due."""
         if not math.isfinite(alignment):
             return False
         fallen = self.seen >= WARM and alignment < min(self.share * self.mean, self.mean - LEAST)
@@ -90,12 +90,12 @@ class GradientAlignment(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Ask the steps that are logged for their gradients."""
+        """Request the gradients of the steps that are logged."""
         module: Any = pl_module
         module.input_gradients = None if (trainer.global_step + 1) % log_interval(trainer) else InputGradients()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure, log, and sound the alarm."""
+        """Measure and log the alignment, and sound the alarm if it has fallen."""
         module: Any = pl_module
         gradients, module.input_gradients = module.input_gradients, None
         cosine = gradients.cosine() if gradients is not None else None
@@ -117,5 +117,5 @@ class GradientAlignment(Callback):
         return {"mean": self.mean, "seen": self.seen, "low": self.low}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore what `state_dict` saved."""
         self.mean, self.seen, self.low = state_dict["mean"], state_dict["seen"], state_dict["low"]

@@ -14,13 +14,13 @@ from zoo.sensitivity.held_out import HeldOut
 
 @dataclass(frozen=True)
 class HeldOutSensitivity(Sensitivity):
-    """Robust criticality of each part on held-out training images: test images must not decide what is pruned.
+    """Robust criticality of each part on held-out training images: test images must not decide the pruning.
 
-    The paper on module robust sensitivity (Bai, Tabia, Santos-Rodriguez, arXiv 2410.15176) was at hand as an abstract
-    only; this is the robust criticality of arXiv 2308.02533, on which it is modelled.
+    Only the abstract of the paper on module robust sensitivity (Bai, Tabia, Santos-Rodriguez, arXiv 2410.15176) was
+    available; this is the robust criticality of arXiv 2308.02533, on which that paper builds.
 
     Attributes:
-        held_out: the validation images; None where there is no training to take them from.
+        held_out: the validation images; None if there is no training to take them from.
         images: how many of them.
         climb: gradient steps of each part's weights.
     """

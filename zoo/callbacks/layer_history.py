@@ -1,4 +1,4 @@
-"""Write down every factorized layer's rank and condition number, at the start and after each epoch."""
+"""Record every factorized layer's rank and condition number, at the start and after each epoch."""
 
 import csv
 from pathlib import Path
@@ -15,11 +15,11 @@ FIELDS = ("epoch", "step", "layer", "rank", "condition_number")
 class LayerHistory(Callback):
     """Keep a CSV file with a row per factorized layer and epoch; epoch 0 is the start of training.
 
-    Ranks and condition numbers are read off the layers themselves, so a method that changes ranks needs to say nothing.
+    Ranks and condition numbers are read off the layers themselves, so a method that changes ranks needs no code for it.
 
     Args:
-        path: the file. A resumed training goes on from its rows; those of a step that is repeated are replaced.
-        prefix: taken off the front of the layers' names.
+        path: the file. A resumed training appends to its rows; those of a repeated epoch are replaced.
+        prefix: removed from the layers' names.
     """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
@@ -27,7 +27,7 @@ class LayerHistory(Callback):
         self.path, self.prefix = path, prefix
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the layers as training finds them."""
+        """Write the layers as they are when training starts."""
         if trainer.global_step == 0:
             self._write(trainer, pl_module, 0)
 

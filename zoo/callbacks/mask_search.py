@@ -1,4 +1,4 @@
-"""Learn which channels to cut: scores are trained on the loss while the weights stay."""
+"""Learn which channels to cut: scores are trained on the loss while the weights stay fixed."""
 
 from typing import Any, Literal
 
@@ -23,16 +23,16 @@ Start = Literal["largest", "percentile"]
 class MaskSearch(ChannelPruning):
     """Train a score per channel, through masks that let the best ones of each group pass, then cut the others.
 
-    From ``warmup`` to ``begin`` the weights stay (their gradients are dropped before each step) and the scores are
-    trained by Adam on whatever loss the module returns; statistics of normalisation follow the masked network.
-    Then the masks are made real, and everything is fine-tuned. The scores are a state of this callback, saved with
-    every checkpoint, one of an exception included, when the masks are off already. Under an fp16 gradient scaler their
-    gradients stay scaled, which Adam does not notice; steps that overflow are skipped.
+    From ``warmup`` to ``begin`` the weights stay fixed (their gradients are dropped before each step), and Adam trains
+    the scores on whatever loss the module returns; statistics of normalisation follow the masked network. Then the
+    masked channels are cut, and everything is fine-tuned. The scores are a state of this callback, saved with every
+    checkpoint, even one written after an exception, when the masks are already removed. Under an fp16 gradient scaler
+    their gradients stay scaled, which Adam does not notice; steps that overflow are skipped.
 
     Args:
         compression, network, image_shape: see `ChannelPruning`; every group loses the same share.
         begin: when to cut, as a share of the training's steps.
-        warmup: until when weights are trained as usual, as a share of the steps, before any mask.
+        warmup: share of the steps before any mask, during which weights are trained as usual.
         lr: of the scores.
         start: scores to start with, from the L2 norms of the channels: over the ``largest`` of the group, or clipped
             to 1 at a ``percentile`` of the group.
@@ -65,7 +65,7 @@ class MaskSearch(ChannelPruning):
         self._first = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lay out the search and the cut, and take up a search that was interrupted."""
+        """Schedule the search and the cut, and resume an interrupted search."""
         super().on_fit_start(trainer, pl_module)
         self._first = round(training_steps(trainer) * self.warmup)
         if not self.done and self._first >= self._steps[0]:
@@ -95,7 +95,7 @@ class MaskSearch(ChannelPruning):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin the search, or end it with the cut, if it is time."""
+        """Begin the search, or end it with the cut, when it is due."""
         if self.masks is None and not self.done and steps_taken(trainer) >= self._first:
             assert self.graph is not None
             norms = CRITERIA.get("l2")().scores(self.network(pl_module), self.graph, {})
@@ -125,7 +125,7 @@ class MaskSearch(ChannelPruning):
         self._adam.zero_grad()
 
     def scores(self, network: nn.Module, graph: ChannelGraph) -> Scores:
-        """Return what was learned."""
+        """Return the learned scores."""
         assert self.masks is not None
         whole = {g: torch.ones(n) for g, n in graph.sizes.items()}
         return whole | {g: p.detach() for g, p in self.masks.scores.items()}
@@ -141,33 +141,33 @@ class MaskSearch(ChannelPruning):
         self.masks = self._adam = None
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
-        """Take the state of an earlier checkpoint."""
+        """Load the state of an earlier checkpoint."""
         self._let_go()
         super().go_back(trainer, state)
         self._take_up(trainer.lightning_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave no mask behind on a network whose training was interrupted: Lightning tears nothing down then."""
+        """Remove the masks from a network whose training was interrupted: Lightning tears nothing down then."""
         self._break_off()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave no mask behind on a network whose training ended before the cut."""
+        """Remove the masks from a network whose training ended before the cut."""
         self._break_off()
 
     def _break_off(self) -> None:
-        """Take the masks off, and keep the search for a checkpoint or a further fit."""
+        """Remove the masks, and keep the search for a checkpoint or a further fit."""
         self._saved = self._search()
         self._let_go()
 
     def _search(self) -> dict[str, Any]:
-        """Return the scores and their optimizer's state, of the masks or of a search that was broken off."""
+        """Return the scores and their optimizer's state, from the masks or from an interrupted search."""
         if self.masks is None or self._adam is None:
             return self._saved
         scores = {g: p.detach().clone() for g, p in self.masks.scores.items()}
         return {"scores": scores, "adam": self._adam.state_dict()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to go on with the search."""
+        """Return what a resumed run needs to continue the search."""
         search = self._search()
         return super().state_dict() | ({"search": search} if search else {})
 

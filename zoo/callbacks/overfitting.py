@@ -1,4 +1,4 @@
-"""Notice when one-step adversarial training collapses, and undo the epoch.
+"""Detect a collapse of one-step adversarial training, and roll the epoch back.
 
 Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, ICLR 2020, arXiv 2001.03994,
 section 5.4: the network learns to mislead the single gradient step, and PGD accuracy falls to zero.
@@ -20,16 +20,16 @@ from zoo.runtime.eval_mode import evaluating
 
 
 class OverfittingGuard(Callback):
-    """Measure PGD accuracy on the same images after each epoch; where it collapses, take the epoch back.
+    """Measure PGD accuracy on the same images after each epoch; if it collapses, roll the epoch back.
 
-    `probe_soon` has it measured after the present step too.
+    `probe_soon` requests a measurement after the current step too.
 
-    It has collapsed where PGD breaks much more than before, and much more than the single step of the training, which
-    the network has learned to mislead. One that has just lost ranks or channels is weak under both, and is left to
+    It has collapsed if PGD breaks much more than before, and much more than the single step of the training, which the
+    network has learned to mislead. A network that has just lost ranks or channels is weak under both, and is left to
     recover.
 
-    The weights, their average if there is one, the optimizer's state and the buffers go back to the last
-    checkpoint, which is the epoch before; training goes on from there with the later, smaller learning rates.
+    The weights, their average if there is one, the optimizer's state and the buffers return to the last checkpoint,
+    which is the epoch before. Training continues from there with the later, smaller learning rates.
 
     Args:
         images: to probe, (B, C, H, W) in [0, 1].
@@ -37,7 +37,7 @@ class OverfittingGuard(Callback):
         eps: Linf radius.
         checkpoint: the file that holds the epoch before.
         share: of the best PGD accuracy so far, and of the accuracy under one step, below which an epoch has collapsed.
-        step: of the single one, in units of eps.
+        step: size of the training's single step, in units of eps.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OverfittingGuard(Callback):
         self._asked = False
 
     def probe_soon(self) -> None:
-        """Measure after the present step, and go back then if the accuracy has collapsed."""
+        """Measure after the current step, and roll back if the accuracy has collapsed."""
         self._asked = True
 
     def probe(self, pl_module: pl.LightningModule) -> tuple[float, float]:
@@ -70,20 +70,20 @@ class OverfittingGuard(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Probe if it was asked for, once the step is whole."""
+        """Probe if it was requested, once the step is complete."""
         if self._asked and not trainer.fit_loop.epoch_loop._should_accumulate():
             row = self._look(trainer, pl_module) | {"epoch": trainer.current_epoch}
             for logger in trainer.loggers:  # Lightning's own log would repeat it at each later step of the epoch
                 logger.log_metrics(row, step=trainer.global_step - 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Probe, and go back if this epoch broke what the earlier ones had reached."""
+        """Probe, and roll back if this epoch has collapsed."""
         pl_module.log_dict(self._look(trainer, pl_module))
 
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Probe, go back where the accuracy has collapsed, and return what is to be logged."""
+        """Probe, roll back if the accuracy has collapsed, and return the values to log."""
         self._asked = False
-        # Broadcast, or one process goes back and the others do not.
+        # Broadcast; otherwise one process could roll back and the others not.
         accuracy, one_step = trainer.strategy.broadcast(self.probe(pl_module))
         found = {"probe_pgd_accuracy": accuracy, "probe_one_step_accuracy": one_step}
         if self._has_collapsed(accuracy, one_step) and self.checkpoint.is_file():
@@ -107,7 +107,7 @@ class OverfittingGuard(Callback):
 
     @staticmethod
     def _load(trainer: pl.Trainer, pl_module: pl.LightningModule, saved: dict[str, Any]) -> None:
-        """Load weights, their average and their ranks, which later cuts may have lowered: those are made again."""
+        """Load weights, their average and their ranks. Cuts since then are undone, and made again later."""
         fit_shapes_(pl_module, saved["state_dict"])
         pl_module.load_state_dict(saved["state_dict"])
         for averaging in peers(trainer, WeightAveraging):

@@ -1,4 +1,4 @@
-"""Lower the ranks of factorized layers while they train, by what the loss says of their singular components."""
+"""Lower the ranks of factorized layers during training, by the saliency of their singular components."""
 
 from typing import Any
 
@@ -19,32 +19,32 @@ from zoo.lowrank.layers import Factorized, factorized_layers
 from zoo.lowrank.rank_change import change_basis_, diagonalize_
 from zoo.lowrank.saliency import SALIENCIES, Statistics
 from zoo.runtime.optimizer_state import refuse_unknown_state
-from zoo.sensitivity.criticality import tilts
+from zoo.sensitivity.criticality import ratio_offsets
 
 
 class RankPruning(CutSchedule):
     """Cut the least salient singular components of the factorized layers at a few points of the training.
 
-    Between ``begin`` and ``end`` the parameters fall from what the model starts with to the target along a cubic
-    (fast first, as in AdaLoRA, arXiv 2303.10512, equation 13), each cut where it costs least per parameter over all
-    layers, at ranks that run fast. Tensors really shrink: the parameters stay the same objects, and the
-    optimizer's state, an exponential average of the weights and DistributedDataParallel follow. What was cut
-    stays cut. A layer whose factors do not pay yet (full rank) is left alone, and so is one that is frozen
-    or, where the saliency looks at gradients, gets none.
+    Between ``begin`` and ``end`` the parameters fall from their initial number to the target along a cubic (fast first,
+    as in AdaLoRA, arXiv 2303.10512, equation 13). Each cut is made where it costs least per parameter over all layers,
+    at ranks that run fast. Tensors really shrink: the parameters stay the same objects, and the optimizer's state, an
+    exponential average of the weights and DistributedDataParallel follow. Removed components do not return. A layer
+    whose factors do not pay yet (full rank) is left alone. So is a frozen layer or, if the saliency uses gradients, a
+    layer without any.
 
     Works in any LightningModule that holds `zoo.lowrank.layers.Factorized` layers. A module that is resumed must build
     its layers with the ranks of the checkpoint: Lightning loads weights before callbacks.
 
     Args:
         compression: share of the dense network's parameters to remove, in (0, 1).
-        tolerance: instead: each cut of a layer gives up at most this relative Frobenius error (of the saliency,
-            the root of its share).
+        tolerance: instead of a compression, the relative Frobenius error that each cut of a layer may make (for a
+            saliency, the root of its share).
         saliency: ``spectrum``, ``gradient`` or ``second_order``, see `zoo.lowrank.saliency`.
         begin, end: when to cut, as shares of the training's steps.
         cuts: how often.
         window: steps before each cut over which gradients are gathered.
-        sensitivity: how much depends on each layer's S; sensitive layers lose less, and the saliency only says which of
-            a layer's components go. None: the saliency decides over all layers.
+        sensitivity: how much depends on each layer's S; sensitive layers lose less, and the saliency only decides which
+            of a layer's components are removed. None: the saliency decides over all layers.
         sensitivity_range: difference between the shares of their weights that the least and the most sensitive layer
             lose.
         network: name of the submodule to prune, whose parameters count, ``""``: the whole module.
@@ -88,7 +88,7 @@ class RankPruning(CutSchedule):
         self._known = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lay out the cuts over the training's steps, and check that the target can be met."""
+        """Schedule the cuts over the training's steps, and check that the target can be met."""
         total = training_steps(trainer)
         if total < 2 and self.saliency.needs_gradients:
             raise UserError(
@@ -117,7 +117,7 @@ class RankPruning(CutSchedule):
             )
 
     def _place(self, layers: dict[str, Factorized]) -> None:
-        """Put what was gathered on the layers' devices: a checkpoint brings it to the CPU."""
+        """Move the gathered statistics to the layers' devices: a checkpoint brings them to the CPU."""
         for name, sums in self.gathered.items():
             self.gathered[name] = {key: value.to(layers[name].S.device) for key, value in sums.items()}
 
@@ -129,7 +129,7 @@ class RankPruning(CutSchedule):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin to gather, or cut, if it is time: right after an optimizer's step and before the next backward."""
+        """Start to gather, or cut if a cut is due: after an optimizer's step and before the next backward pass."""
         due = self.due(trainer)
         # Under manual optimization there may have been no step in the window yet.
         if due > self.made and not (self.gathered and trainer.global_step <= self.since):
@@ -145,7 +145,7 @@ class RankPruning(CutSchedule):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """See after the first step, not at the first change of ranks, that what the optimizers keep can follow."""
+        """Check after the first step, not at the first change of ranks, that the optimizers' state can follow."""
         if not self._known:
             factors = [p for layer in self._prunable(pl_module).values() for p in (layer.U, layer.S, layer.V)]
             self._known = refuse_unknown_state(trainer.optimizers, factors)
@@ -153,7 +153,7 @@ class RankPruning(CutSchedule):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Gather what the saliency needs of the gradients: those of the loss that is trained, whatever it is."""
+        """Gather the gradients' statistics for the saliency, from whatever loss is trained."""
         layers = dict(factorized_layers(pl_module)) if self.gathered else {}
         for name, sums in self.gathered.items():
             layer = layers[name]
@@ -196,12 +196,12 @@ class RankPruning(CutSchedule):
         self._report(pl_module, before, ranks)
 
     def _shares(self, layers: dict[str, Factorized]) -> dict[str, Tensor]:
-        """Return scores by which layers lose shares that their sensitivities tilt."""
-        spared = tilts(self.measured, self.sensitivity_range)
-        return {x.name: share_scores(x, layers[x.name].rank, spared.get(x.name, 0.0)) for x in layers_of(layers)}
+        """Return scores by which sensitive layers lose smaller shares."""
+        offsets = ratio_offsets(self.measured, self.sensitivity_range)
+        return {x.name: share_scores(x, layers[x.name].rank, offsets.get(x.name, 0.0)) for x in layers_of(layers)}
 
     def _choose(self, module: nn.Module, layers: dict[str, Factorized], scores: dict[str, Tensor], cuts: int) -> Ranks:
-        """Return the ranks after so many cuts."""
+        """Return the ranks after a number of cuts."""
         shapes = layers_of(layers)
         ranks = {name: layer.rank for name, layer in layers.items()}
         if self.tolerance is not None:
@@ -211,9 +211,9 @@ class RankPruning(CutSchedule):
         size = deployed_size(self.network(module))
         target = factor_budget(size, self.compression, shapes, ranks)
         if not layers and target < 0:
-            gone = 1 - (size.factors + size.rest) / size.dense
+            removed = 1 - (size.factors + size.rest) / size.dense
             raise UserError(
-                f"no rank can fall, and {gone:.1%} of the parameters are removed, not "
+                f"no rank can fall, and {removed:.1%} of the parameters are removed, not "
                 f"{self.compression:.1%}: no factorized layer trains at a rank r with r (n + m) clearly below n m"
             )
         target = max(0.0, target)
@@ -226,6 +226,6 @@ class RankPruning(CutSchedule):
         pl_module.print(f"ranks cut to {kept:,} parameters ({1 - kept / size.dense:.1%} fewer): {changed or 'none'}")
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
-        """Take an earlier state, with what was gathered until then."""
+        """Load an earlier state, with the statistics gathered until then."""
         super().go_back(trainer, state)
         self._place(self._prunable(trainer.lightning_module))

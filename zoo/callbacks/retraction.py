@@ -14,7 +14,7 @@ class OrthonormalRetraction(StepHook):
     weight does not change; before the step, gradients of U and V become directions of the gradient flow of the rank-r
     manifold, and momenta tangent.
 
-    A layer whose factors are all frozen is left as it is. If only some are frozen, all are still retracted: R moves
+    A layer whose factors are all frozen does not change. If only some are frozen, all are still retracted: R moves
     between them, and the product does not change.
 
     Works in any LightningModule that holds `zoo.lowrank.layers.Factorized` layers, under gradient accumulation,

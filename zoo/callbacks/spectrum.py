@@ -13,8 +13,7 @@ class SpectrumClamp(StepHook):
 
     The mathematics is that of `zoo.constraints.BoundedSpectrum`. With orthonormal U and V (see `OrthonormalRetraction`,
     which must come first) this bounds the condition number of the layer's weight. The largest condition number after
-    any step of an epoch is logged as ``worst_condition``. A layer whose S is frozen is left as it is, and does not
-    count.
+    any step of an epoch is logged as ``worst_condition``. A layer whose S is frozen does not change and does not count.
 
     Args:
         tau: >= 0; 0 makes all singular values of a layer equal.
@@ -27,17 +26,17 @@ class SpectrumClamp(StepHook):
 
     @property
     def tau(self) -> float:
-        """By how much condition numbers may exceed 1."""
+        """The amount by which condition numbers may exceed 1."""
         return self.spectrum.tau
 
     @property
     def condition_number(self) -> float:
-        """The largest over all layers whose S trains after the last step."""
+        """The largest condition number after the last step, over all layers whose S trains."""
         return self._latest.item()
 
     @property
     def worst(self) -> float:
-        """The largest after any step of the present epoch."""
+        """The largest condition number after any step of the current epoch."""
         return self._worst.item()
 
     def project_(self, optimizer: Optimizer | None) -> None:

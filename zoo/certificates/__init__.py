@@ -1,1 +1,1 @@
-"""What is proved of a network: Lipschitz bounds and interval bounds, from its exported graph."""
+"""Proved bounds of a network: Lipschitz and interval bounds, from its exported graph."""

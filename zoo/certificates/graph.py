@@ -1,4 +1,4 @@
-"""A network's graph of operations, walked with another value than a tensor in the image's place."""
+"""A network's graph of operations, evaluated with another value than a tensor in place of the image."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from zoo.errors import first_line
 
 Apply = Callable[[Node, tuple[Any, ...], dict[str, Any]], Any]
-"""An operation on positional and keyword arguments: what it makes of them, or None if it has no rule."""
+"""Applies an operation to positional and keyword arguments; returns None if the operation has no rule."""
 
 REARRANGE = """
     view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze clone contiguous alias detach to
@@ -33,10 +33,10 @@ class Untraceable(Exception):
 
 @dataclass(frozen=True)
 class Walk:
-    """What a walk along a graph found.
+    """The result of a walk along a graph.
 
     Attributes:
-        output: what became of the image.
+        output: the value that the walk ends with.
         unknown: names of the operations without a rule, each once.
     """
 
@@ -59,7 +59,7 @@ def export(model: nn.Module, image_shape: tuple[int, int, int], known: Container
     example = torch.zeros(1, *image_shape, dtype=like.dtype, device=like.device)
     try:
         program = torch.export.export(model, (example,))
-        # Functional already: spared, because it takes as long as the export.
+        # Already functional; the conversion is skipped because it takes as long as the export.
         plain = all(_plain(node, known) for node in program.graph.nodes if node.op == "call_function")
         return program if plain else program.run_decompositions({})
     except Exception as error:  # torch.export raises many kinds, and all mean the same here
@@ -75,9 +75,9 @@ def walk(program: ExportedProgram, image: Any, apply: Apply, stand_in: Callable[
 
     Args:
         program: of `export`.
-        image: what stands for the image; every value that depends on it must be of its type, or hold one that is.
+        image: the value in place of the image; every value that depends on it must be of its type, or hold one that is.
         apply: called for each operation on such values.
-        stand_in: the value that goes on in place of an operation's result if it has no rule.
+        stand_in: the value that replaces an operation's result if it has no rule.
     """
     values: dict[Node, Any] = {}
     unknown: dict[str, None] = {}
@@ -115,8 +115,8 @@ def arguments(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
 def is_real(value: Any) -> bool:
     """Whether a tensor of the traced program holds real numbers: neither indices nor integers, of two bytes or more.
 
-    Conversion to the others jumps, so no rule of the operation that converts holds. Lists pass: each of their
-    tensors is asked about where it is taken out.
+    Conversion to other types jumps, so no rule of the converting operation holds. Lists pass: each of their tensors is
+    checked where it is taken out.
     """
     return not isinstance(value, Tensor) or (value.dtype.is_floating_point and value.dtype.itemsize > 1)
 

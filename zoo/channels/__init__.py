@@ -1,4 +1,4 @@
-"""Channels of a network: which belong together, how many each layer keeps, and taking some away."""
+"""Channels of a network: which are coupled, how many each layer keeps, and removing some."""
 
 from zoo.channels.cut import Widths, build_widths, fit_shapes_, layer_report, prune_, widths
 from zoo.channels.graph import Axis, ChannelGraph, Labels

@@ -1,4 +1,4 @@
-"""Take channels away from a network, in place, and rebuild a network that has lost some."""
+"""Remove channels from a network, in place, and rebuild a pruned network."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -18,7 +18,7 @@ Widths = dict[str, int]
 
 
 def widths(network: nn.Module) -> Widths:
-    """Return the present width of every linear and convolution layer."""
+    """Return the current width of every linear and convolution layer."""
     return {name: len(m.weight) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
 
 
@@ -30,16 +30,16 @@ def prune_(
     optimizers: Iterable[Optimizer] = (),
     averages: Iterable[nn.Module] = (),
 ) -> ChannelGraph:
-    """Keep only some channels of some groups, in place, and return the graph of what is left.
+    """Keep only some channels of some groups, in place, and return the graph of the pruned network.
 
     Parameters stay the same objects, so optimizers keep training them; gradients are dropped.
 
     Args:
         network: to prune.
-        graph: its channels as they are.
+        graph: its current channels.
         keep: indices of the channels that stay, for each group that is cut; their order does not matter.
         optimizers: their state is sliced along, see `zoo.runtime.optimizer_state.follow_`.
-        averages: copies of the network that hold averages, to be pruned likewise.
+        averages: copies of the network that hold averages, to be pruned in the same way.
 
     Raises:
         UserError: a group of that name is not in the graph, or would keep no channel.
@@ -72,7 +72,7 @@ def _taken(x: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def read_sizes_(network: nn.Module) -> None:
-    """Bring what layers say of their size in line with their tensors."""
+    """Make the size attributes of layers agree with their tensors."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             depthwise = module.groups == module.in_channels == module.out_channels
@@ -94,7 +94,7 @@ def read_sizes_(network: nn.Module) -> None:
 
 
 def build_widths(network: nn.Module, graph: ChannelGraph, wanted: Widths) -> nn.Module:
-    """Cut a network to saved widths, in place, whichever channels go: weights are loaded into it next.
+    """Cut a network to saved widths, in place; any channels may be removed, because weights are loaded into it next.
 
     Args:
         network: as `create_backbone` builds it.
@@ -102,7 +102,7 @@ def build_widths(network: nn.Module, graph: ChannelGraph, wanted: Widths) -> nn.
         wanted: from `widths`; layers that are not named keep theirs.
 
     Raises:
-        UserError: a name is no layer of the network, or a width is impossible for it.
+        UserError: a name is not a layer of the network, or a width is impossible for it.
     """
     present = widths(network)
     keep: dict[str, Tensor] = {}
@@ -133,7 +133,7 @@ def fit_shapes_(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def layer_report(layers: list[Layer], wanted: Widths) -> list[LayerReport]:
-    """Say of each layer of the dense network how many of its outputs are left."""
+    """Return how many outputs of each layer of the dense network are left."""
     rows = []
     for layer in layers:
         width = wanted.get(layer.name, layer.n)

@@ -1,4 +1,4 @@
-"""Which positions of which tensors are the same channel."""
+"""The channel graph: which positions of which tensors are the same channel."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Axis(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What each position along an axis belongs to: the group's number (-1: none) and the channel in it."""
+    """The group's number (-1: none) and the channel in it, for each position along an axis."""
 
     group: Tensor
     channel: Tensor
@@ -26,13 +26,13 @@ class ChannelGraph:
     """The channels of a network that may be pruned.
 
     Channels that only make sense together (the outputs of layers that are added up) are one group. Positions along a
-    tensor's axis carry labels, so a cut is an index along each axis, whatever tensor follows it: a weight, a
-    running mean, a momentum or an average.
+    tensor's axis carry labels, so a cut is an index along each axis, for every tensor that has it: a weight, a running
+    mean, a momentum or an average.
 
     Attributes:
         sizes: channels of each group; a group is named after the first layer that computes it.
         layers: the group of each linear and convolution layer's outputs.
-        obstacles: why the outputs of the other layers stay as they are.
+        obstacles: why the outputs of the other layers cannot be pruned.
         axes: labels along each axis that has channels.
         producers: per group, the weights whose rows (dimension 0) compute it.
         scales: per group, the scales of its normalisation layers.
@@ -54,7 +54,7 @@ class ChannelGraph:
         return list(self.sizes).index(group)
 
     def _offsets(self) -> Tensor:
-        """Return where each group begins if the channels of all stand in one row; the last entry stands for none."""
+        """Return where each group begins if all channels are concatenated; the last entry means no group."""
         begins = torch.tensor([0, *self.sizes.values()]).cumsum(0)
         begins[-1] = 0
         return begins
@@ -67,7 +67,7 @@ class ChannelGraph:
         return values.new_zeros(self.sizes[group]).index_add_(0, channel, values[here])
 
     def positions(self, keep: dict[str, Tensor]) -> dict[Axis, Tensor]:
-        """Return what is left of each axis that a cut shortens.
+        """Return the remaining indices of each axis that a cut shortens.
 
         Args:
             keep: indices of the channels that stay, for each group that is cut.
@@ -84,7 +84,7 @@ class ChannelGraph:
         return left
 
     def after(self, keep: dict[str, Tensor]) -> "ChannelGraph":
-        """Return the graph of the network after a cut; channels are numbered anew, in their order."""
+        """Return the graph of the network after a cut; channels are renumbered, in their order."""
         positions = self.positions(keep)
         first, number = self._offsets(), torch.cat([torch.arange(n) for n in self.sizes.values()])
         for name, kept in keep.items():
@@ -131,7 +131,7 @@ class ParameterCount:
                     self._fixed[i, dim] -= positions.sum()
 
     def __call__(self, sizes: dict[str, int]) -> int:
-        """Return the number of parameters with so many channels in each group."""
+        """Return the number of parameters for a number of channels per group."""
         present = torch.tensor([sizes[group] for group in self._groups], dtype=torch.float64)
         return round(float((self._fixed + self._each @ present).prod(1).sum()))
 

@@ -1,4 +1,4 @@
-"""Soft scores on channels, of which the largest are let through: masks that can be trained before anything is cut."""
+"""Trainable masks: scores on channels, of which those with the largest scores pass, before anything is cut."""
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +8,17 @@ from zoo.channels.graph import Axis, ChannelGraph
 
 
 class ChannelMasks:
-    """Switches channels off where they are read, as a cut would, with scores that can be trained.
+    """Switches channels off in the layers that read them, as a cut would, with trainable scores.
 
     The input of every layer that reads a group is multiplied by the group's mask: 1 for the channels with the largest
-    scores, 0 for the others; the gradient goes straight through to the scores. In a network whose normalisation
-    looks at each channel by itself, its answers are exactly those after the cut.
+    scores, 0 for the others; the gradient goes straight through to the scores. If the network normalises each channel
+    separately, its answers are exactly those after the cut.
 
     Args:
         network: whose channels are masked, until `remove`.
         graph: of the network.
         scores: per group, (channels,).
-        sizes: channels of each group that are let through.
+        sizes: channels of each group that pass.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ChannelMasks:
         }
 
     def remove(self) -> None:
-        """Let everything through again."""
+        """Remove the masks: every channel passes again."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

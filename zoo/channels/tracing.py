@@ -18,7 +18,7 @@ from zoo.errors import UserError, first_line
 from zoo.lowrank.factorize import shared_parameters
 
 MIXING = ("bmm", "scaleddotproduct", "softmax", "unbind", "einsum", "roll")
-"""Operations in which channels meet each other (attention), so that one cannot go without the others."""
+"""Operations that mix channels (attention), so that one cannot be removed without the others."""
 LAYERS = (nn.Linear, nn.Conv2d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -28,7 +28,7 @@ def trace_channels(
 ) -> ChannelGraph:
     """Trace a network and return its channels.
 
-    Channels that cannot be taken away one by one are left out, with the reason: the classes, those that attention
+    Channels that cannot be removed one by one are left out, with the reason: the classes, those that attention
     mixes, those that a grouped convolution splits, those of layers that share a parameter, and any whose removal
     breaks a forward pass, which is tried.
 
@@ -75,7 +75,7 @@ def _traced(trial: nn.Module, example: Tensor, protect: Collection[str]) -> Chan
 
 
 class _Member:
-    """One tensor, or what stands for an operation, that a group of channels runs through."""
+    """One tensor, or a stand-in for an operation, that a group of channels passes through."""
 
     def __init__(self, dependencies: Any, dependency: Any, positions: list[int], channels: list[int]) -> None:
         self.module = dependency.target.module
@@ -147,7 +147,7 @@ def _as_graph(trial: nn.Module, dependencies: Any, protect: Collection[str]) -> 
 
 
 def _assign(graph: ChannelGraph, group: str, member: _Member, names: dict[nn.Module, str]) -> None:
-    """Note what a group's member is to it: a weight that computes it, a scale, or a layer that reads it."""
+    """Record a group's member as a weight that computes the group, a scale, or a layer that reads it."""
     if isinstance(member.module, LAYERS):
         name = names[member.module]
         if member.out:
@@ -176,7 +176,7 @@ def _axes(
 
 
 def _coupling(dependencies: Any, group: Any, members: list[_Member]) -> str:
-    """Return why channels of a group cannot go one by one, or ``""``: each must touch its own positions only."""
+    """Return why channels of a group cannot be removed one by one, or ``""``: each must use only its own positions."""
     root, handler, n = group[0].dep.target.module, group[0].dep.handler, len(group[0].idxs)
     touched = {(id(m.module), m.out): dict(zip(m.positions, m.channels, strict=True)) for m in members}
     for channel in {0, n // 2, n - 1}:
@@ -187,7 +187,7 @@ def _coupling(dependencies: Any, group: Any, members: list[_Member]) -> str:
 
 
 def _only_what_runs(trial: nn.Module, graph: ChannelGraph, example: Tensor) -> ChannelGraph:
-    """Halve the channels of all groups and run the network; groups without which it works are kept."""
+    """Halve the channels of all groups and run the network; groups whose removal works are kept."""
     problem = _problem(trial, graph, list(graph.sizes), example)
     if not problem:
         return graph
@@ -213,7 +213,7 @@ def _problem(trial: nn.Module, graph: ChannelGraph, groups: list[str], example: 
 
 def _without(graph: ChannelGraph, broken: set[str]) -> ChannelGraph:
     left = [number for number, group in enumerate(graph.sizes) if group not in broken]
-    renumber = torch.full((len(graph.sizes) + 1,), -1)  # the last entry is what -1, no group, looks up
+    renumber = torch.full((len(graph.sizes) + 1,), -1)  # the last entry is the value for -1, no group
     renumber[left] = torch.arange(len(left))
 
     def rest(of_groups: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ def fast_widths(size: int, dense: int, block: int) -> list[int]:
     """Return the widths a group may take, ascending: multiples of a step, powers of two below it, and its size.
 
     The step is the block, but in groups of fewer than 128 channels at most 8, of fewer than 32 at most 4: a coarser
-    one would decide how much such a group loses.
+    step would decide how much such a group loses.
 
     Args:
-        size: present channels.
+        size: current channels.
         dense: channels before any cut.
-        block: the step that is asked for.
+        block: the requested step.
     """
     step = min(block, 16 if dense >= 128 else 8 if dense >= 32 else 4)
     small = [2**i for i in range(10) if 2**i < min(step, size)]
@@ -26,30 +26,30 @@ def choose_widths(
     dense: dict[str, int],
     size: float,
     total: int,
-    tilts: dict[str, float] | None = None,
+    offsets: dict[str, float] | None = None,
     stays: dict[str, str] | None = None,
 ) -> dict[str, int]:
     """Choose widths so that the network keeps at most ``size`` parameters, and not much less.
 
-    Each group loses the share clip(level - tilt, 0, most) of its dense channels, the level being the same for all; the
-    uniform ratio has no tilts. Widths are rounded down to multiples of 16 and what that leaves over goes to the
-    groups that are furthest below their share, in finer steps only if the size would be undershot by more
-    than `zoo.budget.OVERSHOOT` of the total.
+    Each group loses the share clip(level - offset, 0, most) of its dense channels. The level is the same for all; a
+    uniform ratio has no offsets. Widths are rounded down to multiples of 16. The remainder goes to the groups furthest
+    below their share, in finer steps only if the size would be undershot by more than `zoo.budget.OVERSHOOT` of the
+    total.
 
     Args:
-        graph: of the network as it is; no width rises above its present one.
+        graph: of the current network; no width rises above its current value.
         dense: channels of each group before any cut.
         size: parameters that may stay.
         total: parameters of the whole dense network.
-        tilts: what sensitive groups are spared, see `zoo.sensitivity.criticality.tilts`.
-        stays: groups that keep their present width, and why.
+        offsets: by which sensitive groups lose less, see `zoo.sensitivity.criticality.ratio_offsets`.
+        stays: groups that keep their current width, and why.
 
     Raises:
         UserError: the smallest widths leave too many parameters; the message names the most possible.
     """
     count = ParameterCount(graph)
-    tilts = tilts or dict.fromkeys(graph.sizes, 0.0)
-    most = MOST if any(tilts.values()) else 1.0
+    offsets = offsets or dict.fromkeys(graph.sizes, 0.0)
+    most = MOST if any(offsets.values()) else 1.0
     stays = stays or {}
     smallest = {group: present if group in stays else 1 for group, present in graph.sizes.items()}
     if count(smallest) > size:
@@ -64,7 +64,7 @@ def choose_widths(
             group: [present] if group in stays else fast_widths(present, dense[group], block)
             for group, present in graph.sizes.items()
         }
-        wanted = _wanted(dense, tilts, levels, count, size, most)
+        wanted = _wanted(dense, offsets, levels, count, size, most)
         if wanted is None:
             continue
         chosen = _rounded(levels, wanted)
@@ -76,7 +76,7 @@ def choose_widths(
 
 def _wanted(
     dense: dict[str, int],
-    tilts: dict[str, float],
+    offsets: dict[str, float],
     levels: dict[str, list[int]],
     count: ParameterCount,
     size: float,
@@ -85,9 +85,9 @@ def _wanted(
     """Return the widths, not yet rounded, at the least level that meets the size when they are rounded down."""
 
     def at(level: float, most: float) -> dict[str, float]:
-        return {g: (1 - min(max(level - tilts[g], 0.0), most)) * n for g, n in dense.items()}
+        return {g: (1 - min(max(level - offsets[g], 0.0), most)) * n for g, n in dense.items()}
 
-    high = 1 + max(map(abs, tilts.values()))
+    high = 1 + max(map(abs, offsets.values()))
     for cap in (most, 1.0):
         if count(_rounded(levels, at(high, cap))) <= size:
             break
@@ -104,7 +104,7 @@ def _rounded(levels: dict[str, list[int]], wanted: dict[str, float]) -> dict[str
 def _spend(
     chosen: dict[str, int], levels: dict[str, list[int]], wanted: dict[str, float], count: ParameterCount, size: float
 ) -> None:
-    """Widen groups one step at a time, those furthest below what they should have first, while the size allows it."""
+    """Widen groups one step at a time, those furthest below their target first, while the size allows it."""
     open_groups = set(chosen)
     while open_groups:
         group = min(open_groups, key=lambda g: (chosen[g] / max(wanted[g], 1e-3), g))

@@ -20,7 +20,7 @@ TASKS = {
     "compare": "compare",
     "": "more",
 }
-"""Titles of the overview by the ``TASK`` of the commands under them."""
+"""Titles of the overview, by the ``TASK`` of the commands under them."""
 
 
 def _command(name: str) -> ModuleType:
@@ -32,13 +32,13 @@ def _names() -> list[str]:
 
 
 def _overview() -> str:
-    """Return the commands by what one wants to do; their files are read, not run, which would take seconds."""
+    """Return the commands by task; their files are parsed, not imported, which would take seconds."""
     from zoo.cli._source import docstring_and_constant
 
     found = {name: docstring_and_constant(Path(__path__[0]) / f"{name}.py", "TASK") for name in _names()}
     lines, width = ["usage: zoo COMMAND [--help] ..."], max(54, min(shutil.get_terminal_size().columns, 100))
     for task, title in TASKS.items():
-        # The command that a task is named after comes first.
+        # The command that gives a task its name comes first.
         names = sorted((name for name, (_, its) in found.items() if its == task), key=lambda name: (name != task, name))
         lines += [f"\n{title}:"] if names else []
         for name in names:
@@ -47,7 +47,7 @@ def _overview() -> str:
 
 
 def run(argv: list[str]) -> None:
-    """Run one command line, without the program's name; raises `UserError` for the user's mistakes."""
+    """Run one command line, without the program's name; raise `UserError` for the user's mistakes."""
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return
@@ -58,14 +58,14 @@ def run(argv: list[str]) -> None:
         raise unknown_name("command", argv[0], _names())
     command = _command(argv[0])
 
-    from zoo.cli._parser import Parser  # after the command, so that an overview needs no parser
+    from zoo.cli._parser import Parser  # after the command, so that an overview does not need the parser
 
     parser = Parser(prog=f"zoo {argv[0]}", description=command.__doc__)
     command.main(parser, argv[1:])
 
 
 def main() -> None:
-    """Run ``sys.argv``; mistakes of the user end in one line and exit code 2."""
+    """Run ``sys.argv``; user errors end in one line and exit code 2."""
     if not sys.warnoptions:
         warnings.filterwarnings("ignore")
     try:

@@ -1,4 +1,4 @@
-"""The parser of every command: jsonargparse, with flags made from dataclasses and mistakes told in one line."""
+"""The parser of every command: jsonargparse, with flags made from dataclasses and mistakes reported in one line."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ WRONG_TYPE = re.compile(
     r"(?:Expected an? (<class '\w+'>)\. Got|Does not validate against any of the Union subtypes Subtypes: "
     r"(.+) Errors: .*? Given value type: .*? Given) value: (.*)"
 )
-"""How jsonargparse says that a value is of another type than an option's."""
+"""jsonargparse's message for a value that does not have the option's type."""
 
 
 def _expected(wrong: re.Match[str]) -> str:
@@ -24,7 +24,7 @@ def _expected(wrong: re.Match[str]) -> str:
 
 
 class Parser(ArgumentParser):
-    """An argument parser that raises `UserError`, naming the nearest option for one it does not know."""
+    """An argument parser that raises `UserError` and suggests the nearest option for an unknown one."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)

@@ -1,4 +1,4 @@
-"""The flags of ``zoo train`` that name a plugin, and where the plugins are; nothing is imported until one is needed."""
+"""The flags of ``zoo train`` that name a plugin, and the plugins' packages, which are imported when needed."""
 
 import importlib
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class PluginFlag:
     """A kind of plugin of a training.
 
     Attributes:
-        kind: what one is called.
+        kind: the noun for one of them.
         package: that holds them.
         registry: the name of their `Plugins` in that package.
         lists: the flag of ``zoo list`` that describes them.
-        default: the plugin where none is named.
+        default: the plugin if none is named.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class PluginFlag:
         return sorted(plugin_modules(self.package))
 
     def read(self, name: str) -> ClassText:
-        """Return what a plugin says of itself.
+        """Return the description of a plugin.
 
         Raises:
             UserError: no plugin has that name.

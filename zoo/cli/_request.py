@@ -1,4 +1,4 @@
-"""What a command line asks of a training, before its options are known: they depend on the plugins that it names."""
+"""The request for a training on a command line, read before its plugins, and with them its options, are known."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from zoo.runs.recipes import recipe_path
 Settings = dict[str, Any]
 """Values by their keys in a configuration; a plugin's is a mapping of its name and options."""
 UNREADABLE = (OSError, yaml.YAMLError, ValueError, RecursionError)
-"""What reading a damaged YAML file may raise: ValueError for bytes that are no text and for dates that do not exist."""
+"""Exceptions of a damaged YAML file: ValueError for bytes that are no text and for dates that do not exist."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Request:
     Attributes:
         settings: of all configurations, later ones over earlier ones.
         flags: the other words, with ``--method 'NAME(KEY=VALUE)'`` taken apart into a flag for each value.
-        names: of the plugins that it comes to, by flag.
+        names: of the resulting plugins, by flag.
     """
 
     settings: Settings
@@ -39,7 +39,7 @@ class Request:
         """Read the configurations that a command line names, and find the plugins.
 
         Raises:
-            UserError: a configuration cannot be read, or a plugin is not named as one is.
+            UserError: a configuration cannot be read, or a plugin's name is malformed.
         """
         files, words = take(argv, "--config", "a YAML file or a recipe's name")
         settings: Settings = {}
@@ -53,7 +53,7 @@ class Request:
             words, named[flag] = _expanded(words, flag)
             group = settings.get(flag, {})
             if named[flag] and group.get("name", named[flag]) != named[flag]:
-                settings[flag] = {}  # the options of a plugin that another one replaces go with it
+                settings[flag] = {}  # the options of a replaced plugin are dropped with it
         names = {flag: named[flag] or settings.get(flag, {}).get("name") or FLAGS[flag].default for flag in FLAGS}
         return cls(settings, words, names)
 
@@ -61,7 +61,7 @@ class Request:
         """Return the command line for a parser that has the plugins' options: the settings, then the flags over them.
 
         Raises:
-            UserError: there is no plugin of a name, or it has not the options that are given.
+            UserError: there is no plugin of a name, or it does not have the given options.
         """
         settings, flags = dict(self.settings), self.flags
         for flag, name in self.names.items():
@@ -78,7 +78,7 @@ class Request:
 
 
 def take(argv: list[str], flag: str, what: str) -> tuple[list[str], list[str]]:
-    """Take a flag out of the words wherever it stands; return its values, and the other words.
+    """Remove a flag from the words, at any place; return its values, and the other words.
 
     Raises:
         UserError: nothing follows it; ``what`` should.
@@ -101,7 +101,7 @@ def read_configuration(path: Path) -> Settings:
     """Return the settings of a YAML file; keys that only hold an anchor for other values are left out.
 
     Raises:
-        UserError: it cannot be read, has a key that is no option, or names a plugin in a way that is none.
+        UserError: it cannot be read, has a key that is not an option, or names a plugin in a malformed way.
     """
     where = f"configuration {path}"
     try:
@@ -147,7 +147,7 @@ def _plugin(value: Any, flag: str, where: str) -> Settings:
 
 
 def _merge(settings: Settings, over: Settings) -> Settings:
-    """Put later settings over earlier ones, in place; a plugin of another name takes the options with it."""
+    """Override earlier settings by later ones, in place; a plugin of another name also replaces the options."""
     for key, value in over.items():
         before = settings.get(key)
         if isinstance(value, dict) and isinstance(before, dict) and _same_name(before, value):

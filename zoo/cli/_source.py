@@ -1,4 +1,4 @@
-"""What a dataclass says of its fields, read from its file without importing it.
+"""The descriptions of dataclass fields, read from the file without importing it.
 
 Importing a method takes PyTorch and Lightning, seconds that a help text should not wait for.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from zoo.plugins import plugin_module
 
 Definition = tuple[str, ast.AST]
-"""A module by its import name, and what one of its names is defined by."""
+"""A module by its import name, and the definition of one of its names."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class FieldText:
     Attributes:
         name: of the field.
         types: of its values, by name, such as ``("int", "None")``.
-        choices: of a ``Literal``; else empty.
-        default: its value, or the expression that makes it; None also where there is none.
+        choices: of a ``Literal``; otherwise empty.
+        default: its value, or the expression that makes it; also None if there is none.
         text: its docstring, on one line.
     """
 
@@ -45,12 +45,12 @@ class ClassText:
 
 
 def read_class(module: str, name: str) -> ClassText:
-    """Return what a dataclass says of itself."""
+    """Return the description of a dataclass."""
     return _read(module, _defined(module, name)[1])
 
 
 def read_plugin(kind: str, package: str, name: str) -> ClassText:
-    """Return what a plugin says of itself: the class in its file that descends from the package's contract.
+    """Return the description of a plugin: of the class in its file that descends from the package's contract.
 
     Raises:
         UserError: no plugin has that name, or two have it.
@@ -118,7 +118,7 @@ def _types(module: str, node: ast.expr) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def _value(module: str, node: ast.expr | None) -> Any:
-    """Return the value of a default, or the expression where only running it would tell."""
+    """Return the value of a default, or the expression if only running it would give the value."""
     if node is None:
         return None
     try:
@@ -129,7 +129,7 @@ def _value(module: str, node: ast.expr | None) -> Any:
 
 
 def _find(module: str, name: str) -> Definition | None:
-    """Return where a module has a name from: a class or an expression, in it or in a module that it imports from."""
+    """Return the definition of a name: a class or an expression, in the module or in one that it imports from."""
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ClassDef) and node.name == name:
             return module, node
@@ -143,7 +143,7 @@ def _find(module: str, name: str) -> Definition | None:
 
 
 def _may_be_read(module: str, other: str | None) -> bool:
-    """Whether an import is from zoo or from a plugin's own package, not from another library."""
+    """Return whether an import is from zoo or from a plugin's own package, not from another library."""
     return other is not None and other.partition(".")[0] in (module.partition(".")[0], "zoo")
 
 

@@ -1,4 +1,4 @@
-"""The help of ``zoo train``: from the texts of the dataclasses, without PyTorch, the common options first."""
+"""The help of ``zoo train``, made from the docstrings of the dataclasses without PyTorch; common options come first."""
 
 import shutil
 import textwrap
@@ -17,14 +17,14 @@ START = ("weights", "init", "pretrained")
 LIGHTNING = "see lightning.ai/docs/pytorch/stable/common/trainer.html"
 METAVARS = {"int": "N", "float": "X", "str": "NAME", "Path": "PATH", "bool": "true|false"}
 COLUMN, WIDEST = 24, 100
-"""Where texts begin, and how far they go on a wide screen."""
+"""The columns at which texts begin and, on a wide screen, end."""
 
 Row = tuple[str, str]
 """A flag with what follows it, and its text."""
 
 
 def train_help(request: Request) -> str:
-    """Return the help, with the own options of the plugins that a command line names.
+    """Return the help, with the options of the plugins that a command line names.
 
     Raises:
         UserError: there is no plugin of a name.
@@ -74,7 +74,7 @@ def option_row(field: FieldText, prefix: str = "") -> Row:
 
 
 def default_of(field: FieldText) -> str:
-    """Return the default as a command line writes it, or nothing where the text alone says what happens."""
+    """Return the default as a command line writes it, or nothing if the text alone explains it."""
     if field.default is None:
         return ""
     shown = str(field.default).lower() if isinstance(field.default, bool) else field.default
@@ -93,7 +93,7 @@ def own_rows(flag: str, plugin: ClassText) -> list[Row]:
 
 
 def lines_of(groups: Mapping[str, Sequence[Row]]) -> Iterator[str]:
-    """Yield titles and rows, folded to the width of the screen, an empty line after each group."""
+    """Yield titles and rows, wrapped to the width of the screen, with an empty line after each group."""
     width = max(COLUMN + 30, min(shutil.get_terminal_size().columns, WIDEST))
     for title, rows in groups.items():
         yield from textwrap.wrap(f"{title.removesuffix('.')}:", width)

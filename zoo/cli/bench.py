@@ -69,7 +69,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
 
 def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":
-    """Return the attacks with their radii that the command line asks for."""
+    """Return the attacks and radii that the command line requests."""
     from zoo.attacks import NORMS, parse_eps
     from zoo.evaluation.sweeps import choose_sweeps
 
@@ -94,7 +94,7 @@ def _squares(words: dict[str, str | None], queries: int, seed: int) -> "list[Swe
 
 
 def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
-    """Put folders' names before names that are not the only one, as many as it takes."""
+    """Prefix duplicate names with the names of their folders, as many as needed."""
     resolved = [path.resolve() for path in paths]
     for depth in range(max(len(path.parents) for path in resolved)):
         names = Counter(
@@ -110,7 +110,7 @@ def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
 
 
 def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":
-    """Find the file and the model of a target; a run without a file is exported first, for so many threads."""
+    """Find the file and the model of a target; a run without a file is exported first, for that number of threads."""
     from zoo.bench.benchmark import Target
     from zoo.export.exporter import ONNX_FILE, export_model
     from zoo.export.settings import ExportSettings

@@ -2,8 +2,8 @@
 
 A contender is a method's name, with options in parentheses ('robust_lowrank(rank_budget=adaptive)'), a recipe's name, a
 YAML file, or the folder of a finished run. What follows `--` goes to every `zoo train`: zoo compare lowrank
-robust_lowrank --seeds 0,1,2 -- --arch resnet18 --data cifar10 --compression 0.8 --epochs 3. The same command after an
-interruption goes on from there.
+robust_lowrank --seeds 0,1,2 -- --arch resnet18 --data cifar10 --compression 0.8 --epochs 3. The same command resumes
+after an interruption.
 """
 
 from pathlib import Path
@@ -70,7 +70,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _check_evaluation(attacks: str | None, probes: str | None, n: int) -> None:
-    """Refuse before the trainings what the evaluations after them would."""
+    """Refuse, before the trainings, whatever the evaluations after them would refuse."""
     from zoo.cli.evaluate import probes_of, words_of
     from zoo.evaluation import choose_sweeps
 
@@ -88,7 +88,7 @@ def _checked(shared: list[str]) -> list[str]:
 
 
 def _title(comparison: "Comparison") -> str:
-    """Return what the figures are of: every architecture once, the data that all share, and the seeds."""
+    """Return the subject of the figures: every architecture once, the shared data, and the seeds."""
     cards = [run.card for contender in comparison.contenders for run in comparison.runs(contender)]
     archs = ", ".join(dict.fromkeys(card.arch for card in cards))
     seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"

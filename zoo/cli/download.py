@@ -1,4 +1,4 @@
-"""Download a published model and check it, file by file; what is there already is not fetched again."""
+"""Download a published model and check it, file by file; files that are already there are not fetched again."""
 
 from pathlib import Path
 

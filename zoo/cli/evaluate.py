@@ -1,11 +1,11 @@
 """Measure a run's accuracy under attack, condition numbers and Lipschitz bound, on the test split.
 
 The figures are added to the run's card, and the robustness curve is drawn to RUN/robustness.png. The
-network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each
-image after each search: the same command after an interruption goes on from there.
+network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each image after
+each search: the same command resumes after an interruption.
 
-With --shard K/N the command judges one of N parts of the images and keeps its verdicts in
-RUN/outcomes.K-of-N.npz; with --merge N it puts the parts together, and goes on as if it had judged them all.
+With --shard K/N the command evaluates one of N parts of the images and keeps its verdicts in RUN/outcomes.K-of-N.npz;
+with --merge N it puts the parts together, and continues as if it had evaluated them all.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
 
 def _checked(options: Any) -> Shard | None:
-    """Return the part that is asked for, if it is one; refuse numbers and combinations without meaning."""
+    """Return the requested part, if any; refuse numbers and combinations without meaning."""
     from zoo.evaluation import Shard
 
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
@@ -108,13 +108,13 @@ def _checked(options: Any) -> Shard | None:
 
 
 def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
-    """Say what a part has done; its figures are none of the run's, so that none is shown."""
+    """Report that a part is done; its figures are not the run's, so none are shown."""
     print(f"part {shard}: {own:,} of {n:,} images judged, verdicts in {shard.file(whole)}; the card is unchanged")
     print(f"when all {shard.of} parts are there: the same command with --merge {shard.of} in place of --shard {shard}")
 
 
 def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
-    """Print what was measured now, and draw its curves."""
+    """Print the new figures, and draw their curves."""
     from zoo.evaluation import print_card, print_findings
     from zoo.evaluation.curve import draw_curve, draw_weight_curve
     from zoo.runs.run import CARD
@@ -164,7 +164,7 @@ def _add_arguments(parser: Parser) -> None:
 
 
 def _sweeps(options: Any, pixels: int) -> list[Sweep]:
-    """Return the attacks with their radii that the command line asks for, checked before any work is done."""
+    """Return the attacks and radii that the command line requests, checked before any work is done."""
     from zoo.attacks import NORMS, check_eps, parse_eps
     from zoo.evaluation import choose_sweeps
 
@@ -182,7 +182,7 @@ def _sweeps(options: Any, pixels: int) -> list[Sweep]:
 
 
 def probes_of(text: str | None, seed: int) -> list[Probe]:
-    """Return the probes of a list of names, ``all`` being all of them."""
+    """Return the probes of a list of names; ``all`` means all of them."""
     from zoo.probes import PROBES
 
     names = words_of(text, "probes")
@@ -215,7 +215,7 @@ def _device(name: str) -> str:
 
 
 def _with_structure(card: Card, run: Run, model: nn.Module) -> tuple[Card, str]:
-    """Fill in condition numbers and Lipschitz bound where the card lacks them; also what has no bound."""
+    """Fill in condition numbers and Lipschitz bound if the card lacks them; return the operations without a bound."""
     from zoo.evaluation import condition_numbers, lipschitz_bound
 
     obstacle = ""

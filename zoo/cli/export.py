@@ -42,7 +42,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     run = open_run(target, hub)
     check_data_dir(run.card.data, settings.data_dir)
     output = output or how.default_output(run.folder)
-    beside = Path(os.path.abspath(output))  # "." and ".." have no name to put anything beside
+    beside = Path(os.path.abspath(output))  # "." and ".." have no name to write a file beside
     check_output(output, how)
     settings = replace(settings, data_dir=settings.data_dir or run.data_dir)
     model, metadata = run.model(), Metadata.of(run.card)

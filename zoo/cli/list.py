@@ -1,7 +1,7 @@
 """List published models, methods, adversaries, regularizers, finishers, attacks, probes, data sets, recipes, backbones.
 
-zoo list 'resnet*' --data cifar10 --min-robust 0.4 --max-params 2M --sort latency lists models; without any option,
-everything but the architectures is listed.
+zoo list 'resnet*' --data cifar10 --min-robust 0.4 --max-params 2M --sort latency lists models; without options it lists
+everything except the architectures.
 """
 
 import json
@@ -26,12 +26,12 @@ KINDS = {
 
 
 FILTERS = ("pattern", "min_robust", "max_params", "norm", "eps", "sort", "json")
-"""Options of which any asks for models."""
+"""Options that request models."""
 ALL = "*"
 
 
 def main(parser: Parser, argv: list[str]) -> None:
-    """Print what is asked for; without options, all but the architectures."""
+    """Print the requested lists; without options, all except the architectures."""
     _add_arguments(parser)
     options = parser.parse_args(argv)
 
@@ -114,7 +114,7 @@ def _is_given(value: Any) -> bool:
 
 
 def _described(kind: str) -> tuple[str, dict[str, str]]:
-    """Return what one thing of a kind is called, and a description of each, by name."""
+    """Return the noun for a kind, and the description of each of its members, by name."""
     from zoo.adversaries import ADVERSARIES
     from zoo.attacks import ATTACKS
     from zoo.data import DATA
@@ -150,7 +150,7 @@ def _architectures(pattern: str) -> list[str]:
 
 
 def _table(kind: str, rows: dict[str, str], width: int) -> object:
-    """Lay out names and what they are: side by side, or one below the other where long names would leave no room.
+    """Lay out names and descriptions: side by side, or one below the other if long names leave no room.
 
     Args:
         kind: what the names are of.

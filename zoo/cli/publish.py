@@ -1,4 +1,4 @@
-"""Publish a run to a hub, with figures measured on the weights as they are stored."""
+"""Publish a run to a hub, with figures measured on the stored weights."""
 
 import shlex
 
@@ -8,7 +8,7 @@ TASK = "share"
 
 
 def main(parser: Parser, argv: list[str]) -> None:
-    """Parse the arguments, measure, publish, and print what others do with it."""
+    """Parse the arguments, measure, publish, and print how others use the model."""
     from zoo.publishing.publish import Publication, publish
 
     parser.add_argument(

@@ -81,7 +81,7 @@ def plugged_in(flag: str, name: str, options: dict[str, Any]) -> Any:
 
 
 def _check_no_null(cls: type, values: dict[str, Any], prefix: str) -> None:
-    """See that no value is null, which YAML may say of any, where a field has no meaning for that."""
+    """Check that no value is null, which YAML allows anywhere, unless the field gives null a meaning."""
     hints = get_type_hints(cls)
     for name, value in values.items():
         if value is None and type(None) not in get_args(hints[name]):
@@ -89,7 +89,7 @@ def _check_no_null(cls: type, values: dict[str, Any], prefix: str) -> None:
 
 
 def add_arguments(parser: Parser, names: dict[str, str]) -> None:
-    """Add every flag of the command, those of the named plugins among them."""
+    """Add every flag of the command, including those of the named plugins."""
     from lightning.pytorch import Trainer
 
     from zoo.runs.config import TrainConfig
@@ -112,7 +112,7 @@ def add_plugin(parser: Parser, flag: str, name: str) -> None:
 
 
 def describe_plugin(parser: Parser, flag: str, name: str) -> None:
-    """Add the same flags for a help text only, without importing the plugin."""
+    """Add the same flags only for a help text, without importing the plugin."""
     kind = FLAGS[flag]
     listed = ", ".join(kind.names())
     parser.add_argument(f"--{flag}", metavar=kind.kind.upper(), default=name, help=f"One of {listed}.")

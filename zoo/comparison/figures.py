@@ -10,13 +10,13 @@ from zoo.runs.card import Card
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything a comparison shows of one contender.
+    """All figures of one contender in a comparison.
 
     Attributes:
         name: of the contender.
         values: by the name of a row, one value per seed.
         curves: under PGD, by norm: (eps, mean accuracy), ascending from clean; of the PGD with the most steps.
-        doubts: why its seeds' accuracies are not to be believed, if they are not (`zoo.runs.card.Card.doubts`).
+        doubts: why its seeds' accuracies are not credible, if they are not (`zoo.runs.card.Card.doubts`).
     """
 
     name: str
@@ -34,7 +34,7 @@ class Figures:
 
 
 def summarise(name: str, cards: Sequence[Card], latency_ms: float | None = None) -> Figures:
-    """Collect the figures of a contender's runs; rows that not every seed has are left out.
+    """Collect the figures of a contender's runs; rows that are not available for every seed are left out.
 
     Args:
         name: of the contender.
@@ -67,7 +67,7 @@ def _figures(card: Card) -> dict[str, float]:
 
 
 def _curves(cards: Sequence[Card]) -> dict[str, list[tuple[float, float]]]:
-    """Return what every seed was attacked with by PGD: its accuracy over eps, in each norm."""
+    """Return accuracy over eps in each norm, for the PGD attacks that every seed was evaluated with."""
     found = [_strongest_pgd(card) for card in cards]
     shared = [key for key in found[0] if all(key in accuracies for accuracies in found)]
     curves: dict[str, list[tuple[float, float]]] = {}

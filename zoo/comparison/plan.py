@@ -1,4 +1,4 @@
-"""What a comparison trains, where, and what is done already."""
+"""The plan of a comparison: which runs it trains, where, and which are finished."""
 
 import json
 import re
@@ -27,8 +27,8 @@ class Contender:
 
     Attributes:
         name: as the user wrote it.
-        options: of `zoo train` that make it what it is.
-        folder: of a finished run, which is taken as it is; None: it is trained.
+        options: of `zoo train` that define it.
+        folder: of a finished run, which is used unchanged; None: it is trained.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Comparison:
     folder: Path
 
     def prepare(self) -> None:
-        """Write down what is compared, or see that the folder is of the same comparison; seeds may be added.
+        """Record the comparison, or check that the folder holds the same one; seeds may be added.
 
         Raises:
             UserError: the folder holds another one, two contenders would be trained in one folder, or finished runs
@@ -117,14 +117,13 @@ class Comparison:
                 raise UserError(f"{both} are of different data ({difference}): compare runs of one data set")
 
     def train(self, say: Callable[[str], None]) -> None:
-        """Train whatever is not finished, one run after the other, each in a process of its own.
+        """Train the unfinished runs, one after the other, each in a separate process.
 
         Args:
-            say: told which run begins.
+            say: called with a line on each run that starts.
 
         Raises:
-            UserError: a training failed, and the same command goes on from there; or it was on other data than a
-                finished run.
+            UserError: a training failed (the same command resumes it), or it used other data than a finished run.
         """
         missing = [
             (contender, folder, seed)
@@ -148,7 +147,7 @@ class Comparison:
 
 
 def _other_data(one: Card, other: Card) -> str:
-    """Return in what the data of two runs differ, or ``""``; the hash of their test images is known of some only."""
+    """Return how the data of two runs differ, or ``""``; only some runs have the hash of their test images."""
     if one.data != other.data:
         return f"{one.data}, {other.data}"
     if len(one.class_names) != len(other.class_names):
@@ -162,7 +161,7 @@ def _other_data(one: Card, other: Card) -> str:
 
 
 def _identity(contender: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what makes two entries of a plan one contender: its runs, and how they are trained."""
+    """Return the identity of a contender: its runs, and how they are trained."""
     return _slug(contender["name"]), contender["options"], contender["folder"]
 
 
@@ -181,10 +180,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def run_command(arguments: list[str], what: str) -> None:
-    """Run a command of zoo in a process of its own, on the same screen.
+    """Run a command of zoo in a separate process, on the same screen.
 
     Raises:
-        UserError: it failed; its own message stands above.
+        UserError: it failed; its own message is above.
     """
     code = subprocess.run([sys.executable, "-m", "zoo", *arguments]).returncode
     if code == 130:

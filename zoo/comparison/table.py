@@ -18,7 +18,7 @@ def print_comparison(contenders: Sequence[Figures], console: Console | None = No
     """Print a table with a column per contender: means over the seeds, and standard deviations of several."""
     console = console or Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    table.add_column("", overflow="fold")  # over lines where there are many contenders: no figure loses a digit
+    table.add_column("", overflow="fold")  # folded if there are many contenders, so that no figure loses a digit
     for figures in contenders:
         table.add_column(figures.name, justify="right", overflow="fold")
     for row in dict.fromkeys(row for figures in contenders for row in figures.values):

@@ -29,7 +29,7 @@ class Constraint(ABC):
 
     @abstractmethod
     def project_(self, layers: Layers) -> None:
-        """Move the layers into the set, in place. Frozen layers stay as they are.
+        """Move the layers into the set, in place. Frozen layers do not change.
 
         Raises:
             torch.linalg.LinAlgError: a factor has infinite or undefined entries.
@@ -66,7 +66,7 @@ class BatchedConstraint(Constraint):
         return self._hold_all(several(layers))
 
     def project_(self, layers: Layers) -> None:
-        """Move the layers into the set, in place. Frozen layers stay as they are.
+        """Move the layers into the set, in place. Frozen layers do not change.
 
         Raises:
             torch.linalg.LinAlgError: a factor has infinite or undefined entries.

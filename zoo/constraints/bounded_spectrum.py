@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 TOLERANCE = 1e-5
-"""By which share a condition number may exceed its bound: a few roundings of fp32."""
+"""The share by which a condition number may exceed its bound: a few roundings of fp32."""
 
 
 class BoundedSpectrum(BatchedConstraint):
@@ -26,7 +26,7 @@ class BoundedSpectrum(BatchedConstraint):
 
     With orthonormal U and V (see `Orthonormal`, which must come first) this bounds the condition number of the layer's
     weight, since kappa(U S V^T) = kappa(S); of a Tucker-2 convolution, as a matrix n x (c kh kw), since that is kappa
-    of the core's first unfolding. `in_set` tolerates (1 + tau) (1 + 1e-5). A layer whose S is frozen stays as it is.
+    of the core's first unfolding. `in_set` tolerates (1 + tau) (1 + 1e-5). A layer whose S is frozen does not change.
 
     With m the mean singular value of S, K = 1 + tau and e = m (K - 1) / (K + 1), `project_` computes
 
@@ -35,7 +35,7 @@ class BoundedSpectrum(BatchedConstraint):
     It is the Frobenius projection on that interval of spectra around the mean, and not onto {Z: kappa(Z) <= K}: that
     set holds the intervals [a, K a] for every a, one of which is at least as near to S. The interval depends on S
     through its mean, and clipping moves the mean, so a second `project_` may clip again, within the set;
-    `project_if_outside_` leaves what lies in the set bit for bit.
+    `project_if_outside_` does not change a bit of layers in the set.
     Source: CondLR (arXiv 2306.01485), as in its released optimizer.
 
     Args:

@@ -39,7 +39,7 @@ class Orthonormal(BatchedConstraint):
     orthonormal matrix, which is the polar factor; with R in S both stand for the same weight. `in_set` tolerates
     ||X^T X - I||_2 <= 1e-5.
 
-    A layer whose factors are all frozen is left as it is. If only some are frozen, all are still retracted: R moves
+    A layer whose factors are all frozen does not change. If only some are frozen, all are still retracted: R moves
     between them, and the product does not change.
 
     Args:
@@ -66,7 +66,7 @@ class Orthonormal(BatchedConstraint):
 
         Gradients of U and V are scaled by r / ||S||_F^2 (r their columns), the scalar form of the (S S^T)^-1 in the
         gradient flow of the rank-r manifold, and gradients and momenta are projected to the tangent space at the
-        present point.
+        current point.
 
         Args:
             layers: those without a gradient stay as they are.
@@ -96,7 +96,7 @@ class Orthonormal(BatchedConstraint):
         momenta = [[states[x][name] for name in MOMENTA if states[x].get(name) is not None] for x, _ in factors]
         plain_sgd = not (group.get("nesterov", True) or group.get("dampening") or group.get("maximize"))
         if all(momenta) and plain_sgd and not clipped:
-            # SGD adds them before it steps: projecting the sum does for both, unless the trainer clips in between.
+            # SGD adds them before it steps: projecting the sum projects both, unless the trainer clips in between.
             first = [of_factor[0] for of_factor in momenta]
             directions = self.run(_flow_beside, xs, cores, gradients, first, float(group["momentum"]))
         else:
@@ -159,7 +159,7 @@ def _flow_beside(
     momenta: list[Float[Tensor, "_ _"]],
     share: float,
 ) -> list[Float[Tensor, "_ _"]]:
-    """Make G + share M the flow, in place, and take share M off again, for momenta M that need not be tangent."""
+    """Make G + share M the flow, in place, then subtract share M, for momenta M that need not be tangent."""
     for gradient, scale in zip(gradients, flow_scales(cores, _columns(xs)), strict=True):
         gradient.mul_(scale)
     torch._foreach_add_(gradients, momenta, alpha=share)

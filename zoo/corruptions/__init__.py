@@ -1,12 +1,12 @@
-"""Common corruptions: 14 ways in which images go bad, each at five severities, computed and never downloaded.
+"""Common corruptions: 14 kinds, each at five severities, computed and never downloaded.
 
 Hendrycks, Dietterich: Benchmarking neural network robustness to common corruptions and perturbations, ICLR 2019,
 arXiv 1903.12261, section 4.1. The paper's fifteenth, frost, is left out: it lays photographs over the images.
 
 The parameters are the published ones: those of CIFAR-10-C for images whose longer side has 64 pixels or fewer,
-those of ImageNet-C for larger ones. Results are rounded to the nearest grey level, where the published sets are
-rounded down; nothing but the small image of pixelate is rounded on the way. ImageNet-C's images were besides
-stored as JPEG of quality 85; these are not.
+those of ImageNet-C for larger ones. Results are rounded to the nearest grey level, whereas the published sets are
+rounded down; only the small image of pixelate is rounded in between. ImageNet-C's images were also stored as JPEG of
+quality 85; these are not.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from zoo.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
 from zoo.corruptions.weather import brightness, fog, snow
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
-"""Images uint8 (B, C, H, W), severity and generator to corrupted images of the same shape, uint8, on their device.
+"""Maps images uint8 (B, C, H, W), severity and generator to corrupted images of the same shape, uint8, on their device.
 
 B >= 1, C is 1 or 3, H and W are 8 or more; the severity is 1 (mildest) to 5; the generator lives on the CPU. Noise is
 drawn image by image: corrupting a batch in parts, one after the other with one generator, gives the same images.

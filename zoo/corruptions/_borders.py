@@ -1,4 +1,4 @@
-"""Where pixels outside an image come from, and images resampled between their pixels."""
+"""Pixels outside an image, and resampling of images between their pixels."""
 
 import math
 from typing import Literal
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Border = Literal["edge", "reflect", "symmetric"]
-"""Outside are copies of the edge pixel, or the image mirrored with its edge pixel once (reflect) or twice."""
+"""The outside: copies of the edge pixel, or the image mirrored with its edge pixel once (reflect) or twice."""
 
 
 def inside(index: Tensor, size: int, border: Border) -> Tensor:

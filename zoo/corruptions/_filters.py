@@ -11,7 +11,7 @@ from zoo.corruptions._borders import Border, inside, picked
 def smoothed(x: Tensor, sigma: float, reach: float, border: Border) -> Tensor:
     """Smooth x (..., H, W) by a Gaussian of deviation sigma in pixels, cut off at ``reach`` deviations.
 
-    Each axis is one matrix, because sigma may be of the image's size. The products are taken in fp64: matrix
+    Each axis is one matrix, because sigma may be as large as the image. The products are taken in fp64: matrix
     products in fp32 differ in their last bit with the batch's size, and on a GPU may be computed in TF32.
     """
     rows, columns = (_smoothing(size, sigma, reach, border).to(x.device) for size in x.shape[-2:])
@@ -29,7 +29,7 @@ def _smoothing(size: int, sigma: float, reach: float, border: Border) -> Tensor:
 
 
 def gaussian(steps: Tensor, sigma: float) -> Tensor:
-    """Return weights at distances from the middle, with sum one; sigma 0 leaves the middle alone."""
+    """Return weights at distances from the middle, with sum one; with sigma 0 only the middle has weight."""
     weights = (-0.5 * (steps / max(sigma, 1e-3)).square()).exp()
     return weights / weights.sum()
 
@@ -48,8 +48,8 @@ def filtered(x: Tensor, kernel: Tensor, border: Border) -> Tensor:
 def motion_blurred(x: Tensor, radius: int, sigma: float, angle: Tensor) -> Tensor:
     """Smear each of x (B, C, H, W) along a line, as ImageMagick's motion blur does.
 
-    The weights are those of half a Gaussian over 2 radius + 1 pixels, taken from the pixel itself into one
-    direction; places on the line are rounded to pixels, and the edge goes on outside.
+    The weights are those of half a Gaussian over 2 radius + 1 pixels, from the pixel itself in one direction. Places on
+    the line are rounded to pixels, and the edge is repeated outside.
 
     Args:
         x: images.

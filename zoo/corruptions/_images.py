@@ -1,4 +1,4 @@
-"""What all corruptions share: parameters by severity, noise drawn image by image, the way from bytes and back."""
+"""Helpers of all corruptions: parameters by severity, noise drawn image by image, conversion from bytes and back."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -47,8 +47,8 @@ def parameters(images: Tensor, severity: int, small: Sequence[T], large: Sequenc
 def per_image(images: Tensor, draw: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
     """Draw noise once for each of B images and return each kind of it stacked, (B, ...), on their device.
 
-    One image's noise is drawn before the next one's, and every image takes equally many random numbers: so an
-    image's noise depends on its place alone, and not on how images were put into batches.
+    One image's noise is drawn before the next one's, and every image takes equally many random numbers. An image's
+    noise therefore depends only on its place, not on the division into batches.
     """
     return [torch.stack(kind).to(images.device) for kind in zip(*(draw() for _ in images), strict=True)]
 

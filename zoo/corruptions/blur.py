@@ -29,8 +29,8 @@ def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> T
 def glass_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """Smooth, let pixels take the values of neighbours, and smooth again: an image seen through frosted glass.
 
-    The paper speaks of shuffling, but its images were made by a swap that overwrote one pixel and left the other
-    as it was; this is what is done here.
+    The paper describes a shuffle, but its images were made by a swap that overwrote one pixel and left the other
+    unchanged; this function does the same.
     """
     sigma, reach, rounds = parameters(
         images,
@@ -50,7 +50,7 @@ def glass_blur(images: Tensor, severity: int, generator: torch.Generator) -> Ten
 def motion_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """Smear each image along a line that lies within 45 degrees of horizontal.
 
-    ImageMagick's routine is written anew, see `zoo.corruptions._filters.motion_blurred`.
+    ImageMagick's routine is reimplemented, see `zoo.corruptions._filters.motion_blurred`.
     """
     radius, sigma = parameters(
         images,
@@ -71,7 +71,7 @@ def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tens
         ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
     )
     x = to_unit(images)
-    # NumPy's rounding errors decide if the end belongs to the factors, and to which size half a pixel is rounded.
+    # NumPy's rounding errors decide whether the end is one of the factors, and to which size half a pixel is rounded.
     factors = np.arange(1, end, step).tolist()
     # The first factor is 1, so the image itself counts twice.
     total = x.clone()
@@ -92,11 +92,11 @@ def _disk(radius: float, softness: float) -> Tensor:
 
 
 def _sources(moves: Tensor, reach: int) -> Tensor:
-    """Return which pixel's former value each pixel ends with when each in turn takes the value of a neighbour.
+    """Return whose former value each pixel ends with, after each in turn has taken the value of a neighbour.
 
-    The pixels that are ``reach`` away from the border take their turns from the last to the first. A neighbour that
-    had its turn before has by then a neighbour's value itself, and so on: such chains are followed to their ends by
-    doubling, in place of the thousands of single steps.
+    The pixels at least ``reach`` away from the border take their turns from the last to the first. A neighbour that had
+    its turn earlier already holds another neighbour's value, and so on. Such chains are followed to their ends by
+    doubling instead of by thousands of single steps.
 
     Args:
         moves: down and right to each pixel's neighbour, (B, 2, H, W), in -reach..reach-1.

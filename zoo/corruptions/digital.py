@@ -1,4 +1,4 @@
-"""Digital: what processing does to images. For arguments and errors see `zoo.corruptions.Corruption`."""
+"""Digital: artefacts of image processing. For arguments and errors see `zoo.corruptions.Corruption`."""
 
 from io import BytesIO
 
@@ -12,11 +12,11 @@ from zoo.corruptions._filters import smoothed
 from zoo.corruptions._images import LARGEST_SMALL, parameters, per_image, to_bytes, to_unit
 
 IMAGENET_SIDE = 244 / 224
-"""The ImageNet-C parameters of elastic_transform are for a side of 244 but were applied to one of 224 pixels."""
+"""The ImageNet-C parameters of elastic_transform are for a side of 244 pixels but were applied to 224."""
 
 
 def contrast(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Draw every number towards the mean of its channel in its image; nothing is random."""
+    """Move every number towards the mean of its channel in its image; nothing is random."""
     kept = parameters(images, severity, (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05))
     x = to_unit(images)
     mean = x.mean((2, 3), keepdim=True)
@@ -50,7 +50,7 @@ def elastic_transform(images: Tensor, severity: int, generator: torch.Generator)
 def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """Shrink the image by area means and enlarge it again by copies of its pixels; nothing is random.
 
-    Pillow's box filter is written anew without its rounding between columns and rows: a grey level at most.
+    Pillow's box filter is reimplemented without its rounding between columns and rows: a grey level at most.
     """
     scale = parameters(images, severity, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25))
     h, w = images.shape[2:]

@@ -1,4 +1,4 @@
-"""Noise: every number of an image is disturbed by itself. For arguments and errors see `zoo.corruptions.Corruption`."""
+"""Noise: every number of an image changes independently. For arguments and errors see `zoo.corruptions.Corruption`."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def shot_noise(images: Tensor, severity: int, generator: torch.Generator) -> Ten
 
 
 def impulse_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Set a share of all numbers to 0 or 255, each with even chance (salt and pepper, in every channel by itself)."""
+    """Set a share of all numbers to 0 or 255 with equal probability (salt and pepper, in each channel separately)."""
     share = parameters(images, severity, (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27))
     (chance,) = per_image(images, lambda: [torch.rand(images.shape[1:], generator=generator)])
     return images.masked_fill(chance < share, 255).masked_fill(chance < share / 2, 0)
@@ -30,9 +30,9 @@ def impulse_noise(images: Tensor, severity: int, generator: torch.Generator) -> 
 def _quantiles(images: Tensor, chance: Tensor, photons: int) -> Tensor:
     """Return Poisson quantiles, at most ``photons``, of each grey level's distribution at chances in [0, 1).
 
-    torch.poisson would take more random numbers for some grey levels than for others, so that one image's noise
-    depended on the images before it. There are only 256 distributions: all are laid end to end in one sorted
-    table, grey level v from 2v on.
+    torch.poisson would take more random numbers for some grey levels than for others, so that one image's noise would
+    depend on the images before it. There are only 256 distributions: one sorted table holds them all, grey level v from
+    2v on.
     """
     device = images.device
     levels = torch.arange(256, dtype=torch.float64, device=device)[:, None]

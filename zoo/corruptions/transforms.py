@@ -1,4 +1,4 @@
-"""Random changes of images that leave their class as it is."""
+"""Random changes of images that preserve their class."""
 
 import math
 from collections.abc import Callable

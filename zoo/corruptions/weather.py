@@ -14,7 +14,7 @@ LUMA = (0.299, 0.587, 0.114)
 def snow(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """Whiten the image and lay flakes over it: enlarged noise above a threshold, smeared downwards.
 
-    ImageMagick's motion blur is written anew, see `zoo.corruptions._filters.motion_blurred`.
+    ImageMagick's motion blur is reimplemented, see `zoo.corruptions._filters.motion_blurred`.
     """
     mean, deviation, zoom, threshold, radius, sigma, kept = parameters(
         images,
@@ -66,7 +66,7 @@ def fog(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
 def brightness(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """Raise the value of the colour in HSV, which is its largest channel; nothing is random.
 
-    Hue and saturation stay where all channels are multiplied alike, so the way to HSV and back is not taken.
+    Multiplying all channels alike preserves hue and saturation, so no conversion to HSV and back is needed.
     """
     more = parameters(images, severity, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5))
     x = to_unit(images)

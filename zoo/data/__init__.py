@@ -38,10 +38,10 @@ def open_data(
 
 
 def check_data_dir(data: str, data_dir: Path | None) -> None:
-    """Refuse a folder that was given for a data set without files: the user expects others than those it has.
+    """Refuse a folder given for a data set without files: the user expects other images than it has.
 
     Raises:
-        UserError: it was.
+        UserError: a folder was given.
     """
     if data_dir is not None and DATA.get(data).built_in:
         raise UserError(
@@ -63,7 +63,7 @@ def open_known(
     Args:
         data, data_dir, download: see `open_data`.
         image_shape: (C, H, W) that the model takes.
-        class_names: that the model knows, in the order of its logits.
+        class_names: of the model, in the order of its logits.
 
     Raises:
         UserError: see `open_data`; or the data set has other classes.

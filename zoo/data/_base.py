@@ -1,4 +1,4 @@
-"""What a data set is, and where its images come from."""
+"""Data sets and the sources of their images."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Source(Protocol):
         ...
 
     def to(self, device: torch.device) -> "Source":
-        """Move what is held in memory to a device."""
+        """Move the images in memory to a device."""
         ...
 
 
@@ -40,7 +40,7 @@ class TensorSource:
         return self.images[indices]
 
     def __deepcopy__(self, memo: object) -> "TensorSource":
-        # Nobody writes to it: a copy of the module that trains (as an average of its weights is) shares it.
+        # Read-only: a copy of the training module (such as an average of its weights) shares it.
         return self
 
     def to(self, device: torch.device) -> "TensorSource":
@@ -51,14 +51,14 @@ class TensorSource:
 class DataSet(ABC):
     """A labelled set of images with a train and a test split.
 
-    A subclass stands in a file of its own, whose name is the data set's, and sets the attributes.
+    A subclass is in a file of its own, whose name is the data set's, and sets the attributes.
 
     Attributes:
         mean: per channel, of pixels in [0, 1].
         std: per channel.
         class_names: in the order of the labels.
         image_shape: (C, H, W).
-        augmentation: what training does to a batch.
+        augmentation: applied to the batches of a training.
         built_in: whether it comes with a package, so that there is no folder of files to name.
     """
 

@@ -21,7 +21,7 @@ def mixed_seed(*numbers: int) -> int:
 
 
 class TrainBatches:
-    """Shuffled, augmented batches; what is drawn depends on (seed, epoch, batch) alone, so any epoch can be replayed.
+    """Shuffled, augmented batches; random draws depend only on (seed, epoch, batch), so any epoch can be replayed.
 
     Args:
         source: the split.

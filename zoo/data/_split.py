@@ -35,8 +35,8 @@ def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:
     An image of every class stays for training, so that rare classes may have none for validation.
 
     Returns:
-        The training indices, in increasing order, and the validation indices, in a random one: the first few are of all
-        classes, as a data set's own first images need not be.
+        The training indices, in increasing order, and the validation indices, in random order: the first few are then
+        of all classes, which a data set's own first images need not be.
 
     Raises:
         UserError: no image would be left for training.

@@ -32,12 +32,12 @@ def _decode(path: Path, size: int) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return grey pixels of 16 bits at 8, which Pillow's own conversion would cut off at white, and others as they are.
+    """Return 16-bit grey pixels at 8 bits, which Pillow's conversion would clip to white, and other pixels unchanged.
 
     The server does the same (`zoo.serving.serve`), in a file that must run without this package.
 
     Raises:
-        OSError: the pixels are of 32 bits: which value is white is not known.
+        OSError: the pixels have 32 bits, so the value of white is unknown.
     """
     if image.mode in ("I", "F"):
         raise OSError("pixels of 32 bits, whose white is not known: convert them to 8 or 16 bits")
@@ -48,7 +48,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class FileSource:
-    """A split whose images stay on disk and are decoded by threads when asked for."""
+    """A split whose images stay on disk and are decoded by threads on request."""
 
     paths: tuple[Path, ...]
     labels: Tensor
@@ -56,7 +56,7 @@ class FileSource:
     pool: ThreadPoolExecutor
 
     def __deepcopy__(self, memo: object) -> "FileSource":
-        # A copy of the module that trains (as an average of its weights is) shares it: threads cannot be copied.
+        # A copy of the training module (such as an average of its weights) shares it: threads cannot be copied.
         return self
 
     def fetch(self, indices: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class ImageFolder(DataSet):
         return names
 
     def _check_test_classes(self, folder: Path) -> None:
-        """Tell before the training what would make its figures wrong, or impossible, after it."""
+        """Refuse, before the training, whatever would make its figures wrong or impossible."""
         if unknown := sorted(set(_folders(folder)) - set(self.class_names)):
             raise UserError(
                 f"{folder / unknown[0]} is no class of {self.folder[True]}: take it away, or give it training images"

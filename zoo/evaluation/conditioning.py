@@ -7,7 +7,7 @@ from zoo.linalg import condition_number
 from zoo.lowrank.layers import Factorized
 
 ACCURATE = 1e-12
-"""Smallest (sigma_min / sigma_max)^2 at which eigenvalues of W W^T in fp64, cheaper than an SVD, will do."""
+"""Smallest (sigma_min / sigma_max)^2 at which eigenvalues of W W^T in fp64, cheaper than an SVD, suffice."""
 BACKBONE = "backbone."
 """Prefix of a layer's name in a model made by `zoo.backbone.with_normalization`."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "p"))
-"""Colours (Okabe and Ito's, told apart by colour-blind readers) and markers, one pair per attack."""
+"""Colours (Okabe and Ito's, which colour-blind readers can distinguish) and markers, one pair per attack."""
 
 Points = list[tuple[float, float]]
 
@@ -66,7 +66,7 @@ def draw_panels(panels: dict[str, dict[str, Points]], path: Path, title: str) ->
 
 
 def _lines(evaluations: Sequence[Evaluation], norm: str) -> dict[str, Points]:
-    """Return (eps, accuracy) per attack, ascending; attacks of one name are told apart by their options."""
+    """Return (eps, accuracy) per attack, ascending; attacks of one name are distinguished by their options."""
     start = [(0.0, e.accuracy) for e in evaluations if e.attack == "clean"][:1]
     lines: dict[tuple[str, str], Points] = {}
     for e in evaluations:

@@ -1,4 +1,4 @@
-"""The verdicts on one model: which images it gets right, and which withstand an attack."""
+"""The verdicts on one model: which images it classifies correctly, and which stay robust to an attack."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,22 +19,22 @@ from zoo.runtime.eval_mode import require_eval_mode
 CLEAN = "clean"
 """Name of the verdicts without an attack."""
 POOL_BYTES = 2**26
-"""Images attacked side by side take this much as fp32: what falls leaves the batches of the others full."""
+"""Size in fp32 of the images attacked side by side: batches stay full when some images are misclassified."""
 POOL_MACS = 10**14
-"""On a CPU, where that takes a core half an hour, they cost no more multiply-accumulates than this: verdicts are
-kept pool by pool, and an evaluation that is killed loses one pool."""
+"""Most multiply-accumulates of such a pool on a CPU, about half an hour of one core: verdicts are kept pool by pool,
+and an evaluation that is killed loses one pool."""
 
 
 class Evaluator:
-    """A model and the images it is judged on.
+    """A model and the images it is evaluated on.
 
     Args:
         model, images, labels, batch_size, outcomes, gradients: see `evaluate`.
         bar: to show the running accuracy on.
 
     Attributes:
-        right: which images are classified rightly without an attack, bool (N,).
-        classes: that the model tells apart.
+        correct: which images are classified correctly without an attack, bool (N,).
+        classes: of the model.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class Evaluator:
     def evaluation(self, attack: Attack, eps: float) -> Evaluation:
         """Measure the accuracy under one attack at one radius."""
         settings = asdict(attack) | ({"gradients": self.gradients} if self.gradients != "fp32" else {})
-        standing = self.standing(attack, eps)
-        parts = {name: share(verdicts) for name, verdicts in standing.items()} if len(standing) > 1 else {}
+        robust = self.robust_by_part(attack, eps)
+        parts = {name: share(verdicts) for name, verdicts in robust.items()} if len(robust) > 1 else {}
         return Evaluation(
             attack=ATTACKS.name_of(attack),
             norm=settings.pop("norm"),
             eps=eps,
-            accuracy=share(list(standing.values())[-1]),
+            accuracy=share(list(robust.values())[-1]),
             n=len(self.images),
             options=settings,
             parts=parts,
             skipped={ATTACKS.name_of(a): a.obstacle(self.classes) for a in attack.skipped(self.classes)},
         )
 
-    def standing(self, attack: Attack, eps: float) -> dict[str, Tensor]:
-        """Say which images still stand after each part of an attack, by the part's name: bool (N,) each."""
+    def robust_by_part(self, attack: Attack, eps: float) -> dict[str, Tensor]:
+        """Return which images are still robust after each part of an attack, by the part's name: bool (N,) each."""
         verdicts, found = self.correct, {}
         for part in attack.parts(self.classes):
 
-            def withstands(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
+            def survives(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
                 return part(
                     self.model,
                     images,
@@ -98,7 +98,7 @@ class Evaluator:
                 ).robust[0]
 
             name = _name(part, attack, eps, self.gradients)
-            verdicts = self._verdicts_of(name, verdicts, part.passes(self.classes), withstands, _title(part, eps))
+            verdicts = self._verdicts_of(name, verdicts, part.passes(self.classes), survives, _title(part, eps))
             found[ATTACKS.name_of(part)] = verdicts
         return found
 
@@ -110,14 +110,14 @@ class Evaluator:
         verdicts: Callable[[Tensor, Tensor], Tensor],
         title: str = "clean",
     ) -> Tensor:
-        """Return which of the images that are asked about pass, from the kept outcomes or pool by pool: bool (N,)."""
+        """Return which of the requested images pass, from the kept outcomes or pool by pool: bool (N,)."""
         known = self.outcomes.get(name)
         if known is not None:
             return known
         passed, searched = self.outcomes.begun(name) or (asked.clone(), ~asked)
         total, rows = int(asked.sum()), (~searched).nonzero().flatten()
         self._task = self.bar.add_task(title, total=total * passes, accuracy=share(passed))
-        pools = rows.split(self._pool(passes)) if len(rows) else ()  # no rows would be split into one pool of none
+        pools = rows.split(self._pool(passes)) if len(rows) else ()  # zero rows would be split into one empty pool
         for pool in pools:
             completed = (total - int((~searched).sum())) * passes
             self.bar.update(self._task, completed=completed, accuracy=share(passed))

@@ -1,4 +1,4 @@
-"""Which images withstood which search: kept per image, so that figures can be recomputed and evaluations resumed."""
+"""Verdicts per image and search, kept so that figures can be recomputed and evaluations resumed."""
 
 import hashlib
 import zipfile
@@ -13,11 +13,11 @@ from zoo.errors import UserError
 from zoo.files import atomic
 
 SEARCHES = 3
-"""Raised when what an attack does changes, so that verdicts of the older search are not taken for the new one's."""
+"""Version, raised when an attack changes, so that verdicts of the older search are not taken for the new one's."""
 
 
 def identity(weights_sha256: str, images: Tensor, labels: Tensor) -> str:
-    """Return a digest of what outcomes belong to: the weights, the images and their labels, and our searches."""
+    """Return a digest of the owner of outcomes: the weights, the images, their labels and the searches' version."""
     digest = hashlib.sha256(f"{SEARCHES} {weights_sha256}".encode())
     for tensor in (images, labels):
         digest.update(tensor.contiguous().cpu().numpy().tobytes())
@@ -25,7 +25,7 @@ def identity(weights_sha256: str, images: Tensor, labels: Tensor) -> str:
 
 
 class Outcomes:
-    """Verdicts on N images by the name of a search, in a file that is written anew at each `put`.
+    """Verdicts on N images by the name of a search, in a file that each `put` rewrites.
 
     A search that was completed is kept as bool (N,), one that has begun as (2, N): verdicts, and which images were
     searched.
@@ -37,7 +37,7 @@ class Outcomes:
         about: the owner in words, kept beside it.
 
     Attributes:
-        foreign: what the file says about itself, if it is of another owner; else None.
+        foreign: the file's description of itself if it has another owner; otherwise None.
 
     Raises:
         UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Run probes on a network, and keep what they found."""
+"""Run probes on a network, and keep their findings."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ from zoo.runs.card import Finding
 def probe(
     context: ProbeContext, probes: Sequence[Probe], outcomes: Outcomes | None = None, *, progress: bool = True
 ) -> list[Finding]:
-    """Measure every case of every probe; one that cannot be applied leaves a finding that says why.
+    """Measure every case of every probe; a probe that cannot be applied leaves a finding with the reason.
 
     Args:
         context: the network and its images.
         probes: what to measure.
-        outcomes: verdicts of this network on these images; what is in it is not computed again.
+        outcomes: verdicts of this network on these images; those in it are not computed again.
         progress: show a bar, if standard error is a terminal.
     """
     outcomes = outcomes or Outcomes()

@@ -1,21 +1,21 @@
-"""How far an evaluation is: a bar on a terminal, lines in the log of a job."""
+"""The progress of an evaluation: a bar on a terminal, lines in the log of a job."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 LONG = 60.0
-"""Seconds after which a search is worth a line where no bar is seen."""
+"""Seconds after which a search gets a line if no bar is visible."""
 
 
 def progress_bar(shown: bool, *counts: ProgressColumn) -> Progress:
-    """Return a bar on standard error, seen if it is shown and standard error is a terminal; ``counts`` say how far."""
+    """Return a bar with columns ``counts`` on standard error, visible if it is shown on a terminal."""
     console = Console(stderr=True, quiet=not shown)
     columns = (TextColumn("{task.description:18}"), BarColumn(), *counts, TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
 
 
 def note(bar: Progress, done: str, accuracy: float) -> None:
-    """Leave a line after a long search where no bar is seen, as in the log of a job."""
+    """Print a line after a long search if no bar is visible, as in the log of a job."""
     seconds = bar.tasks[-1].elapsed or 0.0
     if bar.disable and seconds >= LONG:
         line = f"{done} in {seconds / 60:.0f} min, accuracy at most {accuracy:.1%}"

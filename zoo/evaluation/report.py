@@ -1,4 +1,4 @@
-"""Everything that is measured on a finished network."""
+"""All standard measurements on a finished network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from zoo.runs.card import Evaluation, Sanity
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on one network.
+    """The measurements on one network.
 
     Attributes:
         evaluations: clean accuracy first, then attacks.
-        sanity: whether they can be believed.
+        sanity: checks of their credibility.
         condition_numbers: of each layer's weight, see `zoo.evaluation.condition_numbers`.
         lipschitz: bound on the Lipschitz constant of the map from image to logits.
     """
@@ -53,7 +53,7 @@ def quick_evaluation(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Report:
-    """Measure what every finished training is measured by: attacks, condition numbers, the Lipschitz bound.
+    """Make the standard measurements of a finished training: attacks, condition numbers, the Lipschitz bound.
 
     Args:
         deployed: the network in its deployed form, in eval mode; images in [0, 1] to logits.

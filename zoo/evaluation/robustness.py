@@ -35,13 +35,13 @@ def evaluate(
         model: in eval mode; takes images in [0, 1], returns logits.
         images: uint8 (N, C, H, W), N >= 1.
         labels: class indices (N,).
-        sweeps: what to attack with.
+        sweeps: attacks with their radii.
         batch_size: images that the model gets at once, at most; on a CPU fewer large ones.
         gradients: of the attacks; ``bf16`` is noted in the options of the evaluations.
         device: where to compute; the model is moved there. None: where the model is.
-        outcomes: verdicts of this model on these images; what is in it is not computed again.
+        outcomes: verdicts of this model on these images; those in it are not computed again.
         progress: show a bar with the running accuracy on standard error, or a line after each long search if that is
-            no terminal.
+            not a terminal.
 
     Returns:
         The clean accuracy first, then one evaluation per sweep and radius.

@@ -1,4 +1,4 @@
-"""Whether figures can be believed: the signs of gradient masking, each with its own check, and of no learning at all.
+"""Checks of the credibility of figures: one check for each sign of gradient masking, and one for no learning at all.
 
 Carlini et al.: On evaluating adversarial robustness, arXiv 1902.06705; Croce, Hein, arXiv 2003.01690; Tramer,
 Carlini, Brendel, Madry: On adaptive attacks to adversarial example defenses, arXiv 2002.08347.
@@ -16,15 +16,15 @@ from zoo.evaluation.informative import uninformative_signs
 from zoo.runs.card import Evaluation, Sanity
 
 PROBE_IMAGES = 100
-"""Images that the probes look at."""
+"""Images for these checks."""
 NO_GRADIENT = 0.1
 """Share of images without any gradient from which gradients count as masked."""
 WHOLE_BALL = 0.5
-"""Linf radius at which nothing recognizable is left: every image can be turned grey."""
+"""Linf radius at which nothing recognizable remains: every image can be turned grey."""
 SURVIVORS = 0.05
 """Largest believable accuracy there beyond guessing."""
 ONE_STEP = 16 / 255
-"""Linf radius above which a single step is too long to be the stronger one: it lands beyond what it was after."""
+"""Linf radius above which a single step is too long to be the stronger attack: it overshoots."""
 NOISE = 0.002
 """Accuracy that chance may move: two images of a thousand, as AutoAttack's own checks allow."""
 WEAKER = {
@@ -34,19 +34,19 @@ WEAKER = {
     "cr": ("fgsm", "pgd"),  # APGD and AutoAttack may each break a few images more, or fewer, whatever the model
     "autoattack": ("fgsm", "pgd", "apgd"),
 }
-"""What breaks no more than an attack, on the same norm and radius."""
+"""Attacks that break no more than an attack, at the same norm and radius."""
 EFFORT = ("steps", "restarts")
-"""Settings of which more cannot break less."""
+"""Settings that cannot break less when they increase."""
 WHITE_BOX = ("pgd", "apgd", "apgd_t", "fab_t", "cr")
-"""Attacks by many gradients, which see what Square has to guess."""
+"""Attacks with many gradients, which know the direction that Square has to guess."""
 
 
 def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequence[Evaluation]) -> Sanity:
-    """Look for signs of gradient masking, and of no learning, in a model and in what was measured on it.
+    """Look for signs of gradient masking, and of no learning, in a model and in its measurements.
 
     Args:
         model: in eval mode, where it was evaluated.
-        images: uint8 (N, C, H, W), of which `PROBE_IMAGES` are looked at, the same share of every class.
+        images: uint8 (N, C, H, W), of which `PROBE_IMAGES` are used, the same share of every class.
         labels: (N,).
         evaluations: of this model.
     """
@@ -79,7 +79,7 @@ def sanity(model: nn.Module, images: Tensor, labels: Tensor, evaluations: Sequen
 
 
 def _monotone(evaluations: Sequence[Evaluation]) -> bool:
-    """No larger radius, and no stronger attack at the same radius, may leave clearly more of the same images."""
+    """Return whether no larger radius, and no stronger attack at one radius, leaves clearly more of the same images."""
     attacked = [e for e in evaluations if e.attack in WEAKER]
     return all(
         strong.accuracy <= weak.accuracy + NOISE + 2 / weak.n
@@ -95,9 +95,9 @@ def _same_images(one: Evaluation, other: Evaluation) -> bool:
 
 
 def _is_no_weaker(strong: Evaluation, weak: Evaluation) -> bool:
-    """Whether the other attack is among its `WEAKER` ones, or the same with no less effort and else equal settings."""
+    """Return whether `weak` is one of the `WEAKER` attacks of `strong`, or the same attack with no more effort."""
     if strong.attack != weak.attack:
-        raises_dlr = strong.options.get("loss") == "dlr"  # which may find less than the cross-entropy
+        raises_dlr = strong.options.get("loss") == "dlr"  # it may find less than the cross-entropy
         return weak.attack in WEAKER[strong.attack] and not raises_dlr
     efforts = ([e.options.get(name, 1) for name in EFFORT] for e in (strong, weak))
     others = [{key: x for key, x in e.options.items() if key not in EFFORT} for e in (strong, weak)]
@@ -105,12 +105,12 @@ def _is_no_weaker(strong: Evaluation, weak: Evaluation) -> bool:
 
 
 def _black_box_stronger(evaluations: Sequence[Evaluation]) -> bool:
-    """Square may break no more than single images that the gradient attacks left standing, before it or beside it."""
+    """Return whether Square breaks more than single images that gradient attacks, before or beside it, left robust."""
     return any(left - e.accuracy > NOISE + 1 / e.n for e in evaluations for left in _left_by_gradients(e, evaluations))
 
 
 def _left_by_gradients(e: Evaluation, evaluations: Sequence[Evaluation]) -> list[float]:
-    """Return the accuracies that gradient attacks left of what Square was asked about, or nothing if it was not."""
+    """Return the accuracies under gradient attacks on the images that Square attacked, or nothing if it did not run."""
     names = list(e.parts)
     if "square" in names[1:]:
         return [e.parts[names[names.index("square") - 1]]]
@@ -121,7 +121,7 @@ def _left_by_gradients(e: Evaluation, evaluations: Sequence[Evaluation]) -> list
 
 
 def _differs_at_zero(evaluations: Sequence[Evaluation]) -> bool:
-    """Whether an attack that may move nothing leaves another accuracy than the images themselves have."""
+    """Return whether an attack with radius zero leaves another accuracy than the clean one."""
     clean = {(e.n, e.seed): e.accuracy for e in evaluations if e.attack == "clean"}
     return any(
         e.accuracy != clean.get((e.n, e.seed), e.accuracy) for e in evaluations if e.norm is not None and e.eps == 0

@@ -1,4 +1,4 @@
-"""One evaluation in parts on several machines: each part judges every N-th image, and a merge puts them together."""
+"""One evaluation in parts on several machines: each part evaluates every N-th image, and a merge combines them."""
 
 import json
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ WORDS = {
     "searches": "another version of zoo's attacks",
     "owner": "other images",
 }
-"""What differs, by the field of `Origin`."""
+"""Names of differences, by the field of `Origin`."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the verdicts of a whole evaluation belong to, in words that a message can name.
+    """The origin of a whole evaluation's verdicts, in words for messages.
 
     Attributes:
         weights: SHA-256 of the file.
@@ -48,7 +48,7 @@ class Origin:
         return cls(weights, data, seed, len(images), SEARCHES, identity(weights, images, labels))
 
     def difference(self, kept: str) -> str:
-        """Say in words how the origin in a file differs from this one, ``""`` if it does not."""
+        """Describe how the origin in a file differs from this one, ``""`` if it does not."""
         try:
             other = json.loads(kept)
             return next((words for field, words in WORDS.items() if other[field] != asdict(self)[field]), "")
@@ -73,7 +73,7 @@ class Shard:
         """Read ``K/N``.
 
         Raises:
-            UserError: it is none, or K is not in 1..N.
+            UserError: it is malformed, or K is not in 1..N.
         """
         k, slash, of = text.partition("/")
         if not (slash and k.strip().isdecimal() and of.strip().isdecimal()):
@@ -87,10 +87,10 @@ class Shard:
         return f"{self.k}/{self.of}"
 
     def rows(self, n: int) -> slice:
-        """Return which of n images the part judges.
+        """Return which of n images the part evaluates.
 
         Raises:
-            UserError: none.
+            UserError: it has no images.
         """
         if self.of > n:
             raise UserError(f"{n:,} images cannot be cut into {self.of:,} parts: at most {n:,}")

@@ -33,7 +33,7 @@ QUICK: tuple[Sweep, ...] = (
     Sweep(PGD(norm="Linf", steps=20, random_start=False), EPS["Linf"]),
     Sweep(PGD(norm="L2", steps=20, random_start=False), EPS["L2"]),
 )
-"""What `zoo train` ends with: a first look, which bounds the true robust accuracy from above.
+"""The evaluation at the end of `zoo train`: a first look, which bounds the true robust accuracy from above.
 
 PGD starts at the image: within such small radii twenty steps from there break more than from a random point.
 """
@@ -44,8 +44,8 @@ class Tier:
     """A set of sweeps under a name, from a first look to a thorough search.
 
     Attributes:
-        sweeps: with the radii they have unless others are asked for.
-        norms: those searched unless others are asked for.
+        sweeps: with their default radii.
+        norms: searched by default.
     """
 
     sweeps: tuple[Sweep, ...]
@@ -64,7 +64,7 @@ TIERS: dict[str, Tier] = {
     "standard": Tier(_at_benchmark_radii(AutoAttack), ("Linf",)),
     "full": Tier(_at_benchmark_radii(AutoAttack, restarts=5), NORMS),
 }
-"""Sets of attacks that have a name of their own; only `standard` and `full` are AutoAttack."""
+"""Named sets of attacks; only `standard` and `full` are AutoAttack."""
 
 
 def choose_sweeps(

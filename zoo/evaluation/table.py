@@ -1,4 +1,4 @@
-"""What was measured on a network, on the screen."""
+"""The measurements on a network, printed as tables."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
 
     Args:
         card: of a trained network.
-        no_bound_for: the operations that leave it without a Lipschitz bound, if they are known.
-        console: where to; None: standard output.
+        no_bound_for: the operations without a Lipschitz bound, if known.
+        console: to print on; None: standard output.
     """
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")

@@ -1,4 +1,4 @@
-"""Accuracy of an exported file itself, on test images and on adversarial examples made with PyTorch."""
+"""Accuracy of an exported file, on test images and on adversarial examples made with PyTorch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,8 +25,8 @@ class Accuracy:
         attack: ``clean`` or the attack's name.
         norm: of the perturbation; None for clean.
         eps: its radius in pixel units of [0, 1].
-        accuracy: share of images that the ONNX graph classifies rightly.
-        pytorch_accuracy: the same of the model that the examples were made with; None where there is none.
+        accuracy: share of images that the ONNX graph classifies correctly.
+        pytorch_accuracy: the same for the PyTorch model that made the examples; None if there is none.
         n: test images.
         options: the attack's other settings.
     """
@@ -51,7 +51,7 @@ def _right(model: OnnxModel, images: Tensor, labels: Tensor) -> int:
 
 
 def check_labels(model: OnnxModel, labels: Tensor) -> None:
-    """Refuse test labels that the file has no class for.
+    """Refuse test labels without a class in the file.
 
     Raises:
         UserError: a label is out of range: the data are of another data set than the file's.
@@ -62,7 +62,7 @@ def check_labels(model: OnnxModel, labels: Tensor) -> None:
 
 
 def clean_accuracy(model: OnnxModel, images: Tensor, labels: Tensor) -> Accuracy:
-    """Measure accuracy on images as they are.
+    """Measure accuracy on clean images.
 
     Args:
         model: the exported file.
@@ -105,7 +105,7 @@ def adversarial_accuracies(
 
 
 class _Logits(nn.Module):
-    """The graph as a model that has logits and no gradients: all that a black-box attack asks for."""
+    """The graph as a model with logits and without gradients, for black-box attacks."""
 
     def __init__(self, model: OnnxModel) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def black_box_accuracies(model: OnnxModel, sweep: Sweep, images: Tensor, labels:
 
     Args:
         model: the exported file.
-        sweep: an attack that asks for logits only, such as Square, and its radii.
+        sweep: an attack that uses only logits, such as Square, and its radii.
         images: uint8, (n, C, H, W).
         labels: (n,).
 

@@ -1,4 +1,4 @@
-"""Choose, for each factorized layer of a model, the form that its target runs fastest."""
+"""Choose, for each factorized layer of a model, the form that is fastest on the target."""
 
 import copy
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ class Choice:
         form: how it is written.
         trained: how it was trained.
         reason: why it is written so.
-        costs: of each form that was considered: milliseconds, or the cost model's estimate.
+        costs: of each candidate form: milliseconds, or the cost model's estimate.
     """
 
     form: Form
@@ -32,7 +32,7 @@ class Choice:
     costs: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the choice as plain data."""
         rounded = {form: float(f"{cost:.4g}") for form, cost in self.costs.items()}
         form = {key: value for key, value in asdict(self.form).items() if value or key != "inner"}
         return {**form, "trained_rank": self.trained.rank, "reason": self.reason, "costs": rounded}
@@ -45,12 +45,12 @@ Choices = dict[str, Choice]
 
 
 def choose_forms(model: nn.Module, image_shape: tuple[int, int, int], target: Target) -> Choices:
-    """Choose the form of each layer that is several in a model.
+    """Choose the form of each factorized layer of a model.
 
     Args:
         model: the deployed model in eval mode, on the CPU.
         image_shape: (C, H, W).
-        target: tells what forms cost.
+        target: gives the cost of forms.
     """
     chains = {name: module for name, module in model.named_modules() if isinstance(module, FactorChain)}
     shapes = _input_shapes(model, chains, image_shape)
@@ -71,12 +71,12 @@ def apply_forms(model: nn.Module, forms: Forms) -> nn.Module:
 
 
 def dense_forms(choices: Choices) -> Forms:
-    """Return the forms with everything multiplied out that may be."""
+    """Return the forms with every layer multiplied out if it may be."""
     return {name: DENSE if str(DENSE) in c.costs else c.form for name, c in choices.items()}
 
 
 def padded_forms(choices: Choices, block: int) -> Forms:
-    """Return the forms as trained, at ranks padded up to multiples of a block where that is a candidate."""
+    """Return the forms as trained, with ranks padded up to multiples of a block if that form is a candidate."""
     wider = {name: c.trained.padded(block) for name, c in choices.items()}
     return {name: wider[name] if str(wider[name]) in c.costs else c.trained for name, c in choices.items()}
 
@@ -115,7 +115,7 @@ def _reason(chosen: Form, trained: Form, forms: list[Form], costs: list[float], 
 def _input_shapes(
     model: nn.Module, chains: dict[str, FactorChain], image_shape: tuple[int, int, int]
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shape that each chain is given for one image (the largest, if several); those never called lack."""
+    """Return each chain's input shape for one image (the largest, if several); chains never called are missing."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What `zoo export` did, as lines for the screen and as plain data."""
+"""The report of `zoo export`, as lines for the screen and as plain data."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from zoo.runs import provenance
 
 
 def report(done: Exported) -> dict[str, Any]:
-    """Return it as plain data: the choice for each layer with its reason and times, parity, accuracies."""
+    """Return the report as plain data: the choice for each layer with its reason and times, parity, accuracies."""
     return {
         "file": done.path.name,
         "bytes": done.bytes,
@@ -34,7 +34,7 @@ def report(done: Exported) -> dict[str, Any]:
 
 
 def lines(done: Exported) -> list[str]:
-    """Return it for the screen: layers of equal forms together, sizes, parity, accuracies, the file."""
+    """Return the report for the screen: layers grouped by form, sizes, parity, accuracies, the file."""
     found = [*_forms(done), *_graphs(done)]
     found.append(
         f"{done.bytes / 1e6:.2f} MB, {done.params:,} parameters, {done.factorized} factorized layers"
@@ -71,7 +71,7 @@ def _forms(done: Exported) -> list[str]:
 
 
 def _graphs(done: Exported) -> list[str]:
-    """Return what the graph that was written takes of the time of the dense ones."""
+    """Return the line with the written graph's time over the dense graph's."""
     if not done.graphs:
         return []
     best, precision, found = fastest(done.graphs), done.metadata.precision, []

@@ -23,19 +23,19 @@ from zoo.runtime.eval_mode import require_eval_mode
 ONNX_FILE = "model.onnx"
 """Name of the exported file in a RUN folder."""
 GENERIC = ExportSettings(target="generic")
-"""Needs no measuring: the same file on every machine."""
+"""The default target, which measures nothing: it gives the same file on every machine."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An exported file.
 
     Attributes:
         path: the file.
         bytes: its size.
-        written: what is in it, and how its logits compare with PyTorch's.
-        metadata: what it says of itself.
-        choices: the form of each layer that was trained as two.
+        written: its contents, and how its logits compare with PyTorch's.
+        metadata: of the file.
+        choices: the form of each factorized layer.
         graphs: times of whole graphs, see `zoo.export.whole_graph`; empty if they were not compared.
         changes: accuracies in fp32 and in the precision written; empty for fp32.
     """
@@ -50,12 +50,12 @@ class Exported:
 
     @property
     def params(self) -> int:
-        """Parameters in it."""
+        """Parameters in the file."""
         return self.written.params
 
     @property
     def factorized(self) -> int:
-        """Layers that are two in it."""
+        """Layers that the file holds as two."""
         return self.written.factorized
 
     @property
@@ -75,14 +75,14 @@ def export_model(
 
     Args:
         model: the deployed model in eval mode, on the CPU; images in [0, 1] to logits.
-        metadata: what the file shall say of itself.
+        metadata: to write into the file.
         path: the file; an older one is replaced once the new one has passed.
-        settings: what it is made for, and how precise.
-        say: told what is being done.
+        settings: target and precision.
+        say: called with a line on each stage.
 
     Raises:
-        UserError: the model cannot be exported or has weights that are no numbers, its logits differ, it loses too much
-            accuracy, or there is no such target here.
+        UserError: the model cannot be exported or has weights that are not numbers, its logits differ, it loses too
+            much accuracy, or there is no such target here.
     """
     require_eval_mode(model, "an export")
     _check_finite(model)

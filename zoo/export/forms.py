@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from zoo.lowrank.chain import GEOMETRY, FactorChain
 
 Split = Literal["kxk to 1x1", "1x1 to kxk", "kx1 to 1xk", "1x1 to kxk to 1x1", "dense"]
-"""How a layer is written: as two layers in one of three ways, as three, or as one."""
+"""The ways to write a layer: as two layers in one of three ways, as three, or as one."""
 TWO_LAYERS: tuple[Split, ...] = ("kxk to 1x1", "1x1 to kxk", "kx1 to 1xk")
 DROP = 1e-6
 """Singular values below this share of the largest one are rounding of the fp32 factors."""
@@ -38,7 +38,7 @@ class Form:
     Attributes:
         split: into which layers.
         rank: channels between them, before the last, zeros included; 0 for one dense layer.
-        inner: of three layers, channels after the first, zeros included; else 0.
+        inner: with three layers, channels after the first, zeros included; otherwise 0.
     """
 
     split: Split
@@ -46,7 +46,7 @@ class Form:
     inner: int = 0
 
     def __str__(self) -> str:
-        """Return it in words, such as ``kxk to 1x1, rank 48``."""
+        """Return the form in words, such as ``kxk to 1x1, rank 48``."""
         if self.inner:
             return f"{self.split}, ranks {self.inner} and {self.rank}"
         return f"{self.split}, rank {self.rank}" if self.rank else self.split
@@ -81,7 +81,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Geometry:
-    """A layer's problem: what it maps to what, for one image. Layers of equal geometry are equally fast.
+    """The geometry of a layer: its input and output for one image. Layers of equal geometry are equally fast.
 
     Attributes:
         kind: ``conv``, or ``linear``, which is then 1 x 1 on a map of 1 x ``size[1]`` vectors.
@@ -123,11 +123,11 @@ class Geometry:
 
 
 def geometry(chain: FactorChain, input_shape: tuple[int, ...]) -> Geometry | None:
-    """Return the problem that a chain solves, or None where its forms are not known here.
+    """Return the geometry of a chain, or None if its forms are not known here.
 
     Args:
-        chain: layers that stand for one.
-        input_shape: of what it was given for one image, (1, C, H, W) or (1, ..., C).
+        chain: consecutive layers that replace one.
+        input_shape: of its input for one image, (1, C, H, W) or (1, ..., C).
     """
     layers = list(chain)
     first, core, last = layers[0], layers[-2], layers[-1]
@@ -165,7 +165,7 @@ def trained_form(chain: FactorChain) -> Form:
 
 
 def candidates(chain: FactorChain, problem: Geometry, block: int) -> list[Form]:
-    """List the forms in which a chain can be written: as it is first, dense last.
+    """List the forms in which a chain can be written: its own form first, dense last.
 
     Args:
         chain: the chain.
@@ -196,7 +196,7 @@ def _unfold(weight: Tensor, split: Split) -> Tensor:
 
 
 def _numerical_rank(matrix: Tensor) -> int:
-    # Of the smaller Gram matrix: its eigenvalues are the squares of the singular values.
+    # Use the smaller Gram matrix: its eigenvalues are the squares of the singular values.
     small = matrix if matrix.shape[0] < matrix.shape[1] else matrix.T
     values = torch.linalg.eigvalsh(small @ small.T)
     return max(1, int((values > DROP**2 * values[-1]).sum()))
@@ -204,12 +204,12 @@ def _numerical_rank(matrix: Tensor) -> int:
 
 @torch.no_grad()
 def write_as(chain: FactorChain, form: Form) -> nn.Module:
-    """Return plain layers that compute what a chain computes, in a given form.
+    """Return plain layers that compute the function of a chain, in a given form.
 
     A model that reads ``weight``, ``bias`` or sizes off its layers must keep its chain: see `zoo.export.choice`.
 
     Args:
-        chain: the chain; it is left as it is.
+        chain: the chain; it is not changed.
         form: one of its `candidates`.
     """
     problem = geometry(chain, (1, 1, 1, 1))  # the map's size makes no difference to the layers

@@ -1,4 +1,4 @@
-"""What a layer costs in each of its forms, measured: all forms of a layer in turns, in ONNX Runtime."""
+"""Measured cost of a layer in each of its forms: all forms in turns, in ONNX Runtime."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -19,7 +19,7 @@ WARM_RUNS = 2
 
 
 class MeasuredCost:
-    """Times forms on this machine, each layer once: what was measured before is read from the cache.
+    """Times forms on this machine, each layer once: earlier measurements are read from the cache.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -34,7 +34,7 @@ class MeasuredCost:
     def __call__(self, problem: Geometry, forms: Sequence[Form]) -> list[float]:
         """Return the time of each form for one image, in milliseconds.
 
-        It is that of the fastest run: whatever else the machine does can only add to a layer's time.
+        It is the time of the fastest run: other load on the machine can only add to a layer's time.
         """
         name = f"{_words(problem)}: {' | '.join(map(str, forms))}"
         known = self.cache.get(name, len(forms))

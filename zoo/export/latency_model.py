@@ -1,8 +1,8 @@
-"""What a layer costs in each of its forms, estimated: for a target that is not at hand.
+"""Estimated cost of a layer in each of its forms, for a target that is not available.
 
-Four terms, in units of one multiply-accumulate at full speed: the arithmetic, the values that pass through memory,
-those that change their layout on the way, and a fixed price per operator. They were fitted to times of ONNX Runtime on
-a CPU with AVX-512; the tests compare the order that they predict with measured times.
+The model has four terms, in units of one multiply-accumulate at full speed: the arithmetic, the values that pass
+through memory, those that change their layout, and a fixed price per operator. They were fitted to times of ONNX
+Runtime on a CPU with AVX-512; the tests compare the order that they predict with measured times.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ BLOCK = 16
 TRAFFIC = 10.0
 """Multiply-accumulates in the time that one value takes through memory: a weight read, an activation in or out."""
 REORDER = 100.0
-"""The same for a value that goes from the blocked layout into the plain one or back: a convolution with more input
-channels than a block, and no multiple of it, is computed in the plain one."""
+"""The same for a value that changes between the blocked and the plain layout: a convolution with more input channels
+than a block, and not a multiple of it, is computed in the plain layout."""
 OPERATOR = 300_000.0
-"""Multiply-accumulates in the time that an operator takes besides."""
+"""Multiply-accumulates in the fixed time of an operator."""
 
 
 def estimated_cost(problem: Geometry, forms: Sequence[Form]) -> list[float]:

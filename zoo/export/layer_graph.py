@@ -1,4 +1,4 @@
-"""One layer in one form as a small ONNX graph: what its time is measured on."""
+"""One layer in one form as a small ONNX graph, to measure its time."""
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper

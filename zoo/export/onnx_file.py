@@ -1,4 +1,4 @@
-"""Write a classifier as one ONNX file with a dynamic batch, and see that its graph is the compressed one."""
+"""Write a classifier as one ONNX file with a dynamic batch, and check that its graph is the compressed one."""
 
 import contextlib
 import io
@@ -22,9 +22,9 @@ from zoo.files import atomic
 from zoo.latency.session import INPUT, OUTPUT
 
 OPSET = 18
-"""PyTorch's exporter emits this version itself; every other one goes through a converter."""
+"""PyTorch's exporter emits this version directly; every other one goes through a converter."""
 EXAMPLE_BATCH = 2
-"""A batch of 1 may be taken for a constant."""
+"""Batch for tracing: a batch of 1 may be taken for a constant."""
 TOLERANCE = 0.01
 """Share by which the graph may hold more weights than the model, for constants that it multiplies by."""
 
@@ -76,7 +76,7 @@ def write_onnx(
 
 
 def write_plainly(model: nn.Module, path: Path, image_shape: tuple[int, int, int], metadata: dict[str, str]) -> None:
-    """Write a model as PyTorch's exporter does by itself: nothing folded before. For comparison.
+    """Write a model as PyTorch's exporter alone does, with nothing folded, for comparison.
 
     Args:
         model: in eval mode, on the CPU.
@@ -93,7 +93,7 @@ def write_plainly(model: nn.Module, path: Path, image_shape: tuple[int, int, int
 
 
 def _written_out(model: nn.Module) -> nn.Module:
-    """Make timm's attention multiply its matrices itself: the exporter knows fused attention of four axes only."""
+    """Make timm's attention multiply its matrices itself: the exporter knows fused attention only with four axes."""
     for module in model.modules():
         if getattr(module, "fused_attn", None) is True:
             module.fused_attn = False  # type: ignore[assignment]
@@ -103,7 +103,7 @@ def _written_out(model: nn.Module) -> nn.Module:
 def _trace(model: nn.Module, image_shape: tuple[int, int, int], opset: int) -> Any:
     images = torch.rand(EXAMPLE_BATCH, *image_shape, generator=torch.Generator().manual_seed(0))
     try:
-        # Fused attention returns other strides than the operators it is exported as, so views break.
+        # Fused attention returns other strides than its exported operators, so views break.
         with _quiet(), sdpa_kernel(SDPBackend.MATH):
             program = torch.onnx.export(
                 model,
@@ -116,7 +116,7 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int], opset: int) -> A
                 external_data=False,
                 verbose=False,
             )
-    except Exception as error:  # the exporter wraps whatever the architecture's code raises
+    except Exception as error:  # the exporter wraps any exception of the architecture's code
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__

@@ -15,7 +15,7 @@ BATCHES = (1, 5)
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """Return max|found - expected| / max|expected|, or the difference itself where all that is expected is 0."""
+    """Return max|found - expected| / max|expected|, or the difference itself if all expected values are 0."""
     difference, scale = (found - expected).abs().max().item(), expected.abs().max().item()
     return difference / scale if scale else difference
 

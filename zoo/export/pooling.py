@@ -1,4 +1,4 @@
-"""Write the mean over a map as global pooling: ONNX Runtime knows that one in its blocked layout."""
+"""Write the mean over a map as global pooling, which ONNX Runtime has in its blocked layout."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ MAP_AXES = {2, 3}
 def pool_globally(proto: Any) -> None:
     """Write each mean over the height and width of a map as GlobalAveragePool, in place: the function stays the same.
 
-    PyTorch's exporter writes ReduceMean, for which ONNX Runtime turns the whole map back from the blocked layout of its
-    convolutions, and into it again where a gate of few channels (squeeze and excitation) is multiplied onto the map.
+    PyTorch's exporter writes ReduceMean. For it, ONNX Runtime converts the whole map back from the blocked layout of
+    its convolutions, and into it again if a gate of few channels (squeeze and excitation) multiplies the map.
 
     Args:
         proto: an ONNX model whose values have known shapes.

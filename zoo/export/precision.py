@@ -1,4 +1,4 @@
-"""Write a file's graph with less precise numbers: 8-bit integers, or half precision."""
+"""Write a file's graph in lower precision: 8-bit integers, or half precision."""
 
 import logging
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from zoo.latency.session import INPUT
 
 CALIBRATION_BATCH = 32
 QUANTIZED = ["Conv", "Gemm", "MatMul"]
-"""Operators whose products are taken in integers; elementwise ones between them follow where ONNX Runtime can."""
+"""Operators whose products are taken in integers; elementwise operators between them follow if ONNX Runtime can."""
 FAST_INTEGERS = {"avx512_vnni", "avx_vnni", "asimddp"}
 """Instructions that add products of unsigned and signed bytes in 32 bits; without them sums saturate at 16."""
 
@@ -35,7 +35,7 @@ class _Images:
 
 
 def saturates_here() -> bool:
-    """Tell whether sums of products of bytes saturate on this processor: then weights should have seven bits."""
+    """Return whether sums of byte products saturate on this processor, so that weights should have seven bits."""
     return not FAST_INTEGERS & cpu_features()
 
 

@@ -1,4 +1,4 @@
-"""What less precise numbers cost in accuracy, on clean images and on adversarial ones."""
+"""The accuracy lost by lower precision, on clean and on adversarial images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ from zoo.runs.file_metadata import Metadata
 
 @dataclass(frozen=True)
 class AccuracyChange:
-    """One accuracy of the fp32 file, and of the less precise one on the same images."""
+    """One accuracy of the fp32 file, and of the file in lower precision on the same images."""
 
     before: Accuracy
     after: Accuracy
 
     @property
     def name(self) -> str:
-        """What was measured, such as ``pgd Linf 0.004``."""
+        """Name of the measurement, such as ``pgd Linf 0.004``."""
         a = self.after
         return a.attack if a.norm is None else f"{a.attack} {a.norm} {format_eps(a.eps)}"
 
     @property
     def drop(self) -> float:
-        """Points that are lost; negative where there are more."""
+        """Points lost; negative for a gain."""
         return 100 * (self.before.accuracy - self.after.accuracy)
 
 
@@ -59,9 +59,9 @@ def accuracy_changes(
 
     Args:
         before: the file in fp32.
-        after: the less precise one.
+        after: the file in lower precision.
         model: the deployed model in eval mode.
-        settings: which images.
+        settings: choice of images.
     """
     metadata = before.metadata
     images, labels = load_test(
@@ -89,7 +89,7 @@ def _changes(
 
 
 def check_drop(changes: Sequence[AccuracyChange], limit: float, precision: str) -> None:
-    """Refuse what costs more than a limit, in points.
+    """Refuse a loss of accuracy above a limit, in points.
 
     Raises:
         UserError: one of the accuracies falls by more.

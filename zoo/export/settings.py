@@ -1,4 +1,4 @@
-"""What the user says of an exported file: what it is made for, how precise, and what that may cost."""
+"""The user's settings of an exported file: target, precision, and the accuracy it may lose."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What is written. Data are needed for int8 and fp16 only."""
+    """Settings of an export. Data are needed only for int8 and fp16."""
 
     target: TargetName = "cpu"
     """cpu or cuda of this machine: layers are timed in each of their forms; generic: their times are estimated."""

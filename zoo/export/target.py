@@ -1,4 +1,4 @@
-"""What a file is made for: how the cost of a layer's forms is told, and how many channels go at once."""
+"""The target of a file: the cost of a layer's forms, and how many channels its kernels take at once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ Cost = Callable[[Geometry, Sequence[Form]], list[float]]
 
 @dataclass(frozen=True)
 class Target:
-    """What a file is made for.
+    """The target of an exported file.
 
     Attributes:
         name: ``cpu`` or ``cuda`` of this machine, or ``generic``.
-        block: channels that its kernels take at once: ranks are padded up to multiples where that is faster.
+        block: channels that its kernels take at once: ranks are padded up to multiples if that is faster.
         cost: of a layer's forms.
         threads: of one operator on the CPU.
     """
@@ -34,12 +34,12 @@ class Target:
 
     @property
     def is_measured(self) -> bool:
-        """Whether costs are times on this machine, in milliseconds; else they are estimates without a unit."""
+        """Whether costs are times on this machine, in milliseconds; otherwise they are estimates without a unit."""
         return self.name != "generic"
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
-        """Where files for it can be run here."""
+        """The device on which files for the target run here."""
         return "cuda" if self.name == "cuda" else "cpu"
 
 

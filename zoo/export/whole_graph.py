@@ -1,4 +1,4 @@
-"""Compare whole graphs of one model: forms that were chosen layer by layer must hold up together."""
+"""Compare whole graphs of one model: the forms chosen layer by layer must also be fast together."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from zoo.latency.measure import measure
 ROUNDS, SECONDS = {1: 25, 32: 9}, 0.04
 """Turns of each graph, by batch size: one image decides which is written, 32 show that it is not slower in bulk."""
 CLOSE = 0.1
-"""Where a graph's time is within this share of the dense one's, all have three times the turns."""
+"""If a graph's time is within this share of the dense one's, all get three times the turns."""
 CHOSEN, TRAINED, PADDED, MERGED = "layer by layer", "as trained", "all padded", "all dense"
 DENSE_FP32 = "all dense, fp32"
-"""What less precision is compared with; it is never written."""
+"""The reference for lower precision; it is never written."""
 Ratios = dict[int, dict[str, float]]
 """By batch size: the time of each graph over that of the one chosen layer by layer."""
 
 
 def alternatives(choices: Choices, block: int = 1) -> dict[str, Forms]:
-    """Return the forms of the graphs that are compared: as chosen, as trained, all padded, all dense; none twice.
+    """Return the forms of the graphs to compare: as chosen, as trained, all padded, all dense; none twice.
 
-    Padding gains little in a layer alone, whose costs are within `TIE` then, and adds up over many.
+    Padding gains less than `TIE` in a single layer, but the gains of many layers add up.
 
     Args:
         choices: of the layers.
@@ -48,7 +48,7 @@ def alternatives(choices: Choices, block: int = 1) -> dict[str, Forms]:
 
 
 def compare(choices: Choices, write: GraphWriter, target: Target, cache: TimeCache | None = None) -> Ratios:
-    """Time a model's graphs beside each other; what was measured before is not written again.
+    """Time a model's graphs beside each other; graphs measured before are not written again.
 
     Args:
         choices: of the layers.
@@ -57,7 +57,7 @@ def compare(choices: Choices, write: GraphWriter, target: Target, cache: TimeCac
         cache: where ratios are kept; None: in the user's cache folder.
 
     Returns:
-        Ratios for one image and, if such a batch fits in memory, for 32; nothing where there is one graph only.
+        Ratios for one image and, if such a batch fits in memory, for 32; nothing if there is only one graph.
     """
     graphs, full = alternatives(choices, target.block), write.metadata.precision != "fp32"
     names = [*graphs, *([DENSE_FP32] if full else [])]
@@ -100,9 +100,9 @@ def _measure(files: list[Path], target: Target, batch: int, rounds: int, dense: 
 
 
 def fastest(ratios: Ratios) -> str:
-    """Return the graph to write: of those that no batch shows to be slower than the dense one the fastest at batch 1.
+    """Return the graph to write: the fastest at batch 1 among those never slower than the dense one.
 
-    Differences within `TIE` count for nothing, and among equals it is the graph that was chosen layer by layer.
+    Differences within `TIE` are ignored; among equals, the graph chosen layer by layer is written.
     """
     single = ratios[1]
     dense = _dense(single)
@@ -116,11 +116,11 @@ def fastest(ratios: Ratios) -> str:
 
 
 def _dense(graphs: Collection[str]) -> str:
-    return MERGED if MERGED in graphs else CHOSEN  # which is then the dense one, or the only one
+    return MERGED if MERGED in graphs else CHOSEN  # the dense one, or the only one
 
 
 def overruled(choices: Choices, graph: str, ratios: Ratios, block: int = 1) -> Choices:
-    """Return the choices with the forms of another graph (see `alternatives`), and say why."""
+    """Return the choices with the forms of another graph (see `alternatives`), and the reason."""
     gain = {batch: at[graph] / at[CHOSEN] for batch, at in ratios.items()}
     batch = 1 if gain[1] <= 1 / (1 + TIE) else min(gain, key=gain.__getitem__)
     why = f"the whole graph takes {gain[batch]:.2f} of the time {graph}, batch {batch}"

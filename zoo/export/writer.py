@@ -1,4 +1,4 @@
-"""Write one model's graph in several forms, each once, at the precision that was asked for."""
+"""Write one model's graph in several forms, each once, at the requested precision."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,11 @@ class Written:
     """One graph.
 
     Attributes:
-        path: the file, at the precision that was asked for.
+        path: the file, at the requested precision.
         full: the same graph in fp32.
-        params: parameters in it, BatchNorm folded, zeros that ranks are padded with included.
-        macs: its multiply-accumulates for one image, those zeros included.
-        factorized: layers that are two in it.
+        params: parameters in it, with BatchNorm folded, padding zeros included.
+        macs: its multiply-accumulates for one image, padding zeros included.
+        factorized: layers that it holds as two.
         parity: largest relative difference of logits from PyTorch's, by batch size, in fp32.
     """
 
@@ -90,7 +90,7 @@ class GraphWriter:
 
 
 def copy_with(source: Path, path: Path, metadata: Metadata) -> None:
-    """Write a file again with other metadata."""
+    """Rewrite a file with other metadata."""
     proto = onnx.load(source)
     onnx.helper.set_model_props(proto, metadata.to_props())
     path.write_bytes(proto.SerializeToString())

@@ -1,4 +1,4 @@
-"""What a hub is: a place with an index and one folder per model, whatever it lies on."""
+"""The contract of a hub: an index and one folder per model, on any kind of storage."""
 
 import re
 from abc import ABC, abstractmethod
@@ -29,20 +29,20 @@ class RetryPolicy:
 
 
 class Interrupted(Exception):
-    """An attempt failed in a way that another one may not; what has come stays good."""
+    """An attempt failed, but another one may succeed; the bytes received so far stay good."""
 
 
 class CorruptTransfer(Interrupted):
-    """An attempt failed, and what has come may be wrong: start over."""
+    """An attempt failed, and the bytes received so far may be wrong: start over."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A file on its way.
+    """A file that is being received.
 
     Attributes:
-        start: offset of the first byte that comes.
-        length: bytes that will come, as far as the place says so.
+        start: offset of the first byte received.
+        length: bytes to receive, if the place states it.
         chunks: the bytes.
     """
 
@@ -77,11 +77,11 @@ class Hub(ABC):
         """
 
     def local(self, path: str) -> Path | None:
-        """Return where a file lies if it is on this machine, so that it needs no copy."""
+        """Return a file's path if it is on this machine and needs no copy."""
         return None
 
     def check_free(self, name: str) -> None:
-        """See that a model can be published under a name, before work is done for it.
+        """Check that a model can be published under a name, before any work is done.
 
         Raises:
             UserError: the hub cannot be written, or has the name already.

@@ -1,4 +1,4 @@
-"""Where downloaded models are kept: one folder per version of a model, complete or not there."""
+"""The cache of downloaded models: one folder per version of a model, complete or absent."""
 
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,8 @@ WAIT = 1800.0
 def fetch(hub: Hub, name: str, entry: Entry, progress: bool = True) -> Path:
     """Return a folder with all files of a model, each checked against its SHA-256.
 
-    A hub on this machine is used where it is. Otherwise the files are in the cache, downloaded if they are not
-    there or damaged, by one process at a time.
+    A hub on this machine is used where it is. Otherwise the files are in the cache. One process at a time downloads
+    those that are missing or damaged.
 
     Args:
         hub: that has the model.

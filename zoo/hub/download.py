@@ -1,4 +1,4 @@
-"""Get a file of a hub: resumed, tried again with back-off, and right or not there at all."""
+"""Download a file of a hub: resumed, retried with back-off, and correct or absent."""
 
 import hashlib
 import random
@@ -14,7 +14,7 @@ from zoo.hub.index import INDEX, LARGEST_INDEX, FileEntry, Index
 
 T = TypeVar("T")
 Tick = Callable[[int], object]
-"""Told how many bytes of the file are there."""
+"""Called with the number of bytes of the file received so far."""
 
 
 def read_index(hub: Hub) -> Index:
@@ -41,15 +41,15 @@ def read_index(hub: Hub) -> Index:
 
 
 def download(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = lambda _: None) -> None:
-    """Get one file, and return only once it is the file that the index names.
+    """Download one file, and return only when it is the file that the index names.
 
     Args:
         hub: to get it from.
         path: in the hub.
         wanted: its size and digest.
-        part: where to write it; what an earlier download left there is continued. It is removed on failure, except
-            when the user interrupts.
-        tick: told of the progress.
+        part: the path to write; an earlier partial download there is continued. It is removed on failure, except when
+            the user interrupts.
+        tick: called on progress.
 
     Raises:
         UserError: the hub does not have the file, or not the right one, or the disk does not take it.
@@ -78,7 +78,7 @@ def download(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = la
 
 
 def _append(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick) -> None:
-    """Get what is missing of a file."""
+    """Download the missing part of a file."""
     have = part.stat().st_size if part.exists() else 0
     with hub.open(path, have) as stream, part.open("ab") as file:
         if stream.length not in (None, wanted.bytes - stream.start):
@@ -111,7 +111,7 @@ def _in_time(hub: Hub, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _trying(hub: Hub, path: str, attempt: Callable[[], T], start_over: Callable[[], object] = lambda: None) -> T:
-    """Make an attempt, and further ones after growing pauses while it is worth it."""
+    """Make an attempt, and retry after growing pauses if a retry may succeed."""
     patience = hub.patience
     for i in range(patience.attempts):
         if i:
@@ -126,5 +126,5 @@ def _trying(hub: Hub, path: str, attempt: Callable[[], T], start_over: Callable[
 
 
 def digest(content: bytes) -> FileEntry:
-    """Return what an index says of a file with this content."""
+    """Return the index entry of a file with this content."""
     return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))

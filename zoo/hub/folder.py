@@ -73,7 +73,7 @@ class FolderHub(Hub):
             with self._told(), self._lock():
                 index = self.current_index().with_model(name, entry, where)
                 if not (self.folder / INDEX).exists():
-                    self._write(Index())  # before there is anything else, so that nobody sees a folder that is no hub
+                    self._write(Index())  # first of all, so that nobody sees a folder that is not a hub
                 self._see_what_is_in_the_way(name)
                 place = self.folder / name
                 if place.exists():
@@ -93,7 +93,7 @@ class FolderHub(Hub):
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Tell in one line why the folder cannot be written."""
+        """Report in one line why the folder cannot be written."""
         try:
             yield
         except Timeout:

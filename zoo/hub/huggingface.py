@@ -72,7 +72,7 @@ class HuggingFaceHub(WebHub):
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Tell in one line why the Hugging Face Hub did not do what it was asked."""
+        """Report in one line why the Hugging Face Hub refused a request."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:

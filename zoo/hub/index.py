@@ -12,10 +12,10 @@ INDEX = "index.json"
 SCHEMA = 1
 """Version of the index's schema, raised when fields come or change."""
 LARGEST_INDEX = 16 * 2**20
-"""Bytes: more is not read."""
+"""Largest size of an index in bytes: no more is read."""
 
 FileName = Literal["card.json", "model.safetensors", "model.onnx", "README.md"]
-"""Every file that a published model can have: there is no way to name another one, or one elsewhere."""
+"""Every file that a published model can have: an index cannot name any other, or one elsewhere."""
 REQUIRED: tuple[FileName, ...] = ("card.json", "model.safetensors")
 
 
@@ -39,7 +39,7 @@ class Robust(_Record):
 
     @classmethod
     def of(cls, e: Evaluation) -> "Robust":
-        """Take it from an evaluation of a card."""
+        """Make it from an evaluation of a card."""
         assert e.norm is not None
         return cls(norm=e.norm, eps=e.eps, attack=e.attack, accuracy=e.accuracy, n=e.n)
 
@@ -48,9 +48,9 @@ class Summary(_Record):
     """The figures of a card that models are listed by.
 
     Attributes:
-        clean: accuracy on n test images as they are.
+        clean: accuracy on n clean test images.
         robust: the lowest accuracy at each radius that was searched.
-        threat: the radius that the model is judged by.
+        threat: the threat model of its training.
         latency_ms: of one image in ONNX Runtime, the median.
         gradient_masking: whether accuracies under attack are not to be believed.
         uninformative: whether the network answers as one that learned nothing.
@@ -109,12 +109,12 @@ class Summary(_Record):
 
 
 def _lowest_first(found: Evaluation | Robust) -> tuple[float, bool]:
-    """Order accuracies at one radius: the lowest counts, of equal ones that by AutoAttack, which is no mere bound."""
+    """Order accuracies at one radius: the lowest counts; among equal ones AutoAttack's, which is not just a bound."""
     return found.accuracy, found.attack != "autoattack"
 
 
 class FileEntry(_Record):
-    """What a file must be: its SHA-256 and its size."""
+    """The identity of a file: its SHA-256 and its size."""
 
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
     bytes: int = Field(ge=1, le=2**36)
@@ -134,7 +134,7 @@ class Entry(_Record):
 
     @property
     def version(self) -> str:
-        """What tells it from another model of the same name: the digest of its card, which names the weights."""
+        """Distinguishes it from another model of the same name: the digest of its card, which names the weights."""
         return self.files["card.json"].sha256[:16]
 
     @property
@@ -155,7 +155,7 @@ class Index(_Record):
 
         Args:
             content: the file.
-            where: it comes from, for messages.
+            where: its source, for messages.
 
         Raises:
             UserError: it is malformed, or of a newer schema.
@@ -168,7 +168,7 @@ class Index(_Record):
             raise UserError(f"{where} is no index of a hub{page}") from None
 
     def check_free(self, name: str, where: str) -> None:
-        """See that a name is not taken: what is published is never changed.
+        """Check that a name is not taken: a published model never changes.
 
         Raises:
             UserError: it is.
@@ -183,5 +183,5 @@ class Index(_Record):
         return Index(models=models)
 
     def to_json(self) -> bytes:
-        """Return the file's content."""
+        """Return the content of the index file."""
         return self.model_dump_json(indent=1).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""Models in Python: list, create, load. What comes back is a plain module that takes images in [0, 1]."""
+"""Models in Python: list, create, load. The result is a plain module that takes images in [0, 1]."""
 
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def create_model(
     Args:
         name: such as ``resnet18.robust_lowrank80_c10``.
         pretrained: load its weights; without, they are random and only the card is read.
-        num_classes: of another task: the classifier is then a new one, everything else as published.
+        num_classes: of another task: the classifier is then new, everything else as published.
         factorized: keep U, S and V apart, as in training, instead of the deployed form of plain layers.
         hub: see `list_models`.
 

@@ -12,7 +12,7 @@ from zoo.errors import UserError, unknown_name
 
 PART = r"[a-z0-9][a-z0-9_\-]{0,99}"
 PATTERN = rf"^{PART}\.{PART}$"
-"""Lower case, so that two names are two folders everywhere; no separator, so that a name is one folder."""
+"""Lower case, so that two names are two folders on every system; no separator, so that a name is one folder."""
 
 ModelName = Annotated[str, StringConstraints(pattern=PATTERN)]
 
@@ -23,10 +23,10 @@ def is_name(text: str) -> bool:
 
 
 def check_name(text: str) -> str:
-    """Return a name as it is.
+    """Return a name unchanged, if it is valid.
 
     Raises:
-        UserError: it has another form.
+        UserError: it does not have the form of a name.
     """
     if not is_name(text):
         raise UserError(
@@ -48,7 +48,7 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def unknown_model(name: str, known: Iterable[str], where: str) -> UserError:
-    """Return the error for a model that no hub has: with the models of its architecture, or the nearest names."""
+    """Return the error for a model that no hub has, with the models of its architecture or the nearest names."""
     known = sorted(known)
     own = matching(name.partition(".")[0], known)
     if own and name not in own and "." not in name:
@@ -59,11 +59,11 @@ def unknown_model(name: str, known: Iterable[str], where: str) -> UserError:
 
 
 def default_tag(method: str, compression: float, data: str, robust: bool) -> str:
-    """Return the tag of a model that is given none, such as ``robust_lowrank75_at_c10``: per cent in steps of five.
+    """Return the default tag of a model, such as ``robust_lowrank75_at_c10``: per cent in steps of five.
 
     Args:
         method: its name.
-        compression: share of parameters removed; not part of the tag where it is nothing.
+        compression: share of parameters removed; not part of the tag if it is zero.
         data: the data set.
         robust: trained against an adversary.
     """

@@ -17,7 +17,7 @@ LOCK = "index.lock"
 
 
 class RemoteHub(Hub):
-    """A folder in a file system of fsspec; what its libraries raise has no class in common."""
+    """A folder in a file system of fsspec; the exceptions of its libraries have no common base class."""
 
     def __init__(self, address: str, patience: RetryPolicy | None = None) -> None:
         super().__init__(address, patience)
@@ -52,8 +52,8 @@ class RemoteHub(Hub):
     def add(self, name: str, entry: Entry, build: Callable[[Path], object]) -> None:
         """Write the model's files, then the index, while a lock file is there.
 
-        Only one publisher can create it where creating a file can be exclusive, as on s3:// and gs://; elsewhere (such
-        as sftp://) two that begin within one round trip may both go on, so there take turns.
+        If file creation can be exclusive, as on s3:// and gs://, only one publisher can create it. Elsewhere (such as
+        sftp://) two that start within one round trip may both continue, so publishers must take turns there.
         """
         self.current_index().with_model(name, entry, self.address)
         with tempfile.TemporaryDirectory() as folder:
@@ -69,8 +69,8 @@ class RemoteHub(Hub):
         """Return the index, empty for a new hub.
 
         Raises:
-            UserError: it cannot be read. That it is missing is believed of nothing less than a plain answer: an empty
-                index in its place would make every published model disappear.
+            UserError: it cannot be read. Only a definite answer counts as a missing index: an empty index in its place
+                would make every published model disappear.
         """
         self.files.invalidate_cache()
         try:
@@ -82,7 +82,7 @@ class RemoteHub(Hub):
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Tell in one line what the file system did not do."""
+        """Report in one line what the file system refused."""
         try:
             yield
         except (UserError, FileNotFoundError):

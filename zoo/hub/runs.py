@@ -44,8 +44,8 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
         hub: addresses of hubs, see `zoo.hub.search.hubs`.
 
     Raises:
-        UserError: it is neither, or the folder of a hub or of the cache; or the copy is of another model than that of
-            the hubs that were asked for.
+        UserError: it is neither, or the folder of a hub or of the cache; or the copy is of another model than the
+            requested hubs have.
     """
     from zoo.hub.search import find
 
@@ -64,7 +64,7 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
 
 
 def _check_not_published(folder: Path) -> None:
-    """Results beside a published model would change what its hub, or the cache, says that it is."""
+    """Refuse a folder of a hub or the cache: results written there would change the published model."""
     if (folder.parent / INDEX).is_file() or folder.is_relative_to(cache_folder().resolve()):
         raise UserError(
             f"{folder} is a published model, and what is published stays as it is: give its name, or a copy that "
@@ -73,10 +73,10 @@ def _check_not_published(folder: Path) -> None:
 
 
 def copy_model(model: "Found", target: Path) -> Path:
-    """Copy a model's files, whole or not at all, and return the copy; of one that is there, what is damaged is mended.
+    """Copy a model's files, whole or not at all, and return the copy; damaged files of an existing copy are replaced.
 
     Raises:
-        UserError: there is something else already, or no room.
+        UserError: there is something else already, or there is no space.
     """
     from zoo.hub.cache import missing
 
@@ -96,7 +96,7 @@ def copy_model(model: "Found", target: Path) -> Path:
 
 
 def _copy_new(source: Path, files: Sequence[str], target: Path) -> None:
-    """Copy files into a folder that appears once it is complete, and never takes the place of another one."""
+    """Copy files into a folder that appears once it is complete, and never replaces another folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
@@ -106,7 +106,7 @@ def _copy_new(source: Path, files: Sequence[str], target: Path) -> None:
         try:
             staging.rename(target)
         except OSError:
-            if not (target / CARD).is_file():  # else another process was faster
+            if not (target / CARD).is_file():  # otherwise another process was faster
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Find models in several hubs: those asked for, in order, then the one that comes with zoo."""
+"""Find models in several hubs: the requested ones, in order, then the one that comes with zoo."""
 
 import os
 import re
@@ -63,17 +63,17 @@ class Found:
     entry: Entry
 
     def folder(self, progress: bool = True) -> Path:
-        """Return a folder with its files, downloaded if need be; see `zoo.hub.cache.fetch`."""
+        """Return a folder with its files, downloaded if necessary; see `zoo.hub.cache.fetch`."""
         return fetch(self.hub, self.name, self.entry, progress)
 
     def card_file(self) -> Path:
-        """Return where its card is; nothing else is downloaded for it."""
+        """Return the path of its card; nothing else is downloaded for it."""
         alone = self.entry.model_copy(update={"files": {"card.json": self.entry.files["card.json"]}})
         return fetch(self.hub, self.name, alone, progress=False) / "card.json"
 
 
 def published(addresses: str | Path | None = None) -> dict[str, Found]:
-    """Return every model of the hubs, by name; of two with one name, the one in the earlier hub.
+    """Return every model of the hubs, by name; if two have one name, the one in the earlier hub.
 
     Raises:
         UserError: a hub cannot be read.

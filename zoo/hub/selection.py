@@ -16,13 +16,13 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 @dataclass(frozen=True)
 class Selection:
-    """Which models, and in which order.
+    """A choice of models and their order.
 
     Attributes:
         pattern: of their names, see `zoo.hub.names.matching`.
         data: the data set they were trained on; None: any.
-        min_robust: least accuracy under ``threat``, or each under its own; a model not measured there has none, and
-            one with masked gradients none that counts: no ``min_robust`` holds of it, and it is last by ``robust``.
+        min_robust: least accuracy under ``threat``, or each model's own threat. A model that was not measured there, or
+            has masked gradients, meets no ``min_robust`` and comes last by ``robust``.
         max_params: most parameters.
         threat: the radius to compare at; None: each model's own.
         sort: best first: few parameters, high accuracy, low latency.
@@ -60,7 +60,7 @@ class Selection:
         )
 
     def _believed(self, model: Summary) -> Robust | None:
-        """Return the accuracy under attack that counts: with masked gradients or nothing learned, none."""
+        """Return the credible accuracy under attack: none with masked gradients or if nothing was learned."""
         return None if model.gradient_masking or model.uninformative else model.robust_at(self.threat)
 
     def _keys(self, entry: Entry) -> dict[str, Callable[[], float]]:
@@ -80,7 +80,7 @@ def parse_count(text: str) -> int:
     """Read a number of parameters, such as ``2M``, ``500k`` or ``1e6``.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is not a number of parameters.
     """
     unit = text[-1:].lower() if text[-1:].isalpha() else ""
     try:

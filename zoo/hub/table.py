@@ -1,4 +1,4 @@
-"""Published models and what was found on them, on the screen."""
+"""Tables of published models with their figures."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from zoo.runs.card import Threat
 def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:
     """Lay models out, one per line; robust accuracy is that at the threat, or at each model's own radius.
 
-    An accuracy under a weaker attack than AutoAttack is marked as the upper bound that it is.
+    An accuracy under a weaker attack than AutoAttack is marked as an upper bound.
     """
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=0, show_edge=False)
-    table.add_column("model", overflow="fold")  # over lines where the terminal is narrow: no figure loses a digit
+    table.add_column("model", overflow="fold")  # folded if the terminal is narrow, so that no figure loses a digit
     table.add_column("data", overflow="fold")
     for column in ("params", "clean", "robust", *(() if threat else ("eps",)), "ms"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -62,6 +62,6 @@ def short_count(count: int) -> str:
 
 
 def plain(name: str, found: Found) -> dict[str, Any]:
-    """Return what is known of a model as plain data for JSON."""
+    """Return the data of a model as plain values for JSON."""
     sizes = {file: entry.bytes for file, entry in found.entry.files.items()}
     return {"name": name, **found.entry.summary.model_dump(), "bytes": sizes, "hub": found.hub.address}

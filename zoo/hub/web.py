@@ -15,7 +15,7 @@ from zoo.hub._base import CorruptTransfer, Hub, Interrupted, RetryPolicy, Stream
 CHUNK = 2**16
 REDIRECTS = 5
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-"""Answers that may be others a moment later."""
+"""HTTP status codes after which a retry may succeed."""
 
 
 class WebHub(Hub):
@@ -30,12 +30,12 @@ class WebHub(Hub):
         return f"{self._folder}/{quote(path)}"
 
     def headers(self) -> dict[str, str]:
-        """Return what is sent besides, such as a token."""
+        """Return further headers, such as a token."""
         return {}
 
     @contextmanager
     def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
-        """Ask for a file, for its rest if there is an offset."""
+        """Request a file, or its rest if there is an offset."""
         headers = {"Accept-Encoding": "identity", "User-Agent": f"robust-zoo/{__version__}", **self.headers()}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -58,7 +58,7 @@ class WebHub(Hub):
                 yield Stream(start, int(declared) if declared.isdecimal() else None, _chunks(response))
 
     def _follow(self, session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
-        """Follow redirects, as long as they keep the scheme; what authenticates is sent to the first host only."""
+        """Follow redirects that keep the scheme; credentials are sent only to the first host."""
         scheme, host = urlsplit(url).scheme, urlsplit(url).netloc
         own = host.rpartition("@")[2]
         for _ in range(REDIRECTS + 1):
@@ -72,7 +72,7 @@ class WebHub(Hub):
             if urlsplit(url).scheme != scheme:
                 raise UserError(f"{self.address} redirects from {scheme} to {url}: another scheme is not followed")
             if urlsplit(url).netloc == own:
-                url = urlsplit(url)._replace(netloc=host).geturl()  # with the password, which is for this host
+                url = urlsplit(url)._replace(netloc=host).geturl()  # includes the password, which is for this host only
             elif urlsplit(url).netloc != host:
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
         raise UserError(f"{self.address} redirects more than {REDIRECTS} times")
@@ -94,7 +94,7 @@ class WebHub(Hub):
 
 
 def _start(response: requests.Response, asked: int) -> int:
-    """Return where the answer begins: servers that know no ranges send the whole file."""
+    """Return the offset of the answer: servers without ranges send the whole file."""
     if response.status_code == 200:
         return 0
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
@@ -115,7 +115,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words what went wrong on the way."""
+    """Describe a failed transfer in a few words."""
     text = str(error)
     for sign, words in (
         ("timed out", "no answer in time"),

@@ -1,1 +1,1 @@
-"""How long a file or a network takes on this machine."""
+"""Latency of files and networks on this machine."""

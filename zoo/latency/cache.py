@@ -14,11 +14,11 @@ from zoo.latency.session import provider_name
 from zoo.runs.provenance import cpu_name
 
 FORMAT = 2
-"""Raised when what is measured, or how, changes: older times are then not read."""
+"""Version, raised when the measurement changes: older times are then not read."""
 
 
 def cpu_features() -> frozenset[str]:
-    """Return the processor's instruction sets by Linux's names; nothing where it does not say."""
+    """Return the processor's instruction sets by Linux's names; empty if the system does not list them."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -28,17 +28,17 @@ def cpu_features() -> frozenset[str]:
 
 
 def _gpu() -> str:
-    import torch  # slow to import, and needed for this alone
+    import torch  # slow to import, and needed only here
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "unknown"
 
 
 class TimeCache:
-    """Numbers by name, in a JSON file of their own for each set of conditions.
+    """Numbers by name, in one JSON file per set of conditions.
 
     The file's name is a hash of the conditions, and the file repeats them: processor (name, instruction sets, number),
     ONNX Runtime's version, provider and threads. A file that is damaged, or of other conditions, counts as empty and is
-    replaced by the next entry; a file is written whole or not at all. Where nothing can be written nothing is kept.
+    replaced by the next entry. A file is written whole or not at all. If the folder is not writable, nothing is kept.
 
     Args:
         device: that the times are measured on.
@@ -61,7 +61,7 @@ class TimeCache:
         self.path = (folder or cache_folder() / "times") / f"{key}.json"
 
     def get(self, name: str, count: int) -> list[float] | None:
-        """Return the numbers under a name if there are so many and each is positive, else None."""
+        """Return the numbers under a name if their count is right and each is positive, otherwise None."""
         values = self._read().get(name)
         if not isinstance(values, list) or len(values) != count:
             return None
@@ -69,7 +69,7 @@ class TimeCache:
         return [float(v) for v in values] if good else None
 
     def put(self, name: str, values: list[float]) -> None:
-        """Keep numbers under a name; what another process has added meanwhile stays."""
+        """Store numbers under a name; entries that another process has added meanwhile stay."""
         content = {"conditions": self.conditions, "times": {**self._read(), name: values}}
         try:
             with atomic(self.path) as temporary:

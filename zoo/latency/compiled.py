@@ -1,4 +1,4 @@
-"""Time a dense backbone under `torch.compile` in a process of its own: the baseline of who stays with PyTorch.
+"""Time a dense backbone under `torch.compile` in a separate process: the baseline that stays with PyTorch.
 
 Answers the requests of `zoo.latency.timing`; the argument is JSON: arch, classes, image_shape, mean, std.
 """
@@ -22,7 +22,7 @@ class Compiled:
 
     def __init__(self, spec: dict[str, Any], device: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        dynamo.recompile_limit = 1024  # beyond it, further batch sizes would be run uncompiled without a word
+        dynamo.recompile_limit = 1024  # beyond it, further batch sizes would silently run uncompiled
         self.device, self.image_shape = torch.device(device), tuple(spec["image_shape"])
         self.provider = f"torch.compile, {device}"
         backbone = create_backbone(spec["arch"], spec["classes"], spec["image_shape"])
@@ -30,7 +30,7 @@ class Compiled:
         self._start: list[float] = []
         try:
             self.runner(1)()
-        except Exception as error:  # no C++ compiler, or operators that inductor does not take
+        except Exception as error:  # no C++ compiler, or operators that inductor does not support
             raise UserError(f"torch.compile fails on {spec['arch']}: {first_line(error)}") from None
 
     def runner(self, batch: int) -> Callable[[], Any]:
@@ -50,7 +50,7 @@ class Compiled:
         return run
 
     def start_times(self) -> list[float]:
-        """Return how long the first batch took: it was compiled then."""
+        """Return the time of the first batch, which includes compilation."""
         return self._start[:1]
 
 

@@ -31,7 +31,7 @@ class Latency:
         n: timed runs.
         images_per_second: batch over the median.
         round_ms: the median of each round, in milliseconds.
-        memory_mb: the most memory that the process has held so far beyond what it had before it opened the file.
+        memory_mb: peak memory of the process so far, beyond its memory before it opened the file.
     """
 
     batch: int
@@ -60,13 +60,13 @@ class Latency:
         )
 
     def ratio_to(self, other: "Latency") -> float:
-        """Return this time over the other's, measured right before or after it: the rounds' median."""
+        """Return the ratio to a time measured right before or after this one: the median of the rounds."""
         return float(np.median(np.array(self.round_ms) / np.array(other.round_ms)))
 
 
 @dataclass(frozen=True)
 class Program:
-    """A module that answers requests as `zoo.latency.timing` does, and what it is to time."""
+    """A module that answers requests as `zoo.latency.timing` does, and its argument."""
 
     module: str
     argument: str
@@ -74,11 +74,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one file.
+    """The measurements of one file.
 
     Attributes:
         latency: by batch size.
-        start_ms: median time until a model is ready to run, in milliseconds.
+        start_ms: median time until the model is ready to run, in milliseconds.
     """
 
     latency: dict[int, Latency]
@@ -86,7 +86,7 @@ class Timing:
 
 
 class TimingProcess:
-    """A process that has one file open and times it on request; use as a context manager.
+    """A process that holds one file open and times it on request; use it as a context manager.
 
     Args:
         path: the exported file, or another program to run.
@@ -101,7 +101,7 @@ class TimingProcess:
         program = path if isinstance(path, Program) else Program("zoo.latency.timing", str(path))
         self.path = path if isinstance(path, Path) else program.module
         self.memory_mb = 0.0
-        """The most memory it has held beyond what it had before it opened the file."""
+        """The peak memory of the process beyond its memory before it opened the file."""
         # -P and the path: the child finds the modules that this process finds, not those of a working directory.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
         command = [sys.executable, "-P", "-m", program.module, program.argument, device, str(threads)]
@@ -117,18 +117,18 @@ class TimingProcess:
             raise
 
     def time(self, batch: int, seconds: float) -> list[float]:
-        """Run one batch size for about so many seconds, after a warm-up: each run's time in seconds."""
+        """Run one batch size for about ``seconds``, after a warm-up; return each run's time in seconds."""
         answer = self._ask(f"{batch} {seconds}")
         self.memory_mb = answer["memory_mb"]
         return answer["times"]
 
     def start_times(self) -> list[float]:
-        """Open the file again: each opening's time in seconds."""
+        """Open the file again several times; return each opening's time in seconds."""
         return self._ask("start")["times"]
 
     def _ask(self, request: str) -> dict[str, Any]:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it died: reading says so
+        with suppress(BrokenPipeError):  # the process died; the read that follows reports it
             print(request, file=self._process.stdin, flush=True)
         return self._read()
 
@@ -170,7 +170,7 @@ def measure(
     rounds: int,
     seconds: float,
 ) -> list[Timing]:
-    """Time files in turns, so that a machine that slows down meanwhile slows all of them.
+    """Time files in turns, so that a temporary slowdown of the machine affects all of them.
 
     Args:
         paths: exported files, or other programs to time.
@@ -181,15 +181,15 @@ def measure(
         seconds: length of a turn, without its warm-up.
 
     Returns:
-        What was measured of each file.
+        The measurements of each file.
     """
     with ExitStack() as stack:
         processes = [stack.enter_context(TimingProcess(path, device, threads)) for path in paths]
         results: list[dict[int, Latency]] = [{} for _ in paths]
-        for batch in sorted(batches):  # memory is the most so far
+        for batch in sorted(batches):  # memory is the peak so far
             times: list[list[list[float]]] = [[] for _ in paths]
             for turn in range(rounds):
-                for i in Random(turn).sample(range(len(paths)), len(paths)):  # none has a fixed neighbour
+                for i in Random(turn).sample(range(len(paths)), len(paths)):  # no file has a fixed neighbour
                     times[i].append(processes[i].time(batch, seconds))
             for i, rounds_of_file in enumerate(times):
                 results[i][batch] = Latency.of(batch, rounds_of_file, processes[i].memory_mb)

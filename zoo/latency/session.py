@@ -1,4 +1,4 @@
-"""Open an exported file in ONNX Runtime on the device that was asked for, and on no other."""
+"""Open an exported file in ONNX Runtime on the requested device, and on no other."""
 
 import contextlib
 import ctypes
@@ -29,7 +29,7 @@ PROVIDERS: dict[str, list[Any]] = {
     ],
 }
 
-ort.set_default_logger_severity(4)  # its warnings go past Python's stderr; failures come as exceptions
+ort.set_default_logger_severity(4)  # its warnings bypass Python's stderr; failures are raised as exceptions
 
 
 def default_threads() -> int:
@@ -51,10 +51,10 @@ def cuda_devices() -> int:
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Turn ``auto`` into the device to use: CUDA when ONNX Runtime has it and there is a GPU, else the CPU.
+    """Turn ``auto`` into the device to use: CUDA if ONNX Runtime has it and there is a GPU, otherwise the CPU.
 
     Raises:
-        UserError: CUDA was asked for by name and is not to be had, or there is no such device.
+        UserError: CUDA was requested by name and is not available, or there is no such device.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"unknown device {device!r}: choose from auto, cpu, cuda")
@@ -76,15 +76,15 @@ class OnnxModel:
         path: the file.
         device: where to run; see `resolve_device`.
         threads: of one operator on the CPU; None: `default_threads`.
-        processors: one for each thread but the first, which is the caller's; none: wherever the system puts them.
+        processors: one for each thread except the first, which is the caller's; empty: the system places them.
 
     Attributes:
-        metadata: what the file says of itself.
-        provider: ONNX Runtime's name of what runs it.
+        metadata: of the file.
+        provider: ONNX Runtime's name of the provider that runs it.
         session: the open session, for more than logits.
 
     Raises:
-        UserError: the file is missing, damaged or not ours, or the device does not take it.
+        UserError: the file is missing, damaged or not ours, or the device cannot run it.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class OnnxModel:
 
 
 def failed_run(batch: int, error: Exception) -> str:
-    """Say in one line why a batch could not be run."""
+    """Describe in one line why a batch could not be run."""
     text = " ".join(str(error).split()) or type(error).__name__
     full = ("alloc", "out of memory", "CUBLAS_STATUS_ALLOC", "Array is too big", "maximum allowed dimension")
     if isinstance(error, MemoryError) or any(word in text for word in full):
@@ -137,11 +137,11 @@ def open_session(
         model: a file, or a file's content.
         device: where to run it, or as much of it as the provider takes.
         threads: of one operator on the CPU.
-        stop_spinning: threads stop waiting busily when a run ends, for several sessions in one process.
+        stop_spinning: stop the threads' busy waiting when a run ends, for several sessions in one process.
         processors: see `OnnxModel`.
 
     Raises:
-        UserError: it would be run by another provider than the device's.
+        UserError: another provider than the device's would run it.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -177,8 +177,8 @@ def _open(path: Path, device: Literal["cpu", "cuda"], threads: int, processors: 
 
 
 def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
-    """Say what is wrong with a file that ONNX Runtime does not open."""
-    error = " ".join(error.replace(str(path), "").split())  # words of the path are none of the error
+    """Describe what is wrong with a file that ONNX Runtime cannot open."""
+    error = " ".join(error.replace(str(path), "").split())  # the path is not part of the error
     if "external" in error.lower() or "model_path must not be empty" in error:
         files = ", ".join(_weight_files(path)) or "a file"
         return (
@@ -199,7 +199,7 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
 
 
 def _weight_files(path: Path) -> list[str]:
-    """Return the names of the files that hold an ONNX file's weights, which ONNX Runtime does not always say."""
+    """Return the names of the files that hold an ONNX file's weights, which ONNX Runtime does not always report."""
     weights = onnx.load(path, load_external_data=False).graph.initializer
     return sorted({x.value for weight in weights for x in weight.external_data if x.key == "location"})
 

@@ -1,4 +1,4 @@
-"""Time one exported file in a process of its own, which `zoo.latency.measure` starts.
+"""Time one exported file in a separate process, which `zoo.latency.measure` starts.
 
 By hand: ``echo '1 0.5' | python -m zoo.latency.timing FILE.onnx cpu 2`` times batch 1 for half a second on
 2 threads. Each line of standard input is a request ``BATCH SECONDS``, or ``start`` for the time that opening takes;
@@ -23,35 +23,35 @@ from zoo.errors import UserError
 from zoo.latency.session import INPUT, OUTPUT, OnnxModel, failed_run
 
 MARKER = "@zoo "
-"""What an answer begins with: libraries print to standard output as well."""
+"""Prefix of an answer: libraries print to standard output as well."""
 FIRST_RUNS = 5
-"""Runs before the first timed one of a batch size: memory is planned and kernels are chosen there."""
+"""Runs before the first timed run of a batch size, in which memory is planned and kernels are chosen."""
 WARM_RUNS = 1
-"""Runs before each round: another process has had the caches since the last one."""
+"""Runs before each round: another process has used the caches since the last one."""
 IDLE, LONGEST_WAIT = 0.004, 1.0
-"""Seconds in which idle threads hardly compute, and after which they are no longer waited for."""
+"""Seconds of an idle check, and of the longest wait for idle threads."""
 OPENINGS = 3
-"""Times that a file is opened, to tell how long that takes."""
+"""Number of times that a file is opened, to measure the start."""
 FEWEST = 1
 """Timed runs of a round, however slow."""
 
 
 class Timeable(Protocol):
-    """What can be timed."""
+    """A program that can be timed."""
 
     provider: str
 
     def runner(self, batch: int) -> Callable[[], Any]:
-        """Return a function that classifies one batch of random images, which are on the device already."""
+        """Return a function that classifies one batch of random images that are already on the device."""
         ...
 
     def start_times(self) -> list[float]:
-        """Return how long it takes until a model is ready, in seconds, measured several times if that is cheap."""
+        """Return the times until a model is ready, in seconds, measured several times if that is cheap."""
         ...
 
 
 class OnnxFile:
-    """An exported file; on the CPU each of its threads, and this process's, stays on a processor of its own."""
+    """An exported file; on the CPU each of its threads, including this process's, stays on its own processor."""
 
     def __init__(self, path: Path, device: Any, threads: int) -> None:
         places = _processors(threads) if device == "cpu" else []
@@ -62,7 +62,7 @@ class OnnxFile:
         self.provider = self.model.provider
 
     def runner(self, batch: int) -> Callable[[], Any]:
-        """Return a function that classifies one batch of random images, which are on the device already."""
+        """Return a function that classifies one batch of random images that are already on the device."""
         images = random_images(batch, self.model.metadata.image_shape)
         if self.model.device == "cpu":
             return lambda: self.model.logits(images)
@@ -72,15 +72,15 @@ class OnnxFile:
         return lambda: self.model.session.run_with_iobinding(binding)
 
     def start_times(self) -> list[float]:
-        """Open the file a few times more: ONNX Runtime reads it and optimises its graph."""
+        """Open the file a few more times: ONNX Runtime reads it and optimises its graph."""
         return [time for _ in range(OPENINGS) for time in time_runs(self._open, 0.0)]
 
 
 def wait_for_threads() -> None:
     """Return once this process's threads are idle: ONNX Runtime's wait busily for 50 ms and more after a run.
 
-    They would take a processor from the file that is timed next. One whose processor another process has just now
-    computes nothing and yet is not idle, so Linux is asked as well.
+    They would take a processor from the file that is timed next. A thread whose processor is in use by another process
+    computes nothing and yet is not idle, so Linux's thread states are read as well.
     """
     end = time.monotonic() + LONGEST_WAIT
     while time.monotonic() < end:
@@ -91,7 +91,7 @@ def wait_for_threads() -> None:
 
 
 def _others_want_a_processor() -> bool:
-    """Say whether Linux lists a thread of this process, besides the caller's, as running; elsewhere no."""
+    """Return whether Linux lists a thread of this process, besides the caller's, as running; False elsewhere."""
     with suppress(OSError):
         threads = [thread for thread in Path("/proc/self/task").iterdir() if thread.name != str(get_native_id())]
         return any((thread / "stat").read_text().rpartition(")")[2].split()[0] == "R" for thread in threads)
@@ -99,9 +99,9 @@ def _others_want_a_processor() -> bool:
 
 
 def _processors(threads: int) -> list[int]:
-    """Return a processor for each thread, the same for every file; none where there are too few or Linux is not.
+    """Return a processor for each thread, the same for every file; empty if there are too few, or without Linux.
 
-    They are seldom equally fast on a shared machine, so that a file would be judged by where its threads came to lie.
+    Processors of a shared machine are seldom equally fast, so placement would otherwise decide a file's figures.
     """
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return usable[:threads] if len(usable) >= threads else []
@@ -124,7 +124,7 @@ def no_collection() -> Iterator[None]:
 
 
 def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
-    """Call ``run`` for about so many seconds and return the time of each call, in seconds."""
+    """Call ``run`` for about ``seconds`` and return the time of each call, in seconds."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < FEWEST or time.perf_counter() < end:
@@ -135,15 +135,15 @@ def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
 
 
 class Memory:
-    """The process's memory beyond what it had when this was made, in MB; 0 where Linux does not tell."""
+    """The process's memory beyond its value at construction, in MB; 0 if Linux does not report it."""
 
     def __init__(self) -> None:
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, that of the imports
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which the imports have set
         self._before = _status("VmRSS")
 
     def peak(self) -> float:
-        """Return the most there has been since."""
+        """Return the peak since then."""
         return max(0.0, _status("VmHWM") - self._before)
 
 
@@ -160,7 +160,7 @@ def _answer(content: dict[str, Any]) -> None:
 
 
 def serve(make: Callable[[], Timeable]) -> None:
-    """Make what is to be timed and answer requests until standard input ends."""
+    """Build the timed program and answer requests until standard input ends."""
     memory = Memory()
     try:
         model = make()

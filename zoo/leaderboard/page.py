@@ -17,7 +17,7 @@ from zoo.report.table import Cell, Column, Table, number, percent, text
 
 MILLISECONDS = Column("ms\nbatch 1", "median latency in ONNX Runtime", "low")
 ELSEWHERE = Column("ms\nbatch 1", "median latency in ONNX Runtime on the machine of this number below")
-"""The same of several machines, among which none is the best."""
+"""The same columns for several machines, among which none is the best."""
 COLUMNS = (
     Column("model", "links its card"),
     Column("robust\n%", "the lowest accuracy that any attack left at this radius", "high"),
@@ -44,7 +44,7 @@ def compose(models: Sequence[Contender], tables: Sequence[Standing], cards: str)
 
     Args:
         models: all of them.
-        tables: who is compared with whom.
+        tables: of models to compare.
         cards: folder of the cards as seen from the page: ``NAME.json`` each.
     """
     sections = [_table_section(table, i, cards) for i, table in enumerate(tables)]
@@ -82,7 +82,7 @@ def _row(row: Row, conditions: Sequence[str], cards: str) -> list[Cell]:
         accuracy = Cell(f"<{accuracy.text}", accuracy.value, is_bound=True)
     return [
         run_cell(model.figures, f"{cards}/{model.name}.json"),
-        Cell(accuracy.text, None, "bad") if row.doubtful else accuracy,  # without a value: sorted last, never the best
+        Cell(accuracy.text, None, "bad") if row.doubtful else accuracy,  # no value: sorted last, never the best
         text(Attack.of(row.found).label.partition(",")[0]),
         number(row.found.n, "{:,}"),
         verdict_cell(card.sanity),

@@ -18,32 +18,32 @@ from zoo.runs.card import Card, Evaluation, Threat
 
 LINF, L2 = Threat(norm="Linf", eps=8 / 255), Threat(norm="L2", eps=0.5)
 BENCHMARKS: dict[str, tuple[Threat, ...]] = {"cifar10": (LINF, L2), "cifar100": (LINF,)}
-"""What RobustBench judges by, for each of its data sets that zoo has."""
+"""RobustBench's threat models, for each of its data sets that zoo has."""
 PARTS = {"apgd", "apgd_t", "fab_t", "square"}
-"""The whole of the standard AutoAttack."""
+"""The parts of the standard AutoAttack."""
 LEAST_IMAGES = 1000
-"""Fewer test images than this say too little; its own tables are on all 10,000."""
+"""Fewest test images for an entry; RobustBench's own tables are on all 10,000."""
 BY_HAND = ("link", "name", "authors", "additional_data", "venue")
-"""What no card knows: kept from an earlier file once somebody has filled it in."""
+"""Fields that no card has: kept from an earlier file once somebody has filled them in."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The files written, and why each of the other models has none."""
+    """The files written, and the reason for each model without one."""
 
     files: tuple[Path, ...]
     left_out: dict[str, str]
 
 
 def write_robustbench(cards: Mapping[str, Card], folder: Path) -> Exported:
-    """Write a file for each model and benchmark that it was measured by as RobustBench measures.
+    """Write a file for each model and each benchmark under whose conditions it was measured.
 
     Args:
         cards: by the models' names.
         folder: the ``model_info`` of a RobustBench checkout, or any other.
 
     Raises:
-        UserError: a file to be updated is no JSON object.
+        UserError: a file to be updated is not a JSON object.
     """
     files: list[Path] = []
     left_out: dict[str, str] = {}
@@ -62,7 +62,7 @@ def write_robustbench(cards: Mapping[str, Card], folder: Path) -> Exported:
 
 
 def standard_autoattack(card: Card, threat: Threat) -> Evaluation | None:
-    """Return the standard AutoAttack at a radius: all four parts, one restart, fp32, `LEAST_IMAGES`; None: not done."""
+    """Return the standard AutoAttack at a radius: all four parts, one restart, fp32, `LEAST_IMAGES`; None: no."""
     found = [
         e
         for e in card.evaluations

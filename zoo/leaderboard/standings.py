@@ -1,4 +1,4 @@
-"""Who is compared with whom: the models of one data set under one threat model, each with its lowest accuracy."""
+"""Tables of comparable models: those of one data set under one threat model, each with its lowest accuracy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from zoo.runs.card import Card, Evaluation, Threat
 from zoo.runs.provenance import in_threads
 
 SAME_EPS = 1e-6
-"""Radii closer than this are one."""
+"""Radii closer than this count as equal."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Contender:
     """A published model.
 
     Attributes:
-        figures: its card and what a report's sections need besides.
+        figures: its card and further input of a report's sections.
         file: its card as the hub has it.
-        hub: that has it: ``bundled``, or the address as it was given.
+        hub: that has it: ``bundled``, or the given address.
     """
 
     figures: RunFigures
@@ -33,12 +33,12 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """The name that it is downloaded by."""
+        """The name under which it is downloaded."""
         return self.figures.name
 
     @property
     def card(self) -> Card:
-        """What it is and what was measured on it."""
+        """Its card, with all measurements."""
         return self.figures.card
 
 
@@ -51,13 +51,13 @@ class Row:
 
     @property
     def doubtful(self) -> bool:
-        """Whether that accuracy is not to be believed, so that it has no rank."""
+        """Whether that accuracy is not credible, so that it has no rank."""
         return bool(self.model.card.doubts)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One table: the models of a data set under a threat model, best first, those that are not to be believed last."""
+    """One table: the models of a data set under a threat model, best first, those without credible figures last."""
 
     data: str
     threat: Threat
@@ -75,14 +75,14 @@ class Standing:
 
 
 def gather(models: dict[str, Found], say: Callable[[str], None] = lambda text: None) -> list[Contender]:
-    """Read the cards of published models; of a hub elsewhere, nothing but the cards is downloaded.
+    """Read the cards of published models; from a remote hub, only the cards are downloaded.
 
     Args:
         models: by name, see `zoo.hub.search.published`.
-        say: told what is being read.
+        say: called with a line on each stage.
 
     Raises:
-        UserError: a card cannot be had, or is damaged.
+        UserError: a card is not available, or is damaged.
     """
     files: dict[str, Path] = {}
     for name, found in models.items():
@@ -106,9 +106,9 @@ def gather(models: dict[str, Found], say: Callable[[str], None] = lambda text: N
 
 
 def standings(models: Sequence[Contender]) -> list[Standing]:
-    """Return a table for each data set and threat model that any model is judged by, with all that were measured there.
+    """Return a table for each data set and each threat model of any of its models, with all models measured there.
 
-    Models measured at another radius only are in none of them.
+    Models measured only at other radii are in no table.
     """
     threats: dict[tuple[str, str, float], Threat] = {}
     for model in models:
@@ -126,7 +126,7 @@ def standings(models: Sequence[Contender]) -> list[Standing]:
 
 
 def lowest(card: Card, threat: Threat) -> Evaluation | None:
-    """Return the lowest accuracy under a threat, of equal ones that by the strongest attack; None: not measured."""
+    """Return the lowest accuracy under a threat, among equal ones that of the strongest attack; None: not measured."""
     there = [e for e in card.evaluations if e.norm == threat.norm and abs(e.eps - threat.eps) <= SAME_EPS]
     return min(there, key=lambda e: (e.accuracy, -Attack.of(e).strength, -e.n), default=None)
 

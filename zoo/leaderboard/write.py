@@ -22,7 +22,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Written:
-    """The files of a leaderboard: the page, its figures, and the folder of the cards that it links."""
+    """The files of a leaderboard: the page, its figures, and the folder of the linked cards."""
 
     page: Path
     data: Path
@@ -31,7 +31,7 @@ class Written:
 
 
 def write_leaderboard(models: Sequence[Contender], output: Path) -> Written:
-    """Write the page, ``NAME.json`` beside it, and the cards that it links in the folder ``NAME``.
+    """Write the page, ``NAME.json`` beside it, and the linked cards in the folder ``NAME``.
 
     Args:
         models: see `zoo.leaderboard.gather`.

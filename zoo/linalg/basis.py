@@ -1,6 +1,6 @@
 """New coordinates of a product U S V^T: how factors, gradients and second moments follow a change of basis.
 
-S may have further axes, (r, s, ...): what is said of S B is done along its second axis.
+S may have further axes, (r, s, ...): B then acts along its second axis.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Role = Literal["U", "S", "V"]
 
 @dataclass(frozen=True)
 class BasisChange:
-    """The change U' = U A, S' = A^+ S B^+T, V' = V B of a product U S V^T, which leaves it as it is if k = r.
+    """The change U' = U A, S' = A^+ S B^+T, V' = V B of a product U S V^T, which keeps the product if k = r.
 
     With fewer columns than rows (see `keep`) it is a truncation.
 
@@ -44,13 +44,13 @@ class BasisChange:
         return x @ (self.left if role == "U" else self.right)
 
     def gradient(self, role: Role, x: Tensor) -> Tensor:
-        """Return the gradient in U', S' or V' from that in U, S or V (chain rule): U A^+T, A^T S B, V B^+T."""
+        """Return the gradient in U', S' or V' from the one in U, S or V (chain rule): U A^+T, A^T S B, V B^+T."""
         if role == "S":
             return multiply_modes(self.left.T, x, self.right.T)
         return x @ (self.left_inverse if role == "U" else self.right_inverse).T
 
     def second_moment(self, role: Role, x: Tensor) -> Tensor:
-        """Return the expected squares of a gradient's entries from the old ones, its entries being uncorrelated.
+        """Return the expected squares of a gradient's entries from the old ones, assuming uncorrelated entries.
 
         Each new entry is a sum of old ones with the coefficients of `gradient`; variances add up with their
         squares. All stay >= 0, as an adaptive optimizer needs them.
@@ -86,7 +86,7 @@ def singular_basis(u: Float[Tensor, "n r"], s: Float[Tensor, "r s ..."], v: Floa
 
 
 def embedding(s: Float[Tensor, "r s ..."], more: int, more_right: int | None = None) -> BasisChange:
-    """Return the change to r + more columns of which the new ones are zero, on S's device and in its type.
+    """Return the change to r + more columns, with zeros in the new ones, on S's device and in its type.
 
     Args:
         s: the core.
@@ -101,7 +101,7 @@ def embedding(s: Float[Tensor, "r s ..."], more: int, more_right: int | None = N
 def slicing(
     s: Float[Tensor, "r s ..."], kept: Int[Tensor, " k"], kept_right: Int[Tensor, " l"] | None = None
 ) -> BasisChange:
-    """Return the change that keeps some of the columns as they are, on S's device and in its type.
+    """Return the change that keeps some columns and drops the others, on S's device and in its type.
 
     Args:
         s: the core.

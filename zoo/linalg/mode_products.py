@@ -1,4 +1,4 @@
-"""Products along the first two axes of a core: what U S V^T is for a matrix S, for cores with further axes."""
+"""Products along the first two axes of a core: the generalisation of U S V^T to an S with further axes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unfoldings(core: Float[Tensor, "r s ..."]) -> tuple[Float[Tensor, "r _"], Fl
 
 
 def leading_vectors(matrix: Float[Tensor, "r m"]) -> Float64[Tensor, "r r"]:
-    """Return the left singular vectors of a matrix, r <= m, by falling singular value, in fp64.
+    """Return the left singular vectors of a matrix, r <= m, by descending singular value, in fp64.
 
     Eigenvectors of X X^T: those of singular values below 1e-8 of the largest are any orthonormal ones.
     """

@@ -17,10 +17,10 @@ def padded(
 ) -> Float[Tensor, "batch m r"]:
     """Return each matrix A as diag(A, d I) of the largest size.
 
-    Products, Cholesky factors, inverses and spectral functions of the batch have those of A as their upper left block.
+    The upper left blocks of the batch's products, Cholesky factors, inverses and spectral functions are those of A.
 
     Args:
-        matrices: square ones, or any of one shape, which need no padding; on one device and of one type.
+        matrices: square ones, or ones of a single shape, which need no padding; on one device and of one type.
         diagonal: d, for all or for each.
     """
     if len({matrix.shape for matrix in matrices}) == 1:
@@ -34,7 +34,7 @@ def padded(
 
 
 def blocks(batch: Float[Tensor, "batch m r"], sizes: Sequence[int]) -> list[Float[Tensor, "_ _"]]:
-    """Return each matrix of a batch without what `padded` put below and beside it, as views.
+    """Return each matrix of a batch without the padding of `padded`, as views.
 
     Args:
         batch: of `padded`, or what is computed from it.

@@ -33,21 +33,21 @@ def product_singular_values(
 ) -> Float[Tensor, " r"]:
     """Return the r singular values of U S V^T, descending, without forming it; U and V need not be orthonormal.
 
-    They are those of R_u S R_v^T, R^T R = X^T X in fp64. Only X^T X is computed where the factors lie: algebra of small
-    matrices takes a GPU longer than a CPU.
+    They are those of R_u S R_v^T, R^T R = X^T X in fp64. Only X^T X is computed on the factors' device: algebra of
+    small matrices takes a GPU longer than a CPU.
     """
     left, right = (_triangle(x.double()) for x in (u, v))
     return torch.linalg.svdvals(left @ s.double().cpu() @ right.mT).to(s)
 
 
 def _triangle(x: Float64[Tensor, "n r"]) -> Float64[Tensor, "r r"]:
-    """Return R of X = Q R, on the CPU: by Cholesky, or where X has not full rank by Householder QR."""
+    """Return R of X = Q R, on the CPU: by Cholesky, or by Householder QR if X is rank-deficient."""
     lower, failed = torch.linalg.cholesky_ex((x.mT @ x).cpu())
     return torch.linalg.qr(x.cpu(), mode="r")[1] if bool(failed) else lower.mT
 
 
 def svd_square(s: Float[Tensor, "*batch m r"]) -> _SVD:
-    """Return an SVD S = P diag(s) Q^T, the cheap way where that is accurate.
+    """Return an SVD S = P diag(s) Q^T, by the cheap method if that is accurate.
 
     Eigenvectors of S^T S cost half of an SVD, but squaring loses small singular values: a batch with
     an ill-conditioned matrix in it takes the SVD. The order of the singular values is unspecified.
@@ -79,7 +79,7 @@ def _scaled_gram(
 
 
 def _accurate(squared: Float[Tensor, "*batch r"]) -> Bool[Tensor, ""]:
-    """Say whether eigenvectors are good enough for all matrices with these ascending eigenvalues of S^T S."""
+    """Return whether eigenvectors are accurate enough for all matrices with these ascending eigenvalues of S^T S."""
     return (squared[..., 0] > WELL_CONDITIONED * squared[..., -1]).all()
 
 
@@ -95,7 +95,7 @@ def _from_eigenvectors(
 
 
 def _by_svd(s: Float[Tensor, "*batch m r"]) -> _SVD:
-    if not bool(s.isfinite().all()):  # CUDA's SVD would return something
+    if not bool(s.isfinite().all()):  # CUDA's SVD would return arbitrary values
         raise torch.linalg.LinAlgError("a matrix has infinite or undefined entries")  # type: ignore[attr-defined]
     return torch.linalg.svd(s, full_matrices=False)
 
@@ -131,7 +131,7 @@ def clamp_each(
     Args:
         matrices: square ones of any sizes, or tall ones of one shape (m, r), m >= r; on one device.
         tau: >= 0.
-        run: calls what does not wait for the device (see `zoo.runtime.cuda_graph.Replays`).
+        run: calls functions that do not wait for the device (see `zoo.runtime.cuda_graph.Replays`).
 
     Returns:
         The clamped matrices and their condition numbers.
@@ -154,7 +154,7 @@ def _batched(
     Float[Tensor, "batch 1 1"],
     Float[Tensor, "batch r r"],
 ]:
-    """Return matrices as one batch, what each is padded with, and what `_scaled_gram` returns of the batch."""
+    """Return matrices as one batch, the padding value of each, and `_scaled_gram` of the batch."""
     # Smaller ones are padded with a multiple of I that lies between their own singular values.
     roots = [1 / matrix.shape[1] ** 0.5 for matrix in matrices]
     between = torch.stack(torch._foreach_mul(torch._foreach_norm(matrices), roots))
@@ -168,7 +168,7 @@ def _clamped(
     sizes: tuple[int, ...],
     tau: float,
 ) -> tuple[list[Float[Tensor, "_ _"]], Float[Tensor, " batch"], Bool[Tensor, ""]]:
-    """Return the clamped matrices, their condition numbers, and whether eigenvectors were good enough for them."""
+    """Return the clamped matrices, their condition numbers, and whether eigenvectors were accurate enough for them."""
     return *_rebuilt(_from_eigenvectors(*decomposed), between[0], sizes, tau), _accurate(decomposed[2])
 
 

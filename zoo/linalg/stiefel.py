@@ -36,16 +36,16 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def orthonormality_error(x: Float[Tensor, "*batch n r"]) -> Float[Tensor, " *batch"]:
     """Return the spectral norm ||X^T X - I||_2 of each matrix.
 
-    Only the product is computed where X lies: eigenvalues of small matrices take a GPU longer than a CPU.
+    Only the product is computed on X's device: eigenvalues of small matrices take a GPU longer than a CPU.
     """
-    with full_precision(x.device):  # or a user's TF32 would be what is measured
+    with full_precision(x.device):  # otherwise the user's TF32 would be measured
         gram = (x.mT @ x).cpu()
     gram.diagonal(dim1=-2, dim2=-1).sub_(1.0)
     return torch.linalg.matrix_norm(gram, ord=2).to(x.device)
 
 
 def householder_qr(x: Float[Tensor, "*batch n r"]) -> tuple[Float[Tensor, "*batch n r"], Float[Tensor, "*batch r r"]]:
-    """Factor X = Q R by Householder QR, signs chosen so that R's diagonal is positive (Q is unique then).
+    """Factor X = Q R by Householder QR, with signs that make R's diagonal positive (Q is then unique).
 
     Args:
         x: n >= r, full column rank.
@@ -62,10 +62,10 @@ def retract(x: Float[Tensor, "n r"]) -> tuple[Float[Tensor, "n r"], Float[Tensor
 
 
 def retract_each(xs: Sequence[Float[Tensor, "_ _"]]) -> tuple[list[Float[Tensor, "_ _"]], Float[Tensor, "batch r r"]]:
-    """Return the QR retractions of several matrices, whatever their rows and columns.
+    """Return the QR retractions of several matrices of any sizes.
 
-    One pass of Cholesky-QR where ||X^T X - I||_F <= 1/2: every singular value of X then lies in [0.7, 1.23]
-    and the pass is accurate to a few roundings. Other matrices get Householder QR.
+    One pass of Cholesky-QR if ||X^T X - I||_F <= 1/2: every singular value of X is then in [0.7, 1.23] and the pass is
+    accurate to a few roundings. Other matrices get Householder QR.
 
     Args:
         xs: each with no more columns than rows, full column rank; on one device.
@@ -85,9 +85,9 @@ def retract_each(xs: Sequence[Float[Tensor, "_ _"]]) -> tuple[list[Float[Tensor,
 def cholesky_qr(
     xs: Sequence[Float[Tensor, "_ _"]],
 ) -> tuple[list[Float[Tensor, "_ _"]], Float[Tensor, "batch r r"], Bool[Tensor, " batch"]]:
-    """Return Q and R as `retract_each`, by one pass of Cholesky-QR, and which of the matrices are near enough for it.
+    """Return Q and R as `retract_each`, by one pass of Cholesky-QR, and for which of the matrices it is accurate.
 
-    All r x r algebra is one batch, since on small matrices calls cost more than arithmetic; nothing waits for a GPU.
+    All r x r algebra is one batch, because on small matrices calls cost more than arithmetic; nothing waits for a GPU.
     """
     gram = padded([x.T @ x for x in xs], 1.0)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
@@ -117,7 +117,7 @@ def tangent_(x: Float[Tensor, "n r"], d: Float[Tensor, "n k"]) -> Float[Tensor, 
 
 
 def complement(x: Float[Tensor, "n r"], d: Float[Tensor, "n l"], k: int) -> Float[Tensor, "n k"]:
-    """Return k orthonormal directions orthogonal to X's columns that hold the most of D.
+    """Return k orthonormal directions orthogonal to X's columns that capture the most of D.
 
     They are the leading left singular vectors of (I - X X^T) D; if its rank is below k, arbitrary ones follow.
 
@@ -128,7 +128,7 @@ def complement(x: Float[Tensor, "n r"], d: Float[Tensor, "n l"], k: int) -> Floa
     """
     normal = tangent(x, tangent(x, d))
     leading = torch.linalg.eigh(normal.T @ normal)[1].flip(-1)[:, :k]
-    # The columns of X come first and so stay what they are; a second projection would not fix a vanishing D.
+    # The columns of X come first, so they do not change; a second projection would not fix a vanishing D.
     return householder_qr(torch.cat([x, normal @ leading], 1))[0][:, x.shape[1] :]
 
 

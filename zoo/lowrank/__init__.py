@@ -1,1 +1,1 @@
-"""Layers whose weight is a product of factors: how they are made, sized, cut, widened and taken apart again."""
+"""Layers whose weight is a product of factors: making, sizing, cutting, widening and deploying them."""

@@ -1,4 +1,4 @@
-"""Which layers give up how many singular components, from the saliency of each."""
+"""Allocation of a cut over layers: how many singular components each loses, from their saliency."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Size:
 
 
 def deployed_size(model: nn.Module) -> Size:
-    """Count a network's parameters as they are deployed: S merged into U, factors that do not pay multiplied out."""
+    """Count a network's deployed parameters: S merged into U, factors that do not pay multiplied out."""
     layers = [layer for _, layer in factorized_layers(model)]
     own = {id(p) for layer in layers for p in (layer.U, layer.S, layer.V)}
     plain = sum(p.numel() for p in model.parameters() if id(p) not in own)
@@ -41,13 +41,13 @@ def deployed_size(model: nn.Module) -> Size:
 
 
 def factor_budget(size: Size, compression: float, layers: list[Layer], ranks: Ranks) -> float:
-    """Return how many parameters layers may keep for a network to lose a share of its own, below 0 if too few.
+    """Return how many parameters layers may keep so that the network loses a share of its own; below 0 if impossible.
 
     Args:
-        size: of the network as it is.
-        compression: share of the dense network's parameters that must go, 0 to 1.
-        layers: whose ranks may fall; what the others take is spent.
-        ranks: theirs, as they are.
+        size: of the current network.
+        compression: share of the dense network's parameters to remove, 0 to 1.
+        layers: whose ranks may shrink; the others keep their parameters.
+        ranks: their current ones.
     """
     others = size.factors + size.rest - sum(layer.deployed_size(ranks[layer.name]) for layer in layers)
     return (1 - compression) * size.dense - others
@@ -62,7 +62,7 @@ def cut_on_schedule(
     progress: float,
     total: int,
 ) -> Ranks:
-    """Lower ranks to where a cubic schedule is: fast first, `cut_to_size` at its end.
+    """Lower ranks to the size of a cubic schedule: fast first, by `cut_to_size` at its end.
 
     The size is target + (start - target) (1 - progress)^3, as in AdaLoRA (arXiv 2303.10512, equation 13).
 
@@ -85,9 +85,9 @@ def cut_to_size(
     undershot by more than `zoo.budget.OVERSHOOT` of the dense model.
 
     Args:
-        layers: whose ranks may fall.
-        ranks: as they are.
-        scores: of each layer's components, >= 0, the last to go first: those of `zoo.lowrank.saliency`, falling.
+        layers: whose ranks may shrink.
+        ranks: the current ones.
+        scores: of each layer's components, >= 0, descending: those of `zoo.lowrank.saliency`.
         size: wanted sum of their weights as deployed.
         total: parameters of the whole dense model.
 
@@ -110,10 +110,10 @@ def cut_to_size(
 def cut_towards(
     layers: list[Layer], ranks: Ranks, scores: dict[str, Float[Tensor, " _"]], size: float, block: int = BLOCKS[0]
 ) -> Ranks:
-    """Do the same as far as steps of ``block`` allow without going below the size.
+    """Lower ranks in steps of ``block``, cheapest first, without going below the size.
 
-    It ends at the first step that is too large. Smaller ones of other layers may still fit, but they cost more, and a
-    schedule that took them at each of its cuts would empty the small layers to spare the large ones.
+    It ends at the first step that is too large. Smaller steps of other layers may still fit, but they cost more, and a
+    schedule that took them at each of its cuts would empty the small layers in favour of the large ones.
     """
     by_name = {layer.name: layer for layer in layers}
     chosen = {name: ranks[name] for name in by_name}
@@ -132,7 +132,7 @@ def cut_towards(
 def _one_below(
     layers: list[Layer], ranks: Ranks, scores: dict[str, Float[Tensor, " _"]], size: float, block: int
 ) -> Ranks:
-    """Go below the size by the cheapest step that is large enough, or by several if none is."""
+    """Go below the size with the cheapest step that is large enough, or with several if none is."""
     ranks = dict(ranks)
     while (left := sum(layer.deployed_size(ranks[layer.name]) for layer in layers) - size) > 0:
         steps = [step for x in layers if (step := _step_down(x, ranks[x.name], scores[x.name], block))]
@@ -167,23 +167,23 @@ def lower_rank(layer: Layer, rank: int, block: int) -> int | None:
     return below[-1] if below else None
 
 
-def share_scores(layer: Layer, rank: int, tilt: float) -> Float64[Tensor, " rank"]:
-    """Return scores by which `cut_to_size` takes the share clip(level - tilt, 0, `MOST`) of every layer's weights.
+def share_scores(layer: Layer, rank: int, offset: float) -> Float64[Tensor, " rank"]:
+    """Return scores by which `cut_to_size` removes the share clip(level - offset, 0, `MOST`) of every layer's weights.
 
-    The level is the same for all layers. Per parameter, a component's score is the level at which it goes, above -1 so
-    that all are positive; what `MOST` keeps goes after all else.
+    The level is the same for all layers. A component's score per parameter is the level at which it is removed, plus 1
+    so that all are positive; the weights that `MOST` keeps are removed last.
 
     Args:
         layer: whose components.
-        rank: present number of components.
-        tilt: share of its weights that the layer is spared, in [-1, 1], see `zoo.sensitivity.criticality.tilts`.
+        rank: current number of components.
+        offset: by which the layer's share is lower, in [-1, 1], see `zoo.sensitivity.criticality.ratio_offsets`.
 
     Returns:
-        Scores, the last to go first, >= 0.
+        Scores, descending, >= 0.
     """
     sizes = torch.tensor([layer.factorized_size(r) for r in range(rank + 1)], dtype=torch.float64)
     left = sizes[:-1] / (layer.n * layer.m)
-    level = 1 - left + tilt
+    level = 1 - left + offset
     return sizes.diff() * (level + 1 + 2 * (left < 1 - MOST))
 
 
@@ -191,7 +191,7 @@ def cut_to_tolerance(layer: Layer, rank: int, scores: Float[Tensor, " r"], toler
     """Return the lowest rank that runs fast and gives up at most tolerance^2 of the scores of a weight.
 
     With the scores of `zoo.lowrank.saliency.Spectrum` the relative Frobenius error of the weight is at most the
-    tolerance. They hold the weight once, or in Tucker-2 form once for each of its two sides.
+    tolerance. These scores hold the weight once, or in Tucker-2 form once for each of its two sides.
     """
     shares = scores.double().flip(0).cumsum(0) / scores.double().sum()
     needed = rank - int((shares <= tolerance**2 / layer.sides).sum())

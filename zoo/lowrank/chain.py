@@ -17,11 +17,11 @@ GEOMETRY = (
     *("in_features", "out_features"),
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
 )
-"""What a linear or a convolution layer says of itself besides its weight and bias."""
+"""Attributes of a linear or convolution layer besides its weight and bias."""
 
 
 class FactorChain(nn.Sequential):
-    """Two or three plain layers in place of one; ``weight``, ``bias`` and sizes are those of the one.
+    """Two or three plain layers that replace one; ``weight``, ``bias`` and sizes are those of the replaced layer.
 
     Models read them off their layers (BEiT the weight, DaViT the kernel size), so a chain must still have them.
 
@@ -40,7 +40,7 @@ class FactorChain(nn.Sequential):
 
     @property
     def weight(self) -> Float[Tensor, "n c *kernel"]:
-        """The product of the layers' weights, in the shape of the layer they stand for."""
+        """The product of the layers' weights, in the shape of the replaced layer."""
         *first, core, last = (self.get_parameter(f"{i}.weight") for i in range(len(self)))
         if first:
             return multiply_modes(last.flatten(1), core, first[0].flatten(1).T)
@@ -53,9 +53,9 @@ class FactorChain(nn.Sequential):
 
 
 def filled(layer: L, weight: Float[Tensor, " ..."], bias: Float[Tensor, " n"] | None) -> L:
-    """Return ``layer`` with the given weight (any shape of as many elements) and bias, on their device.
+    """Return ``layer`` with the given weight (any shape with the same number of elements) and bias, on their device.
 
-    Each takes gradients if what it is given does.
+    Each takes gradients if the given tensor does.
     """
     layer = layer.to(weight.device, weight.dtype)
     with torch.no_grad():

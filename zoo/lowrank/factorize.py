@@ -1,4 +1,4 @@
-"""Replace layers of any model by factorized ones and back, and say of each layer what it is and why."""
+"""Replace layers of any model by factorized ones and back, and report the form of each layer with its reason."""
 
 import copy
 import math
@@ -61,7 +61,7 @@ class Layer:
         return at.outputs * self.factorized_size(rank)
 
     def deployed_size(self, rank: int) -> int:
-        """Return the number of weights that are deployed at a rank: of the product where its factors do not pay."""
+        """Return the number of deployed weights at a rank: those of the product if its factors do not pay."""
         factors, product = self.factorized_size(rank), self.n * self.m
         return factors if factors <= MERGE_ABOVE * product else product
 
@@ -83,12 +83,12 @@ class TuckerLayer(Layer):
 
 
 def in_form(layers: Iterable[Layer], convolution: Convolution) -> list[Layer]:
-    """Return the same layers of a dense model, to be factorized in a form; those that do not have it as matrices."""
+    """Return the layers of a dense model, to be factorized in a form; layers without that form become matrices."""
     return [TuckerLayer(*astuple(x)) if convolution == "tucker" and has_tucker_form(x.shape) else x for x in layers]
 
 
 def layers_of(factorized: dict[str, Factorized]) -> list[Layer]:
-    """Return what factorized layers, by name, say of the dense ones that they stand for."""
+    """Return the description of the dense layers that factorized layers replace, by name."""
     return [
         (TuckerLayer if isinstance(x, TuckerConv2d) else Layer)(name, type(x).__name__, tuple(x.weight_shape), "")
         for name, x in factorized.items()
@@ -110,7 +110,7 @@ def _obstacle(module: nn.Module) -> str:
 
 
 def shared_parameters(model: nn.Module) -> dict[str, str]:
-    """Say of each module, by name, that has a parameter in common with another one: shares its weight with NAME."""
+    """Return, for each module that shares a parameter with another, the text "shares its weight with NAME"."""
     owners: dict[nn.Parameter, list[tuple[str, str]]] = {}
     for name, module in model.named_modules():
         for own, parameter in module._parameters.items():
@@ -136,7 +136,7 @@ def weight_layers(model: nn.Module) -> list[Layer]:
 
 
 def _replace(model: nn.Module, swap: dict[nn.Module, nn.Module]) -> None:
-    """Put each value where its key stands, in its mode, under every name it has (a shared module stays shared)."""
+    """Replace each module by its value, in its mode, under every name it has (a shared module stays shared)."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):  # named_children() skips a child's second name
             if child in swap:
@@ -149,7 +149,7 @@ def factorize(model: nn.Module, ranks: Ranks, init: Init = "weights", convolutio
     Each layer is in the mode, training or not, of the one that it replaces.
 
     Raises:
-        UserError: a name is no layer of the model, the layer cannot be factorized, or the rank is out of range.
+        UserError: a name is not a layer of the model, the layer cannot be factorized, or the rank is out of range.
     """
     layers = {layer.name: layer for layer in weight_layers(model)}
     swap: dict[nn.Module, nn.Module] = {}
@@ -179,7 +179,7 @@ def fold(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one layer: its weight shape, its rank (None: dense) and the reason."""
+    """The outcome for one layer: its weight shape, its rank (None: dense) and the reason."""
 
     name: str
     kind: str
@@ -189,7 +189,7 @@ class LayerReport:
 
 
 def report(layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
-    """Say of each layer of the dense model which rank it got, or why it stayed dense."""
+    """Return, for each layer of the dense model, its rank or the reason why it stayed dense."""
     rows = []
     for layer in layers:
         rank = ranks.get(layer.name)

@@ -22,13 +22,13 @@ Init = Literal["weights", "random"]
 MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
 TINY = 1e-12
-"""Keeps the scale of a step finite where S vanishes."""
+"""Keeps the scale of a step finite if S vanishes."""
 _compute_factors = True
 
 
 @contextmanager
 def uninitialized() -> Iterator[None]:
-    """Build factorized layers without computing their factors, when saved weights are loaded into them next."""
+    """Build factorized layers without computing their factors, because saved weights are loaded into them next."""
     global _compute_factors
     before, _compute_factors = _compute_factors, False
     try:
@@ -38,14 +38,14 @@ def uninitialized() -> Iterator[None]:
 
 
 def computes_factors() -> bool:
-    """Return whether a factorized layer that is built computes its factors; see `uninitialized`."""
+    """Return whether a newly built factorized layer computes its factors; see `uninitialized`."""
     return _compute_factors
 
 
 class Factorized(nn.Module, ABC):
     """A weight W = U S V^T in R^(n x m): U (n, r) and V (m, r), S (r, r), all trainable; a bias of n or none.
 
-    Subclasses say how n and m come from a layer and how the factors are applied. ``weight`` multiplies
+    Subclasses define n and m for a layer and apply the factors. ``weight`` multiplies
     the factors out, so that code which reads a layer's weight still works. If the layer's weight (or bias) is
     frozen, so are its factors (or bias).
     """
@@ -53,7 +53,7 @@ class Factorized(nn.Module, ABC):
     out_features: int
     in_features: int
     paired: ClassVar[bool] = True
-    """Whether column j of U and column j of V are one component, which goes as a whole."""
+    """Whether column j of U and column j of V are one component, which is removed as a whole."""
 
     def __init__(self, weight: Float[Tensor, "n c *kernel"], bias: Float[Tensor, " n"] | None, rank: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Factorized(nn.Module, ABC):
 
     @property
     def core_matrix(self) -> Float[Tensor, "_ r"]:
-        """S as a matrix of r columns, whose singular values are the weight's where U and V are orthonormal."""
+        """S as a matrix of r columns, whose singular values are the weight's if U and V are orthonormal."""
         return self.S
 
     def as_core(self, matrix: Float[Tensor, "_ r"]) -> Float[Tensor, "r s ..."]:
@@ -100,7 +100,7 @@ class Factorized(nn.Module, ABC):
 
     @property
     def pays(self) -> bool:
-        """Whether the factors, as they are deployed, hold clearly fewer weights than their product."""
+        """Whether the deployed factors hold clearly fewer weights than their product."""
         return self.deployed_weights <= MERGE_ABOVE * self.weight_shape.numel()
 
     @property
@@ -119,7 +119,7 @@ class Factorized(nn.Module, ABC):
         return not any(p.requires_grad for p in (self.U, self.S, self.V))
 
     def applied(self) -> tuple[Tensor, ...]:
-        """Return the weights that a forward pass applies: of one layer, or of two; see `applied_once`."""
+        """Return the weights that a forward pass applies, of one layer or of two; see `applied_once`."""
         if self._applied is None or torch.compiler.is_compiling():
             return self._weights()
         return self._applied
@@ -132,7 +132,7 @@ class Factorized(nn.Module, ABC):
     def fold(self) -> nn.Module:
         """Return the deployed form: two plain layers, or one if the factors do not pay.
 
-        Each is frozen if everything that it is computed from is.
+        Each is frozen if all of its factors are.
         """
 
     @torch.no_grad()
@@ -141,7 +141,7 @@ class Factorized(nn.Module, ABC):
 
         Args:
             weight: the dense weight.
-            init: ``"weights"``: the truncated SVD of it (the nearest product of rank r). ``"random"``: U and V
+            init: ``"weights"``: its truncated SVD (the nearest product of rank r). ``"random"``: U and V
                 uniform on the Stiefel manifold, S a multiple of I with the weight's Frobenius norm.
         """
         if not computes_factors():
@@ -165,9 +165,9 @@ class Factorized(nn.Module, ABC):
 
     @torch.no_grad()
     def energies(self) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
-        """Return what cutting each column of U and of V adds to ||W - W'||_F^2, in the singular basis; descending.
+        """Return the cost in ||W - W'||_F^2 of cutting each column of U and of V, in the singular basis; descending.
 
-        Columns that are one component count once, with U.
+        Columns that form one component count once, with U.
         """
         squares = self.S.diagonal().square()
         return squares, torch.zeros_like(squares)
@@ -246,7 +246,7 @@ class FactorizedConv2d(Factorized):
         return x
 
     def _geometry(self, i: int, kernels: int) -> dict[str, Any]:
-        """Return how kernel i moves over its map: the layer's own size has the last but one, or the only one."""
+        """Return stride and padding of kernel i: the layer's own belong to the last kernel but one, or the only one."""
         if i != max(kernels - 2, 0):
             return {}
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
@@ -277,10 +277,10 @@ def factorized_layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str,
 
 @contextmanager
 def applied_once(model: nn.Module) -> Iterator[None]:
-    """Compute what each factorized layer applies once for all forward passes inside, in the type of autocast.
+    """Compute the applied weights of each factorized layer once for all forward passes inside, in autocast's type.
 
-    The factors must not change inside. Gradients are those of computing it anew each time, up to that type's roundings.
-    On a GPU small layers are bound by the number of operators, of which this leaves fewer.
+    The factors must not change inside. Gradients equal those of computing the weights in each pass, up to that type's
+    roundings. On a GPU small layers are bound by the number of operators, which this reduces.
     """
     layers = [layer for _, layer in factorized_layers(model) if layer._applied is None]
     try:
@@ -293,7 +293,7 @@ def applied_once(model: nn.Module) -> Iterator[None]:
 
 
 def _as_computed(weight: Float[Tensor, "n c *kernel"]) -> Float[Tensor, "n c *kernel"]:
-    """Return a weight in the type and the layout in which it is multiplied."""
+    """Return a weight in the type and layout of its multiplication."""
     device = weight.device.type
     if torch.is_autocast_enabled(device):
         weight = weight.to(torch.get_autocast_dtype(device))
@@ -306,7 +306,7 @@ def flow_scales(cores: Sequence[Float[Tensor, "_ _ ..."]], columns: Sequence[int
 
     Args:
         cores: S of each factor's layer, all on one device.
-        columns: r, each factor's own: U and V of a Tucker-2 layer have different numbers of them.
+        columns: r of each factor: U and V of a Tucker-2 layer have different numbers of columns.
     """
     scales = torch._foreach_pow(torch._foreach_norm(list(cores)), -2)
     torch._foreach_clamp_max_(scales, 1 / TINY)

@@ -10,17 +10,17 @@ from zoo.lowrank.factorize import Layer, Ranks
 from zoo.lowrank.rank_selection import Shares, compression_ranks
 from zoo.runtime.complexity import Positions, count_macs, count_params, positions
 
-TILTS = tuple(i / 20 for i in range(41))
-"""Exponents t that are tried, smallest first: a layer of p output positions keeps a share that falls as p^-t."""
+EXPONENTS = tuple(i / 20 for i in range(41))
+"""Exponents t to try, smallest first: a layer with p output positions keeps a share that falls as p^-t."""
 
 
 def budget_ranks(model: nn.Module, layers: list[Layer], budget: Budget) -> Ranks:
     """Choose the ranks of a dense model's layers for a compression, and for a reduction of multiply-accumulates if any.
 
-    A weight of a layer on a large map is applied at many positions, so the same parameters cost the more products
-    the earlier they stand. Shares of weights fall with the number of output positions p as p^-t, with the smallest t
-    that meets both budgets; no rank falls below 16 that equal shares would leave there, since kernels compute 16
-    channels at a time.
+    A weight of a layer on a large map is applied at many positions, so the same parameters cost more products in
+    earlier layers. Shares of weights fall with the number of output positions p as p^-t, with the smallest t that meets
+    both budgets. Ranks that are at least 16 with equal shares stay at least 16, because kernels compute 16 channels at
+    a time.
 
     Args:
         model: dense, with an ``image_shape`` (which `zoo.backbone.create_backbone` sets) if products are to be counted.
@@ -45,12 +45,12 @@ def budget_ranks(model: nn.Module, layers: list[Layer], budget: Budget) -> Ranks
     at = {name: found[module] for name, module in model.named_modules() if module in found}
     dense, least = count_macs(model, shape), {name: min(rank, BLOCKS[0]) for name, rank in equal.items()}
     most = 0.0
-    for tilt in TILTS:
-        ranks = compression_ranks(layers, total, budget.compression, Shares(_relative(layers, at, tilt), least))
-        gone = sum(x.n * x.m * at[x.name].outputs - x.factorized_macs(ranks[x.name], at[x.name]) for x in layers)
-        if gone >= budget.macs_reduction * dense:
+    for exponent in EXPONENTS:
+        ranks = compression_ranks(layers, total, budget.compression, Shares(_relative(layers, at, exponent), least))
+        removed = sum(x.n * x.m * at[x.name].outputs - x.factorized_macs(ranks[x.name], at[x.name]) for x in layers)
+        if removed >= budget.macs_reduction * dense:
             return ranks
-        most = max(most, gone / dense)
+        most = max(most, removed / dense)
     raise UserError(
         f"macs_reduction {budget.macs_reduction} is impossible at compression {budget.compression}: the ranks of these "
         f"{len(layers)} layers can remove {math.floor(1000 * most) / 10} % of the multiply-accumulates; give a smaller "
@@ -58,7 +58,7 @@ def budget_ranks(model: nn.Module, layers: list[Layer], budget: Budget) -> Ranks
     )
 
 
-def _relative(layers: list[Layer], at: dict[str, Positions], tilt: float) -> dict[str, float]:
+def _relative(layers: list[Layer], at: dict[str, Positions], exponent: float) -> dict[str, float]:
     """Return p^-t of each layer over the largest one."""
     fewest = min(max(at[layer.name].outputs, 1) for layer in layers)
-    return {layer.name: (max(at[layer.name].outputs, 1) / fewest) ** -tilt for layer in layers}
+    return {layer.name: (max(at[layer.name].outputs, 1) / fewest) ** -exponent for layer in layers}

@@ -1,4 +1,4 @@
-"""Second moments of what the layers of a network read and give, gathered batch by batch with forward hooks."""
+"""Second moments of the inputs and outputs of a network's layers, gathered batch by batch with forward hooks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float64
 
 CHUNK = 2**23
-"""Most entries of unfolded maps that are held at a time, which bounds the memory (64 MB in fp64)."""
+"""Most entries of unfolded maps held at a time, which bounds the memory (64 MB in fp64)."""
 
 
 class Observer(Protocol):
-    """Takes what a layer reads and gives."""
+    """Observes the inputs and outputs of a layer."""
 
     def add(self, layer: nn.Module, x: Float[Tensor, "batch ..."], y: Float[Tensor, "batch ..."]) -> None:
         """Take a batch of inputs, and of outputs without the bias."""
@@ -32,7 +32,7 @@ class Observer(Protocol):
 def observe(
     model: nn.Module, images: Float[Tensor, "batch c h w"], observers: Mapping[str, Sequence[Observer]], batch_size: int
 ) -> None:
-    """Show observers the inputs and outputs of the layers of a model, in eval mode and fp32.
+    """Pass the inputs and outputs of a model's layers to observers, in eval mode and fp32.
 
     Args:
         model: whose linear and convolution layers are observed.
@@ -68,7 +68,7 @@ def _hooked(layer: nn.Module, observers: Sequence[Observer]) -> Iterator[None]:
 class OutputMoment(Observer):
     """E[y y^T] of a layer's outputs, in fp64, and the mean square of the entries of its inputs.
 
-    Not centred, as all moments here: the mean is a direction that counts like any other.
+    It is not centred, like all moments here: the mean is a direction like any other.
     """
 
     def __init__(self) -> None:
@@ -102,9 +102,9 @@ class OutputMoment(Observer):
 
 
 class PatchMoments(OutputMoment):
-    """The same of a convolution, and two marginals of the moment of its patches x, (c kh kw).
+    """The output moment of a convolution, and two marginals of the moment of its patches x, (c kh kw).
 
-    With them that moment is about channels (x) offsets / trace(offsets).
+    With them, that moment is approximately channels (x) offsets / trace(offsets).
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class ProjectedMoments(Observer):
 
 
 def unfolded(conv: nn.Conv2d, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "rows patch"]:
-    """Return what a convolution multiplies its kernel with: c kh kw entries for each image and position.
+    """Return the patches that a convolution multiplies with its kernel: c kh kw entries for each image and position.
 
     Args:
         conv: whose kernel, stride, padding and dilation count; x may have other channels.

@@ -1,15 +1,15 @@
-"""Fit the factors of a low-rank network to what its dense original gives: a start that keeps outputs, not weights.
+"""Fit the factors of a low-rank network to the outputs of its dense original: a start that preserves outputs.
 
-Let C = E[x x^T] be the second moment of what a layer reads at one position (x unfolded, m entries), and y = W x its
-output without the bias. The truncated SVD of W minimises ||W - W_r||_F; here W_r of rank r minimises
+Let C = E[x x^T] be the second moment of a layer's input at one position (x unfolded, m entries), and y = W x its output
+without the bias. The truncated SVD of W minimises ||W - W_r||_F; here W_r of rank r minimises
 
     E ||W x - W_r x||^2 + eps ||W - W_r||_F^2 = ||(W - W_r) (C + eps I)^(1/2)||_F^2.
 
 The ridge eps is `RIDGE` times the mean square of an input: directions that no image excites count a little, so C may be
-singular, and a layer that reads zeros is cut like its weight.
+singular, and a layer whose input is zero is cut by its weight.
 
 As a matrix: the truncated SVD P D Q^T of W (C + eps I)^(1/2), with the root undone, is P P^T W, and the columns of P
-are the leading eigenvectors of E[y y^T] + eps W W^T. So the moment of the outputs, n x n, is all that is gathered, and
+are the leading eigenvectors of E[y y^T] + eps W W^T. Only the moment of the outputs, n x n, is therefore gathered, and
 nothing is inverted. (SVD-LLM, arXiv 2403.07378, and CorDA, arXiv 2406.05223, write it with C; Zhang, Zou, He, Sun,
 Accelerating very deep convolutional networks, TPAMI 2016, arXiv 1505.06798, with centred outputs.)
 
@@ -17,8 +17,8 @@ In Tucker-2 form (see `zoo.lowrank.tucker`) a basis V of input channels is chose
 channels projected on V. With M = E[y z^T] + eps W P and G = E[z z^T] + eps I the best kernel that reads z is M G^-1,
 and the best one of rank r is U U^T M G^-1, U the leading eigenvectors of M G^-1 M^T (reduced-rank regression: Izenman,
 J. Multivariate Analysis 5 (1975)). U^T M G^-1 is the core: given V, nothing is better. V is that of the whitened
-higher-order SVD, see `channel_basis`. The V that the layer has is tried as well and the better one taken, so the error
-is never above that of the factors as they were.
+higher-order SVD, see `channel_basis`. The layer's own V is tried as well and the better one taken, so the error is
+never above that of the old factors.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def fit_to_outputs_(
 ) -> None:
     """Set the factors of a factorized model so that its layers keep the outputs of a dense one's, in place.
 
-    Each layer is fitted by itself, to what it reads and gives in the dense model. U and V end up orthonormal. Left as
-    they are: layers of full rank, and those that the dense model does not call.
+    Each layer is fitted separately, to its inputs and outputs in the dense model. U and V become orthonormal. Layers of
+    full rank, and those that the dense model does not call, do not change.
 
     Args:
         model: with factorized layers that have factors from the dense weights already (see `zoo.lowrank.factorize`).
@@ -74,7 +74,7 @@ def fit_to_outputs_(
         if isinstance(moment, PatchMoments):
             v = channel_basis(weight, u, moment, layer.V.shape[1])
             projected[name] = [ProjectedMoments(basis) for basis in (layer.V.clone(), v.to(layer.V))]
-        elif isinstance(layer, TuckerConv2d):  # it reads all channels: V is square
+        elif isinstance(layer, TuckerConv2d):  # V is square: it keeps all channels
             _set(layer, u, multiply_modes(u.T, weight, layer.V.double().T), layer.V)
         else:
             p, s, qh = torch.linalg.svd(u.T @ weight.flatten(1), full_matrices=False)
@@ -107,7 +107,7 @@ def _set(layer: Factorized, u: Float[Tensor, "n r"], s: Float[Tensor, "r s ..."]
 
 
 def ridge(moment: OutputMoment) -> float:
-    """Return eps, which is 1 where a layer reads zeros only."""
+    """Return eps; 1 if a layer's input is always zero."""
     return RIDGE * moment.input_square or 1.0
 
 
@@ -127,9 +127,9 @@ def channel_basis(
 ) -> Float[Tensor, "c s"]:
     """Return a basis of the input channels that the outputs in the span of U depend on most.
 
-    C is taken for a Kronecker product C_c (x) C_k of a moment of channels and one of the kernel's positions. Let W_2 be
-    the unfolding (c, r kh kw) of U^T W with its kernels multiplied by C_k^(1/2). The whitened higher-order SVD takes
-    the leading left singular vectors of C_c^(1/2) W_2 and undoes the root. With B = W_2 W_2^T the result spans
+    C is approximated by a Kronecker product C_c (x) C_k of a moment of channels and one of the kernel's positions. Let
+    W_2 be the unfolding (c, r kh kw) of U^T W with its kernels multiplied by C_k^(1/2). The whitened higher-order SVD
+    takes the leading left singular vectors of C_c^(1/2) W_2 and undoes the root. With B = W_2 W_2^T the result spans
     B^(1/2) Q, Q the leading eigenvectors of B^(1/2) C_c B^(1/2), which needs no inverse.
 
     Args:
@@ -152,7 +152,7 @@ def channel_basis(
 def regression(
     weight: Float[Tensor, "n c kh kw"], moments: ProjectedMoments, eps: float, r: int
 ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "r patch"], float]:
-    """Return the best U and core for a basis of input channels, and how much of E ||y||^2 they explain.
+    """Return the best U and core for a basis of input channels, and their share of E ||y||^2.
 
     Args:
         weight: of the dense layer.

@@ -1,4 +1,4 @@
-"""Give a factorized layer a new basis or a new rank while it trains, and whatever follows its factors with it."""
+"""Change the basis or the rank of a factorized layer during training, with all state that follows its factors."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ if TYPE_CHECKING:
 def change_basis_(
     layer: Factorized, change: BasisChange, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()
 ) -> None:
-    """Change the basis, or with fewer columns the rank, of a layer in place.
+    """Change the basis of a layer in place, or its rank if there are fewer columns.
 
     The parameters stay the same objects, so optimizers keep training them; gradients are dropped.
 
     Args:
         layer: to change.
         change: of its U, S and V.
-        optimizers: their state of these parameters changes along: momenta as gradients do, second moments as
-            variances do.
-        averages: copies of the layer that hold averages of its factors, to be changed likewise.
+        optimizers: their state of these parameters changes too: momenta like gradients, second moments like variances.
+        averages: copies of the layer that hold averages of its factors, to be changed in the same way.
 
     Raises:
-        UserError: an optimizer keeps something of them that cannot follow.
+        UserError: an optimizer has state of them that cannot follow.
     """
     optimizers, layers = list(optimizers), [layer, *averages]
     refuse_unknown_state(optimizers, (layer.U, layer.S, layer.V))
-    with full_precision(layer.S.device):  # or U and V are not orthonormal afterwards
+    with full_precision(layer.S.device):  # otherwise U and V are not orthonormal afterwards
         for role in get_args(Role):
             parameter = getattr(layer, role)
             follow_(optimizers, parameter, partial(_moved, role, change))
             for same in layers:
                 factor = getattr(same, role)
-                # An average may lie on another device than the layer.
+                # An average may be on another device than the layer.
                 factor.data = _as_before(factor.data, change.factor(role, factor.data.to(parameter.device)))
                 factor.grad = None
 
@@ -61,7 +60,7 @@ def _as_before(old: Tensor, new: Tensor) -> Tensor:
 
 
 def diagonalize_(layer: Factorized, optimizers: Iterable[Optimizer] = (), averages: Iterable[Factorized] = ()) -> None:
-    """Bring a layer into the basis of its singular vectors, see `singular_basis`; the product stays."""
+    """Change a layer to the basis of its singular vectors, see `singular_basis`; the product does not change."""
     change_basis_(layer, singular_basis(layer.U.data, layer.S.data, layer.V.data), optimizers, averages)
 
 
@@ -73,9 +72,9 @@ def augment_(
     optimizers: Iterable[Optimizer] = (),
     averages: Iterable[Factorized] = (),
 ) -> None:
-    """Give a layer with orthonormal U and V up to r more columns, spanned by gradients; the product stays.
+    """Add up to r columns, spanned by gradients, to a layer with orthonormal U and V; the product does not change.
 
-    U becomes an orthonormal basis of [U | gradient], V likewise, and S gets zero rows and columns: the basis
+    U becomes an orthonormal basis of [U | gradient], and so does V; S gets zero rows and columns. This is the basis
     augmentation of dynamical low-rank training (RobustDLRT, arXiv 2505.08022, section 3).
 
     Args:

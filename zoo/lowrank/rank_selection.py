@@ -11,7 +11,7 @@ from zoo.lowrank.factorize import Layer, Ranks
 from zoo.lowrank.layers import MERGE_ABOVE
 
 NARROWEST = 16
-"""Layers of a smaller full rank stay as they are: too few weights to save, and every direction is needed."""
+"""Layers of a smaller full rank stay dense: too few weights to save, and every direction is needed."""
 
 
 def fraction_ranks(layers: list[Layer], fraction: float, keep_full: set[str]) -> Ranks:
@@ -33,18 +33,18 @@ def fast_ranks(layer: Layer, block: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Shares:
-    """How the shares of weights that layers keep are to one another.
+    """The ratios between the shares of weights that layers keep.
 
     Attributes:
-        relative: what part of the common share a layer keeps, by its name, in (0, 1]; 1 of those that are not named.
-        least: rank that a layer keeps whatever its share is, where it is named.
+        relative: part of the common share that a layer keeps, by its name, in (0, 1]; 1 for layers that are not named.
+        least: rank that a named layer keeps whatever its share.
     """
 
     relative: Mapping[str, float] = field(default_factory=dict)
     least: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, layer: Layer, common: float) -> float:
-        """Return the number of weights that a layer keeps at most."""
+        """Return the largest number of weights that a layer may keep."""
         return common * self.relative.get(layer.name, 1.0) * layer.n * layer.m
 
     def common(self, layer: Layer, rank: int) -> float:
@@ -56,7 +56,7 @@ EQUAL = Shares()
 
 
 def _shared_out(layers: list[Layer], common: float, block: int, shares: Shares) -> Ranks:
-    """Give each layer the largest allowed rank that keeps at most its share of its weights (or the smallest)."""
+    """Give each layer the largest allowed rank within its share of its weights (or the smallest rank)."""
     ranks = {}
     for layer in layers:
         levels, most, least = fast_ranks(layer, block), shares.of(layer, common), shares.least.get(layer.name, 0)
@@ -83,9 +83,9 @@ def compressible(layers: list[Layer], keep: set[str]) -> list[Layer]:
 def compression_ranks(layers: list[Layer], total: int, compression: float, shares: Shares = EQUAL) -> Ranks:
     """Choose ranks so that the deployed model, S merged into U, keeps at most (1 - compression) of its parameters.
 
-    Every layer keeps about the same share of its weights, or what ``shares`` says of it. Ranks are rounded
-    down to multiples of 16, and what that leaves over goes to the layers furthest below their share, in steps
-    of 16 and, only if the target would be overshot by more than `OVERSHOOT`, in finer ones.
+    Every layer keeps about the same share of its weights, or its part of ``shares``. Ranks are rounded down to
+    multiples of 16. The remainder goes to the layers furthest below their share, in steps of 16, and in finer steps
+    only if the target would be overshot by more than `OVERSHOOT`.
 
     Args:
         layers: the layers to factorize, all `compressible`.
@@ -120,7 +120,7 @@ def compression_ranks(layers: list[Layer], total: int, compression: float, share
 
 
 def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int, shares: Shares) -> None:
-    """Raise ranks one step at a time, furthest below its share first, while the parameters left allow it."""
+    """Raise ranks one step at a time, starting with the layer furthest below its share, while parameters are left."""
     while True:
         steps = []
         for layer in layers:

@@ -1,7 +1,8 @@
 """How much the loss depends on each singular component of a factorized layer.
 
-All of them look at a layer in the basis of its singular vectors (see `zoo.lowrank.rank_change.diagonalize_`), where
-W is the sum of its components sigma_j u_j v_j^T. A Tucker-2 core has none; there columns of U and of V go side by side.
+All saliencies use a layer in the basis of its singular vectors (see `zoo.lowrank.rank_change.diagonalize_`), where
+W is the sum of its components sigma_j u_j v_j^T. A Tucker-2 core has no components; its columns of U and of V are cut
+side by side.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float64
 
 DAMPING = 1e-3
-"""Added to the curvature's diagonal, relative to its mean: keeps directions without a gradient finite."""
+"""Added to the curvature's diagonal, relative to its mean; it keeps directions without a gradient finite."""
 
 Statistics = dict[str, Tensor]
-"""What a saliency gathers of a layer's gradients: sums over steps."""
+"""Statistics of a layer's gradients for a saliency: sums over steps."""
 Kept = tuple[Tensor, Tensor]
 """Indices of the columns of U and of V that stay."""
 
@@ -32,20 +33,20 @@ class Saliency(ABC):
     """A score per singular component; the smallest are cut."""
 
     needs_gradients: ClassVar[bool] = True
-    """Whether `observe` has something to gather before a cut."""
+    """Whether `observe` gathers statistics before a cut."""
 
     def observe(self, layer: Factorized) -> Statistics:
-        """Return what to gather from the gradients of one step; nothing by default."""
+        """Return statistics of the gradients of one step; nothing by default."""
         return {}
 
     @abstractmethod
     def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
-        """Return scores of the columns of U and of V, >= 0; of those that are one component, they add up."""
+        """Return scores of the columns of U and of V, >= 0; columns of one component add their scores."""
 
     def scores(self, layer: Factorized, gathered: Statistics) -> Float[Tensor, " r"]:
         """Return the scores of components, comparable between the layers of a network.
 
-        Where columns of V go on their own (Tucker-2), s / r of them go along with one of U, both in falling order.
+        If columns of V are cut on their own (Tucker-2), s / r of them are cut with one of U, both in descending order.
         """
         left, right = self.columns(layer, gathered)
         if layer.paired:
@@ -60,11 +61,11 @@ class Saliency(ABC):
         return u, v
 
     def recover_(self, layer: Factorized, gathered: Statistics, kept: Kept) -> None:  # noqa: B027
-        """Move what is kept so as to make up for what is cut; not at all by default."""
+        """Adjust the kept components to compensate for the cut; by default, do nothing."""
 
 
 def _spread(values: Float[Tensor, " s"], bins: int) -> Float[Tensor, " bins"]:
-    """Return the integrals of a step function over as many intervals of equal length."""
+    """Return the integrals of a step function over ``bins`` intervals of equal length."""
     reached = torch.cat([values.new_zeros(1), values.cumsum(0)])
     at = torch.arange(bins + 1, device=values.device) * (len(values) / bins)
     below = at.long().clamp(max=len(values) - 1)
@@ -77,14 +78,14 @@ class Spectrum(Saliency):
     needs_gradients = False
 
     def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
-        """Return the shares."""
+        """Return each component's share of the squared norm."""
         left, right = layer.energies()
         whole = layer.S.data.square().sum()
         return left / whole, right / whole
 
 
 class Gradient(Saliency):
-    """First-order Taylor score: the mean square of sigma_j dL/dsigma_j, the loss's change if component j goes.
+    """First-order Taylor score: the mean square of sigma_j dL/dsigma_j, the loss's change without component j.
 
     Molchanov et al., Importance estimation for neural network pruning, CVPR 2019, equation 8, on components.
     """
@@ -100,21 +101,21 @@ class Gradient(Saliency):
         return {"left": left, "right": right}
 
     def columns(self, layer: Factorized, gathered: Statistics) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
-        """Return the means."""
+        """Return the mean squares of the first-order changes."""
         return gathered["left"] / gathered["steps"], gathered["right"] / gathered["steps"]
 
 
 class SecondOrder(Saliency):
-    """Optimal brain surgeon on the columns of U and V, with the recovery of what is kept.
+    """Optimal brain surgeon on the columns of U and V, with recovery by the kept columns.
 
     The rows of U share the curvature H = E[(dL/dU)^T dL/dU] / n. Setting the columns M to zero then costs least
-    if the others move by -U_M ([H^-1]_MM)^-1 [H^-1]_M,:, and a single column j costs ||u_j||^2 / (2 [H^-1]_jj); V
-    likewise, and a component costs the sum of both.
+    if the others move by -U_M ([H^-1]_MM)^-1 [H^-1]_M,:, and a single column j costs ||u_j||^2 / (2 [H^-1]_jj). The
+    same holds for V, and a component costs the sum of both.
 
-    Source: PrunedLoRA (arXiv 2510.00192), whose body was not at hand: its released code has this curvature in the
-    factors of a LoRA update. The term of the mean gradient in its objective is left out (classic OBS), since with
-    the curvature built from the same gradients it is a Newton step of length 1/||gradient||; the curvature is
-    averaged over rows and steps, so that layers of different sizes compare.
+    Source: PrunedLoRA (arXiv 2510.00192), of which only the released code was available: it has this curvature in the
+    factors of a LoRA update. The term of the mean gradient in its objective is left out (classic OBS), since with the
+    curvature built from the same gradients it is a Newton step of length 1/||gradient||; the curvature is averaged over
+    rows and steps, so that layers of different sizes compare.
     """
 
     def observe(self, layer: Factorized) -> Statistics:
@@ -131,13 +132,13 @@ class SecondOrder(Saliency):
         return costs[0], costs[1]
 
     def recover_(self, layer: Factorized, gathered: Statistics, kept: Kept) -> None:
-        """Move the kept columns of U and of V, each by half of what would make up for the cut alone."""
+        """Move the kept columns of U and of V, each by half of the step that would compensate for the cut alone."""
         for name, x, stay in (("left", layer.U, kept[0]), ("right", layer.V, kept[1])):
             cut = torch.ones(x.shape[1], dtype=torch.bool, device=stay.device)
             cut[stay] = False
             inverse = self._inverse(gathered[name], gathered["steps"])
             weights = torch.linalg.solve(inverse[cut][:, cut], inverse[cut][:, stay])
-            old = x.data.to(stay.device)  # of an average, which may lie elsewhere
+            old = x.data.to(stay.device)  # of an average, which may be on another device
             x.data[:, stay.to(x.device)] -= 0.5 * (old[:, cut].double() @ weights).to(x)
 
     @staticmethod

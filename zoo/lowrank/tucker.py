@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 SWEEPS = 3
-"""Of higher-order orthogonal iteration; the first ones gain most."""
+"""Iterations of higher-order orthogonal iteration; the first ones gain most."""
 
 
 def has_tucker_form(shape: Sequence[int]) -> bool:
-    """Return whether a weight of this shape is a k x k kernel, k > 1, of which Tucker-2 reaches every rank."""
+    """Return whether a weight of this shape is a k x k kernel, k > 1, that Tucker-2 can represent at every rank."""
     n, m = shape[0], math.prod(shape[1:])
     return len(shape) == 4 and shape[2] * shape[3] > 1 and n <= m
 
@@ -43,8 +43,8 @@ class TuckerConv2d(FactorizedConv2d):
     """A convolution with weight S x_1 U x_2 V: 1 x 1 to s channels, k x k to r, 1 x 1 to n.
 
     U is (n, r) and V (c, s), the core S is (r, s, kh, kw), and s follows from r, see `inner_rank`. With orthonormal
-    V the singular values of the weight, as a matrix n x (c kh kw), are those of S as a matrix r x (s kh kw): what is
-    said of the S of U S V^T is said of that one.
+    V the singular values of the weight, as a matrix n x (c kh kw), are those of S as a matrix r x (s kh kw): statements
+    about the S of U S V^T hold for that matrix.
 
     Source: Tucker-2 of Kim et al., Compression of deep CNNs for fast and low power mobile applications, ICLR 2016,
     arXiv 1511.06530; factors by higher-order orthogonal iteration (Kolda, Bader, SIAM Review 2009, 4.2).
@@ -124,7 +124,7 @@ class TuckerConv2d(FactorizedConv2d):
 
     @torch.no_grad()
     def energies(self) -> tuple[Float[Tensor, " r"], Float[Tensor, " s"]]:
-        """Return what cutting each column of U and of V adds to ||W - W'||_F^2 at most, in the singular basis.
+        """Return the largest cost in ||W - W'||_F^2 of cutting each column of U and of V, in the singular basis.
 
         The squares of the singular values of both unfoldings, descending.
         """

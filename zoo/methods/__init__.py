@@ -1,4 +1,4 @@
-"""How a network is compressed and trained: one method is one file of this package."""
+"""Methods of compression and training: one method is one file of this package."""
 
 from zoo.methods._base import Calibration, Method, Objective, cross_entropy
 from zoo.plugins import Plugins

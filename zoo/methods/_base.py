@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
-"""A model, images (B, C, H, W) in [0, 1] and labels (B,) to ``loss``, ``logits`` and further scalars to log."""
+"""Maps a model, images (B, C, H, W) in [0, 1] and labels (B,) to ``loss``, ``logits`` and further scalars to log."""
 
 
 def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> dict[str, Tensor]:
@@ -29,11 +29,11 @@ def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor, label_smooth
 
 
 class Calibration(NamedTuple):
-    """Training images whose outputs in the dense model the starting factors keep.
+    """Training images whose outputs in the dense model the initial factors preserve.
 
     Attributes:
         images: how many.
-        adversarial: whether as the training's adversary attacks them in the dense model, or as they are.
+        adversarial: whether the training's adversary attacks them in the dense model; otherwise they are clean.
     """
 
     images: int
@@ -59,39 +59,39 @@ class Method(ABC):
 
     @abstractmethod
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
-        """Give a dense model the form that is trained, in place, and return it.
+        """Convert a dense model to its trainable form, in place, and return it.
 
         The same call rebuilds a saved model: build the dense one, convert it with the saved ranks, load
         the weights.
         """
 
     def compress(self, model: nn.Module, budget: Budget | None) -> nn.Module:
-        """Give a dense model the form that is trained, in place, at a budget, without data; return it.
+        """Convert a dense model to its trainable form for a budget, in place and without data; return it.
 
         Raises:
-            UserError: see `plan`; or the method compresses only while it trains.
+            UserError: see `plan`; or the method compresses only during training.
         """
         return self.convert(model, self.plan(model, budget))
 
     @property
     def keeps_weights(self) -> bool:
-        """Whether `convert` starts from the dense model's weights, so that it matters which they are."""
+        """Whether `convert` starts from the dense model's weights, so that they matter."""
         return True
 
     @property
     def calibrated_on(self) -> Calibration | None:
-        """The images that factors are fitted to after `convert` when a training starts; None: to none."""
+        """The images to which factors are fitted after `convert` when a training starts; None: no fit."""
         return None
 
     def ranks(self, model: nn.Module) -> Ranks:
-        """Return what `convert` rebuilds a model of this form from: the present rank of each factorized layer.
+        """Return the ranks from which `convert` rebuilds the model: the current rank of each factorized layer.
 
         A method that makes layers narrower instead returns their widths.
         """
         return {name: layer.rank for name, layer in factorized_layers(model)}
 
     def describe_layers(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
-        """Say what became of each layer of the dense model, for the card."""
+        """Return the outcome for each layer of the dense model, for the card."""
         return report(layers, ranks)
 
     def loss(
@@ -99,13 +99,13 @@ class Method(ABC):
     ) -> dict[str, Tensor]:
         """Return ``loss`` (differentiable), ``logits``, and any further scalars to log.
 
-        A method that adds a penalty adds it to what ``objective`` returns, so that it goes with any adversary.
+        A method with a penalty adds it to the loss of ``objective``, so that it works with any adversary.
 
         Args:
             model: takes images in [0, 1], returns logits.
             images: (B, C, H, W) in [0, 1].
             labels: (B,), class indices.
-            objective: what is trained for: the cross-entropy, or an adversary's loss.
+            objective: the cross-entropy, or an adversary's loss.
         """
         return objective(model, images, labels)
 
@@ -122,10 +122,10 @@ class Method(ABC):
 
         Args:
             budget: as given to `plan`.
-            held_out: validation images, for methods that measure on them; None where there are none at hand.
+            held_out: validation images, for methods that measure on them; None if there are none.
         """
         return []
 
     @abstractmethod
     def deploy(self, model: nn.Module) -> nn.Module:
-        """Return a copy of a trained model in its deployed form: plain layers, nothing that only training needs."""
+        """Return a copy of a trained model in its deployed form: plain layers, nothing that only training uses."""

@@ -1,4 +1,4 @@
-"""What methods that train factors have in common."""
+"""Base of the methods that train factors."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ class FactorizedMethod(Method):
     """Start the factors from the backbone's weights (truncated SVD), from the outputs of its layers on training images
     (the SVD whitened by the inputs' covariance), or at random (same norm)."""
     calibration: Literal["clean", "adversarial"] = "clean"
-    """With init outputs: training images as they are, or as the adversary attacks them."""
+    """With init outputs: clean training images, or images attacked by the adversary."""
     calibration_images: int = 512
     """With init outputs: how many training images."""
     convolution: Convolution = "matrix"
@@ -39,17 +39,17 @@ class FactorizedMethod(Method):
 
     @property
     def calibrated_on(self) -> Calibration | None:
-        """The images to whose outputs factors are fitted when a training starts."""
+        """The images on whose outputs the factors are fitted when a training starts."""
         if self.init != "outputs":
             return None
         return Calibration(self.calibration_images, adversarial=self.calibration == "adversarial")
 
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
-        """Replace each layer that has a rank by its factorization; factors that keep outputs are fitted afterwards."""
+        """Replace each layer that has a rank by its factorization; a fit to outputs happens afterwards."""
         return factorize(model, ranks, "random" if self.init == "random" else "weights", self.convolution)
 
     def describe_layers(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
-        """Say what became of each layer of the dense model, for the card."""
+        """Return the outcome for each layer of the dense model, for the card."""
         return super().describe_layers(in_form(layers, self.convolution), ranks)
 
     def deploy(self, model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What methods that prune channels have in common."""
+"""Base of the methods that prune channels."""
 
 import copy
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from zoo.runtime.complexity import count_params
 
 DEFAULT_BUDGET = Budget(compression=0.75)
 BACKBONE = "model.backbone"
-"""Where the LightningModule of a training holds what is pruned."""
+"""Attribute of the training's LightningModule that holds the network to prune."""
 
 
 @dataclass(frozen=True)
 class ChannelMethod(Method):
-    """A network that starts dense and loses channels during training; what it is rebuilt from are its widths."""
+    """A network that starts dense and loses channels during training; it is rebuilt from its widths."""
 
     begin: float = 0.3
-    """When to cut, as a share of the training's steps; with the weights of a dense run 0 will do."""
+    """When to cut, as a share of the training's steps; 0 is enough with the weights of a dense run."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin < 1:
             raise UserError(f"begin {self.begin} is impossible: the cut is at a share of the steps, 0 <= begin < 1")
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
-        """Return the widths of the dense model, with which training starts (default: 75 % go during training)."""
+        """Return the widths of the dense model, with which training starts (default: training removes 75 %)."""
         graph, total = trace_channels(model), count_params(model)
         choose_widths(graph, graph.sizes, (1 - compression(budget)) * total, total)
         return widths(model)
@@ -42,22 +42,22 @@ class ChannelMethod(Method):
         return build_widths(model, trace_channels(model), ranks)
 
     def compress(self, model: nn.Module, budget: Budget | None) -> nn.Module:
-        """Refuse: which channels go is found while the network trains, unless a method says otherwise."""
+        """Refuse, unless a method overrides this: the channels to remove are chosen during training."""
         raise UserError(
             "this method finds the channels that go while the network trains: choose magnitude_prune, which cuts at "
             "once, or train with `zoo train`"
         )
 
     def ranks(self, model: nn.Module) -> Ranks:
-        """Return the present width of every linear and convolution layer."""
+        """Return the current width of every linear and convolution layer."""
         return widths(model)
 
     def describe_layers(self, layers: list[Layer], ranks: Ranks) -> list[LayerReport]:
-        """Say of each layer how many of its outputs are left."""
+        """Return how many outputs of each layer are left."""
         return layer_report(layers, ranks)
 
     def deploy(self, model: nn.Module) -> nn.Module:
-        """Return a copy: pruned layers are plain and narrow already."""
+        """Return a copy: pruned layers are already plain and narrow."""
         return copy.deepcopy(model)
 
 

@@ -26,9 +26,9 @@ TINY = 1e-20
 
 @dataclass(frozen=True)
 class Csam(ChannelMethod):
-    """Masks learned at their worst perturbation, for answers that stay under random transforms; cut, fine-tuning.
+    """Masks learned at their worst perturbation, for stable answers under random transforms; cut, fine-tuning.
 
-    From the paper, of which only the abstract was at hand: sharpness is taken in the mask, not in the weights; soft
+    From the paper, of which only the abstract was available: sharpness is taken in the mask, not in the weights; soft
     masks start at magnitudes over a percentile, clipped to 0..1; uniform noise is added; and the loss asks for
     structural stability and for probabilistic robustness in the sense of CC-Cert (Pautov et al., arXiv 2109.10696).
     This project's: a score per channel, made a mask by the largest with a straight-through gradient, which meets the
@@ -40,7 +40,7 @@ class Csam(ChannelMethod):
     begin: float = 0.5
     """When to cut, as a share of the training's steps."""
     warmup: float = 0.3
-    """Share of the steps that train the dense network before the scores; with the weights of a dense run 0 will do."""
+    """Share of the steps that train the dense network before the scores; 0 is enough from a dense run's weights."""
     score_lr: float = 0.01
     """Learning rate of the scores."""
     rho: float = 0.05
@@ -48,13 +48,13 @@ class Csam(ChannelMethod):
     noise: float = 0.05
     """Half-width of the uniform noise on the scores."""
     percentile: float = 0.9
-    """Percentile of a group's magnitudes at which scores begin to be 1."""
+    """Percentile of a group's magnitudes above which scores start at 1."""
     stability: float = 1.0
-    """Weight of the difference that a transform makes."""
+    """Weight of the change of probabilities under a transform."""
     margin: float = 1.0
     """Weight of margins below the gap."""
     gap: float = 0.25
-    """Half the difference between the two largest probabilities that is asked for."""
+    """Required half difference between the two largest probabilities."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The reference: the backbone as it is."""
+"""The reference: the unchanged backbone."""
 
 import copy
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Dense(Method):
     """The uncompressed backbone under plain training: the reference for every other method."""
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
-        """Return no ranks; a budget is a mistake."""
+        """Return no ranks; a budget is an error."""
         if budget is not None:
             raise UserError("method 'dense' does not compress: leave the budget out or choose another method")
         return {}

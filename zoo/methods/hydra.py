@@ -28,7 +28,7 @@ class Hydra(ChannelMethod):
     begin: float = 0.5
     """When to cut, as a share of the training's steps."""
     warmup: float = 0.3
-    """Share of the steps that train the dense network before the scores; with the weights of a dense run 0 will do."""
+    """Share of the steps that train the dense network before the scores; 0 is enough from a dense run's weights."""
     score_lr: float = 0.01
     """Learning rate of the scores."""
 

@@ -21,8 +21,8 @@ class Lowrank(FactorizedMethod):
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose ranks for the budget (default: 80 % of the parameters removed).
 
-        Under a compression target the first and the last layer stay dense. Under a rank fraction the first is
-        factorized like the others and the last at full rank, as in CondLR.
+        Under a compression target the first and the last layer stay dense. Under a rank fraction the first layer is
+        factorized like the others, and the last at full rank, as in CondLR.
         """
         budget = budget or DEFAULT_BUDGET
         layers = in_form(weight_layers(model), self.convolution)

@@ -1,4 +1,4 @@
-"""MRPF: channel pruning whose ratios follow how much robustness hangs on each layer.
+"""MRPF: channel pruning whose ratios follow how much robustness depends on each layer.
 
 Bai, Tabia, Santos-Rodriguez: Beyond pruning criteria: the dominant role of fine-tuning and adaptive ratios in neural
 network robustness, arXiv 2410.15176.
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MrsPrune(ChannelMethod):
-    """Channel pruning, less where robustness hangs on the weights (module robust sensitivity), then fine-tuning.
+    """Channel pruning, less where robustness depends on the weights (module robust sensitivity), then fine-tuning.
 
-    From the paper, of which only the abstract was at hand: one sensitivity to adversarial perturbation per module
+    From the paper, of which only the abstract was available: one sensitivity to adversarial perturbation per module
     sets its ratio of structured pruning, with any criterion, before adversarial fine-tuning. This project's
     definitions: the sensitivity is the robust criticality of Zhu et al. (arXiv 2308.02533) per group of coupled
     channels, measured on validation images; the ratio is clip(level - sensitivity_range (t - mean t), 0, 0.95), t
@@ -32,15 +32,15 @@ class MrsPrune(ChannelMethod):
     renamed: ClassVar[Mapping[str, str]] = {"spare": "sensitivity_range"}
 
     criterion: Literal["l2", "batchnorm", "taylor", "lamp", "random"] = "l2"
-    """Which channels of a layer go."""
+    """The criterion that chooses the channels to remove in a layer."""
     ratio: Literal["adaptive", "uniform"] = "adaptive"
-    """How much each layer loses: less where it is sensitive, or every layer the same share."""
+    """How much each layer loses: less if it is sensitive, or the same share in every layer."""
     sensitivity_range: float = 0.4
     """With adaptive ratios: the difference between the least and the most sensitive layer's share."""
     finetune: Literal["full", "norms"] = "full"
-    """What is trained after the cut: everything, or only normalisation and biases."""
+    """What to train after the cut: everything, or only normalisation and biases."""
     cuts: int = 1
-    """How many cuts to reach the budget in, up to twice the step of the first."""
+    """Number of cuts to reach the budget, the last at up to twice the step of the first."""
     images: int = 256
     """With adaptive ratios: validation images that sensitivities are measured on."""
     climb: int = 5

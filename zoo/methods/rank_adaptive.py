@@ -1,4 +1,4 @@
-"""Dynamical low-rank training, the plain reference for ranks that adapt.
+"""Dynamical low-rank training, the plain reference for adaptive ranks.
 
 Schotthoefer, Zangrando, Kusch, Ceruti, Tudisco: Low-rank lottery tickets, NeurIPS 2022, arXiv 2205.13571; in the form
 with basis augmentation and steps on S of RobustDLRT (arXiv 2505.08022).
@@ -24,17 +24,17 @@ class RankAdaptive(Lowrank):
     """Dynamical low-rank training: bases widened by their gradients, steps on S, truncation by singular values.
 
     The truncation meets the budget, or with ``tolerance`` follows the weights, as in the paper. The first and the last
-    layer stay dense. Of a convolution in Tucker-2 form, as in RobustDLRT's, the steps on S train the whole core.
+    layer stay dense. For a convolution in Tucker-2 form, as in RobustDLRT, the steps on S train the whole core.
     """
 
     convolution: Convolution = "tucker"
     """Form of k x k convolutions: tucker (1 x 1, k x k, 1 x 1), more accurate at equal size, or matrix."""
     tolerance: float | None = None
-    """Relative error of each truncation, such as 0.1; the compression then only says where training starts."""
+    """Relative error of each truncation, such as 0.1; the compression then only sets where training starts."""
     local_steps: int = 10
     """Steps on S between two truncations."""
     start: float = 2.0
-    """How many times the final parameters training starts with."""
+    """Parameters at the start of training, as a multiple of the final number."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +48,7 @@ class RankAdaptive(Lowrank):
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose the ranks that training starts with."""
         budget = budget or DEFAULT_BUDGET
-        ended = super().plan(model, budget)  # refused here, before anything is trained, if it cannot be met
+        ended = super().plan(model, budget)  # an impossible budget is refused here, before any training
         return ended if self.tolerance is not None else super().plan(model, larger_start(budget, self.start))
 
     def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":

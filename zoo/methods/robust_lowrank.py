@@ -1,4 +1,4 @@
-"""CondLR: low-rank training whose condition number stays bounded.
+"""CondLR: low-rank training with bounded condition numbers.
 
 Savostianova, Zangrando, Ceruti, Tudisco: Robust low-rank training via approximate orthonormal
 constraints, NeurIPS 2023, arXiv 2306.01485.
@@ -33,10 +33,10 @@ class RobustLowrank(FactorizedMethod):
     the singular values of S are clipped around their mean. The network's relative sensitivity to its input
     is bounded by a product of the layers' condition numbers, and kappa(U S V^T) = kappa(S).
 
-    What differs from the authors' released code: momentum stays tangent (re-projected after each
+    Differences from the authors' released code: momentum stays tangent (re-projected after each
     retraction), the step of U and V is scaled by r / ||S||_F^2 in place of kappa(S)^-2, R is absorbed in S
-    instead of dropped, and no bias is added to convolutions that had none. Layers too narrow to compress
-    (the first and the last among them) are kept at full rank and constrained alike.
+    instead of dropped, and no bias is added to convolutions that had none. Layers too narrow to compress (including the
+    first and the last) keep full rank and are constrained too.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"spare": "sensitivity_range"}
@@ -44,7 +44,7 @@ class RobustLowrank(FactorizedMethod):
     tau: float = 0.1
     """Condition numbers stay at most 1 + tau; 0 makes all singular values of a layer equal."""
     rank_budget: Literal["fixed", "adaptive"] = "fixed"
-    """Fixed: every layer keeps the same share. Adaptive: start larger, then cut where the loss depends on it least."""
+    """Fixed: every layer keeps the same share. Adaptive: start larger, then cut where it affects the loss least."""
     saliency: Literal["second_order", "gradient", "spectrum"] = "second_order"
     """With adaptive ranks: how much the loss depends on a singular component."""
     allocation: Literal["saliency", "sensitivity"] = "saliency"
@@ -52,7 +52,7 @@ class RobustLowrank(FactorizedMethod):
     sensitivity_range: float = 0.4
     """With allocation by sensitivity: the difference between the least and the most sensitive layer's share."""
     start: float = 2.0
-    """With adaptive ranks: how many times the final parameters training starts with."""
+    """With adaptive ranks: parameters at the start of training, as a multiple of the final number."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,9 +68,9 @@ class RobustLowrank(FactorizedMethod):
             raise UserError("allocation sensitivity shares out ranks that adapt: give --method.rank_budget adaptive")
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
-        """Choose ranks for the budget (default: 80 % of the parameters removed), full rank where none is saved."""
+        """Choose ranks for the budget (default: 80 % of the parameters removed); full rank if nothing is saved."""
         budget = budget or DEFAULT_BUDGET
-        ended = self._plan(model, budget)  # refused here, before anything is trained, if it cannot be met
+        ended = self._plan(model, budget)  # an impossible budget is refused here, before any training
         return ended if self.rank_budget == "fixed" else self._plan(model, larger_start(budget, self.start))
 
     def _plan(self, model: nn.Module, budget: Budget) -> Ranks:
@@ -97,7 +97,7 @@ class RobustLowrank(FactorizedMethod):
 
     def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the retraction of U and V, then the clamp of S; before them, if ranks adapt, their pruning."""
-        # A finished model needs none of them, nor Lightning.
+        # A finished model needs neither them nor Lightning.
         from zoo.callbacks import HeldOutSensitivity, OrthonormalRetraction, RankPruning, SpectrumClamp
 
         constraints = [OrthonormalRetraction(), SpectrumClamp(self.tau)]

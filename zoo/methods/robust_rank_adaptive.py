@@ -15,14 +15,14 @@ from zoo.methods._base import Objective, cross_entropy
 from zoo.methods.rank_adaptive import RankAdaptive
 
 TINY = 1e-12
-"""Under the root of the penalty, whose gradient has a direction but no limit where all singular values are equal."""
+"""Added under the root of the penalty, whose gradient has no limit where all singular values are equal."""
 
 
 def spread(s: Tensor) -> Tensor:
     """Return R(S) = ||S S^T - alpha^2 I||_F with alpha^2 = ||S||_F^2 / r; 0 if all singular values are equal.
 
-    R^2 / r is the variance of the squared singular values, and kappa(S) <= exp(R / (sqrt(2) sigma_r^2)). Of the core of
-    a Tucker form it is that of its unfolding r x (s k k), as in the paper.
+    R^2 / r is the variance of the squared singular values, and kappa(S) <= exp(R / (sqrt(2) sigma_r^2)). For the core
+    of a Tucker form it is taken of the unfolding r x (s k k), as in the paper.
 
     Args:
         s: shape (r, r) or (r, s, ...).
@@ -37,7 +37,7 @@ def spread(s: Tensor) -> Tensor:
 class RobustRankAdaptive(RankAdaptive):
     """RobustDLRT: dynamical low-rank training with the penalty beta * sum ||S^T S - alpha^2 I||_F.
 
-    The penalty is a soft form of CondLR's clamp: singular values are drawn together while the basis adapts.
+    The penalty is a soft form of CondLR's clamp: it pulls singular values together while the basis adapts.
     """
 
     beta: float = 0.1

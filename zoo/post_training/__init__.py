@@ -1,4 +1,4 @@
-"""What is done to a trained network before it is measured: one way is one file of this package."""
+"""Steps between the training of a network and its measurement: one kind is one file of this package."""
 
 from zoo.plugins import Plugins
 from zoo.post_training._base import FineTune, Finisher, TrainedNetwork

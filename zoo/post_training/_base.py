@@ -1,4 +1,4 @@
-"""The contract of what is done after training, and the value it works on."""
+"""The contract of a step after training, and the value it works on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ class FineTune(Protocol):
     def __call__(
         self, layer: nn.Module, part: nn.Parameter, constraints: Sequence[Callback], epochs: int, lr: float
     ) -> None:
-        """Train ``part`` of ``layer``; the callbacks hold the layer to its constraints."""
+        """Train ``part`` of ``layer``; the callbacks keep the layer within its constraints."""
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network after its training, and what may be done with it.
+    """A trained network, with everything that a step after training may use.
 
     Attributes:
         model: in the form that was trained, in eval mode, on the device where it was trained.
         method: by which it was trained.
-        held_out: validation images, on which everything is decided, and the radius it was trained for.
+        held_out: validation images, for all decisions, and the radius of the training.
         fine_tune: trains one of its parameters further.
     """
 
@@ -51,12 +51,12 @@ class Finisher(ABC):
         """Change the trained weights in place, and return what was done, for the card."""
 
     def obstacle(self, adversarial: bool) -> str:
-        """Return why this has no meaning after a training with, or without, an adversary; or ``""``."""
+        """Return why this step has no meaning after a training with, or without, an adversary; or ``""``."""
         return ""
 
     def check(self, held_out: HeldOut) -> None:  # noqa: B027  # most finishers need nothing
-        """See, before a training, that there is what `refine` needs after it.
+        """Check, before a training, that `refine` will have what it needs.
 
         Raises:
-            UserError: there is not; the message says what to give.
+            UserError: something is missing; the message says what to give.
         """

@@ -1,4 +1,4 @@
-"""Leave a trained network as it is."""
+"""Leave a trained network unchanged."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from zoo.post_training._base import Finisher, TrainedNetwork
 
 @dataclass(frozen=True)
 class NoFinisher(Finisher):
-    """The network is measured as training left it."""
+    """No step: the network is measured as training left it."""
 
     def refine(self, trained: TrainedNetwork) -> dict[str, Any]:
         """Do nothing."""

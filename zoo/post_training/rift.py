@@ -1,4 +1,4 @@
-"""Robust critical fine-tuning: clean accuracy back, from the layer that robustness depends on least.
+"""Robust critical fine-tuning: regain clean accuracy from the layer that robustness depends on least.
 
 Zhu, Hu, Wang, Xie: Improving generalization of adversarial training via robust critical fine-tuning, ICCV 2023,
 arXiv 2308.02533.
@@ -24,13 +24,12 @@ GRID = tuple(k / 10 for k in range(11))
 
 @dataclass(frozen=True)
 class Rift(Finisher):
-    """Fine-tune the least critical layer on clean images, then go back towards the robust weights as far as needed.
+    """Fine-tune the least critical layer on clean images, then return towards the robust weights as far as needed.
 
-    Criticality is that of `zoo.sensitivity.criticality`. Of the weights (1 - alpha) robust + alpha tuned, alpha in 0,
-    0.1, ..., 1, those of the best clean accuracy are kept among those that withstand PGD-10 as well as the robust ones.
-
-    This project's own: all of it is decided on validation images (the released code looks at test images);
-    normalisation statistics stay; of a factorized layer only S moves, so that U and V stay orthonormal, and a clamp of
+    Criticality is that of `zoo.sensitivity.criticality`. The candidates are the weights (1 - alpha) robust + alpha
+    tuned, alpha in 0, 0.1, ..., 1. Among those as robust to PGD-10 as the robust weights, the ones with the best clean
+    accuracy are kept. This project's own: all decisions use validation images (the released code uses test images);
+    normalisation statistics stay; in a factorized layer only S moves, so that U and V stay orthonormal, and a clamp of
     the method holds for every alpha.
     """
 
@@ -52,13 +51,13 @@ class Rift(Finisher):
             raise UserError("rift needs lr > 0, radius > 0 and 0 <= tolerance < 1")
 
     def obstacle(self, adversarial: bool) -> str:
-        """A training without an adversary has given no clean accuracy away."""
+        """Refuse a training without an adversary: it has given up no clean accuracy."""
         if adversarial:
             return ""
         return "rift gives back clean accuracy that adversarial training cost: train with --adversary, such as pgd"
 
     def check(self, held_out: HeldOut) -> None:
-        """There must be validation images."""
+        """Require validation images."""
         if not held_out:
             raise UserError("rift decides on validation images: give --val-fraction above 0")
 
@@ -90,7 +89,7 @@ class Rift(Finisher):
         return {"module": least, "kept": kept, "path": path, "criticality": critical, "n": self._n(trained)}
 
     def _best(self, path: list[dict[str, float]]) -> dict[str, float]:
-        """Return the best clean accuracy among those robust enough; of equals the nearest to the robust weights."""
+        """Return the best clean accuracy among those robust enough; among equals, the nearest to the robust weights."""
         return max(
             (point for point in path if point["robust"] >= path[0]["robust"] - self.tolerance - 1e-9),
             key=lambda point: (point["clean"], -point["alpha"]),
@@ -100,7 +99,7 @@ class Rift(Finisher):
         return min(self.n, len(trained.held_out))
 
     def _context(self, trained: TrainedNetwork) -> ProbeContext:
-        """Return the deployed network as it is now, with the validation images."""
+        """Return the current deployed network, with the validation images."""
         return trained.held_out.context(trained.method.deploy(trained.model).eval(), self._n(trained))
 
     def _accuracies(self, trained: TrainedNetwork) -> dict[str, float]:
@@ -111,7 +110,7 @@ class Rift(Finisher):
 
 
 def moving_part(layer: nn.Module) -> nn.Parameter:
-    """Return what of a layer is fine-tuned: S of a factorized one, else its weight."""
+    """Return the parameter of a layer to fine-tune: S if it is factorized, otherwise its weight."""
     part = layer.S if isinstance(layer, Factorized) else layer.weight
     assert isinstance(part, nn.Parameter)
     return part

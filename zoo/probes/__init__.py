@@ -1,4 +1,4 @@
-"""Accuracy under more than an attack on the image: one probe is one file of this package."""
+"""Probes of accuracy beyond attacks on the image: one probe is one file of this package."""
 
 from zoo.plugins import Plugins
 from zoo.probes._base import Case, Probe

@@ -20,12 +20,12 @@ from zoo.sensitivity.probe_context import ProbeContext
 class Corruptions(Probe):
     """Accuracy on noisy, blurred, snowed-on, foggy, distorted and compressed images, at five severities each.
 
-    They are the corruptions of `zoo.corruptions`. An image's noise depends on the seed, the case and the image's
-    place alone, so neither the batch size nor the other cases change a figure.
+    They are the corruptions of `zoo.corruptions`. An image's noise depends only on the seed, the case and the image's
+    place, so neither the batch size nor the other cases change a figure.
     """
 
     def cases(self, context: ProbeContext) -> list[Case]:
-        """Every corruption at every severity."""
+        """Return every corruption at every severity."""
         return [{"corruption": name, "severity": severity} for name in CORRUPTIONS for severity in SEVERITIES]
 
     def passed(self, context: ProbeContext, case: Case) -> Tensor:
@@ -39,5 +39,5 @@ class Corruptions(Probe):
         return context.correct(torch.cat(corrupted).float().div(255))
 
     def obstacle(self, context: ProbeContext) -> str:
-        """Images need one or three channels and sides of 8 pixels or more."""
+        """Require one or three channels and sides of 8 pixels or more."""
         return obstacle(context.images)

@@ -20,7 +20,7 @@ from zoo.sensitivity.probe_context import ProbeContext
 class IntervalBounds(Probe):
     """Certified Linf accuracy: images that provably keep their class within eps, by interval bound propagation.
 
-    A lower bound of the accuracy under any attack; see `zoo.certificates.interval` for what the proof holds of.
+    It is a lower bound of the accuracy under any attack; see `zoo.certificates.interval` for the scope of the proof.
     """
 
     eps: tuple[float, ...] = (1e-4, 5e-4, 0.001, 0.002, 0.004)
@@ -31,11 +31,11 @@ class IntervalBounds(Probe):
             raise UserError(f"{self!r}: an Linf eps is in 0..1")
 
     def cases(self, context: ProbeContext) -> list[Case]:
-        """One case per radius, the smallest first."""
+        """Return one case per radius, the smallest first."""
         return [{"norm": "Linf", "eps": e} for e in sorted(self.eps)]
 
     def passed(self, context: ProbeContext, case: Case) -> Tensor:
-        """Say which images are classified rightly and certified within the case's radius: bool (N,)."""
+        """Return which images are classified correctly and certified within the case's radius: bool (N,)."""
         with fp32(context.device):
             return _proofs(context).certified(context, float(case["eps"]))
 
@@ -46,7 +46,7 @@ class IntervalBounds(Probe):
 
 
 class _Proofs:
-    """What has been proved of one context: what is not certified at a radius is not at a larger one."""
+    """The proofs about one context: an image without a certificate at a radius has none at a larger one."""
 
     def __init__(self, context: ProbeContext) -> None:
         _, channels, height, width = context.images.shape
@@ -57,7 +57,7 @@ class _Proofs:
         if eps not in self._known:
             smaller = max((e for e in self._known if e < eps), default=None)
             found = context.correct(context.images) if smaller is None else self._known[smaller].clone()
-            # Two ends in float64 take four times the memory that the model's own pass does.
+            # Two ends in float64 take four times the memory of the model's own pass.
             batch_size = max(1, context.batch_size // 4)
             images, labels = context.images[found], context.labels[found]
             found[found.clone()] = self.network.certified(images, labels, eps, batch_size)

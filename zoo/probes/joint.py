@@ -16,7 +16,7 @@ from zoo.sensitivity.weight_ascent import ascend, movable
 class Joint(Probe):
     """Accuracy after PGD on images and weights at once, within eps (Linf) and a relative radius of every layer.
 
-    One movement of the weights serves all images, each image has its own.
+    One movement of the weights serves all images; each image has its own perturbation.
     """
 
     radii: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002)
@@ -25,7 +25,7 @@ class Joint(Probe):
     """Gradient steps, each over all images."""
 
     def cases(self, context: ProbeContext) -> list[Case]:
-        """Images that stay and images that move, each at all radii."""
+        """Return the cases: fixed images and moving images, each at all radii."""
         return [{"eps": eps, "radius": radius} for eps in dict.fromkeys((0.0, context.eps)) for radius in self.radii]
 
     def passed(self, context: ProbeContext, case: Case) -> Tensor:

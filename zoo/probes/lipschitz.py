@@ -20,10 +20,10 @@ from zoo.sensitivity.probe_context import ProbeContext
 
 @dataclass(frozen=True, kw_only=True)
 class LipschitzRadius(Probe):
-    """Certified L2 accuracy: images whose margin is above what the network's Lipschitz bound lets it change.
+    """Certified L2 accuracy: images whose margin exceeds the change that the network's Lipschitz bound allows.
 
     With ||f(x) - f(y)|| <= L ||x - y||, a difference of two logits changes by at most sqrt(2) L eps, so a margin
-    f_label - max_other f above that keeps the class (proposition 1 of the paper). A lower bound of the accuracy
+    f_label - max_other f above that keeps the class (proposition 1 of the paper). It is a lower bound of the accuracy
     under any attack, usually a loose one; logits are computed in fp32.
     """
 
@@ -35,11 +35,11 @@ class LipschitzRadius(Probe):
             raise UserError(f"{self!r}: an eps is 0 or more")
 
     def cases(self, context: ProbeContext) -> list[Case]:
-        """One case per radius."""
+        """Return one case per radius."""
         return [{"norm": "L2", "eps": e} for e in self.eps]
 
     def passed(self, context: ProbeContext, case: Case) -> Tensor:
-        """Say which images are classified rightly by more than sqrt(2) L eps: bool (N,).
+        """Return which images are classified correctly by more than sqrt(2) L eps: bool (N,).
 
         Raises:
             ValueError: there is no bound, see `obstacle`.
@@ -52,7 +52,7 @@ class LipschitzRadius(Probe):
         return -margin(logits, context.labels) > math.sqrt(2) * bound.value * float(case["eps"])
 
     def obstacle(self, context: ProbeContext) -> str:
-        """Say why the network has no Lipschitz bound."""
+        """Return why the network has no Lipschitz bound."""
         return _bound(context).obstacle
 
 

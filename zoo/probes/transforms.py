@@ -18,12 +18,12 @@ from zoo.sensitivity.probe_context import ProbeContext
 
 @dataclass(frozen=True, kw_only=True)
 class Transforms(Probe):
-    """Images that are right, and whose class a random transform changes with an estimated probability below a risk.
+    """Correct images whose class a random transform changes with an estimated probability below a risk.
 
-    With Z the largest change of a probability and d half the difference of the two largest, the class stays where
-    Z < d, and P(Z >= d) <= min over t > 0 of E exp(t (Z - d)) (Chernoff). The expectation is the mean of n draws; the
-    bound is the largest over several batches of draws, over a correction for finite samples: an estimate with high
-    confidence, not a proof. Batches, correction and risk are this project's choice.
+    With Z the largest change of a probability and d half the difference of the two largest, the class stays if Z < d,
+    and P(Z >= d) <= min over t > 0 of E exp(t (Z - d)) (Chernoff). The expectation is the mean of n draws; the bound is
+    the largest over several batches of draws, over a correction for finite samples: an estimate with high confidence,
+    not a proof. Batches, correction and risk are this project's choice.
     """
 
     draws: int = 20
@@ -33,15 +33,15 @@ class Transforms(Probe):
     risk: float = 1e-3
     """Largest probability of another class."""
     correction: float = 0.9
-    """What the bound is divided by, for the finite sample."""
+    """Divisor of the bound, for the finite sample."""
 
     def cases(self, context: ProbeContext) -> list[Case]:
-        """Every transform of `zoo.corruptions.transforms`."""
+        """Return every transform of `zoo.corruptions.transforms`."""
         return [{"transform": name} for name in TRANSFORMS]
 
     @torch.no_grad()
     def passed(self, context: ProbeContext, case: Case) -> Tensor:
-        """Say which images are right and stay so with the wanted probability: bool (N,)."""
+        """Return which images are correct and stay so with the required probability: bool (N,)."""
         transform = TRANSFORMS[str(case["transform"])]
         generator = torch.Generator().manual_seed(self.seed)
         passed = []

@@ -1,4 +1,4 @@
-"""Accuracy when every weight moves by a relative radius, at random or where it hurts most.
+"""Accuracy when every weight moves by a relative radius, at random or in the worst direction.
 
 Tsai, Hsu, Yu, Chen: Formalizing generalization and adversarial robustness of neural networks to weight
 perturbations, NeurIPS 2021, arXiv 2103.02200; relative to each layer as in Wu, Xia, Wang, NeurIPS 2020,
@@ -19,8 +19,8 @@ from zoo.sensitivity.weight_ascent import ascend, movable, move_at_random
 class Weights(Probe):
     """Accuracy on clean and on PGD images after ||dW||_F = radius ||W||_F in every layer that the device holds.
 
-    The network is the deployed one, so both factors of a factorized layer move. The worst direction raises
-    the cross-entropy of the very images that are counted; PGD images are made before the weights move.
+    The network is the deployed one, so both factors of a factorized layer move. The worst direction raises the
+    cross-entropy of the evaluated images themselves; PGD images are made before the weights move.
     """
 
     radii: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.02)
@@ -31,7 +31,7 @@ class Weights(Probe):
     """Gradient steps towards the worst direction, each over all images."""
 
     def cases(self, context: ProbeContext) -> list[Case]:
-        """Both kinds of images, both kinds of direction, each at all radii."""
+        """Return the cases: both kinds of images, both kinds of direction, each at all radii."""
         eps: dict[str, Case] = {"clean": {"eps": 0.0}, "pgd": {"eps": context.eps}}
         return [
             {"images": images, **eps[images], "direction": direction, "radius": radius}
@@ -54,7 +54,7 @@ class Weights(Probe):
             return context.correct(images)
 
     def _random(self, context: ProbeContext, images: Tensor, radius: float, draw: int) -> Tensor:
-        # The same directions at every radius: the curve is one of lengths, not of luck.
+        # The same directions at every radius, so that only the length varies along the curve.
         generator = torch.Generator().manual_seed(self.seed * self.draws + draw)
         with movable(context.model) as weights:
             move_at_random(weights, radius, generator)

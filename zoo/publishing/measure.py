@@ -1,4 +1,4 @@
-"""Measure the figures of a card again, on the weights that are stored."""
+"""Measure the figures of a card again, on the stored weights."""
 
 import hashlib
 import math
@@ -42,7 +42,7 @@ class EvaluationSplit:
 
     @classmethod
     def of(cls, card: Card, data_dir: Path | None = None, download: bool = False) -> "EvaluationSplit":
-        """Load it; see `zoo.data.load_test`."""
+        """Load the split; see `zoo.data.load_test`."""
         images, labels = load_test(
             card.data,
             data_dir=data_dir,
@@ -68,7 +68,7 @@ class EvaluationSplit:
 
 
 def tolerance(stated: Evaluation, n: int) -> float:
-    """Return by how much an accuracy measured on n images may differ from a stated one.
+    """Return the tolerated difference between an accuracy measured on n images and a stated one.
 
     On the same images, rounding flips few of them; fewer images add four standard errors.
     """
@@ -86,7 +86,7 @@ def sweep_of(evaluations: Sequence[Evaluation]) -> Sweep:
     """Return the attack that evaluations of one setting were made with, over their radii.
 
     Raises:
-        UserError: this zoo has no such attack or setting.
+        UserError: this version of zoo has no such attack or setting.
     """
     first = evaluations[0]
     options = {key: tuple(v) if isinstance(v, list) else v for key, v in first.options.items() if key != "gradients"}
@@ -99,7 +99,7 @@ def sweep_of(evaluations: Sequence[Evaluation]) -> Sweep:
 
 
 def groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
-    """Group evaluations under attack by what they have in common but the radius."""
+    """Group evaluations under attack by everything except the radius."""
     found: dict[str, list[Evaluation]] = {}
     for e in evaluations:
         if e.norm is not None:
@@ -116,7 +116,7 @@ def evaluated(
         run: whose deployed network is attacked.
         group: see `groups`; empty: the clean accuracy alone.
         images: to attack.
-        outcomes: file that verdicts are kept in, so that an interrupted measurement goes on.
+        outcomes: file for the verdicts, from which an interrupted measurement resumes.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     gradients: Gradients = group[0].options.get("gradients", "fp32") if group else "fp32"
@@ -134,7 +134,7 @@ def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> 
     """Return a run's card with every figure measured on the weights in its folder.
 
     Args:
-        run: whose card says what is to be measured, on how many images.
+        run: whose card lists the measurements and their numbers of images.
         split: the test split.
         outcomes: see `evaluated`.
     """
@@ -166,7 +166,7 @@ def probed(run: Run, split: EvaluationSplit, name: str) -> list[Finding]:
     Args:
         run: whose deployed network is probed.
         split: the test split.
-        name: of a probe that the card has findings of.
+        name: of a probe with findings on the card.
     """
     eps = max((e.eps for e in run.card.evaluations if e.norm == "Linf"), default=EPS["Linf"][-1])
     images = split.first(next(finding.n for finding in run.card.findings if finding.probe == name))

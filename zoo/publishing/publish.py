@@ -34,14 +34,14 @@ LICENCE = "Apache-2.0"
 
 @dataclass(frozen=True)
 class Publication:
-    """How a run is published."""
+    """Options of a publication."""
 
     tag: str | None = None
     """Name after the architecture (default: method, compression, `at` for adversarial training, data)."""
     licence: str | None = None
     """Licence of the weights, as an SPDX identifier (default: that of the card, or Apache-2.0)."""
     dtype: Dtype = "float16"
-    """Of the stored matrices and kernels."""
+    """Number format of the stored matrices and kernels."""
     onnx: bool = True
     """Store the exported file too (fp32, so about twice the weights); it is compared with PyTorch either way."""
     latency: bool = True
@@ -64,7 +64,7 @@ class Publication:
         """Return the name of the model that a card describes.
 
         Raises:
-            UserError: the tag is no tag.
+            UserError: the tag is malformed.
         """
         robust = card.training.get("adversary", "none") != "none"
         tag = self.tag or default_tag(card.method, card.compression, card.data, robust)
@@ -72,13 +72,13 @@ class Publication:
 
 
 def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None] = lambda _: None) -> Card:
-    """Add a run to a hub, with figures measured on the weights as they are stored.
+    """Add a run to a hub, with figures measured on the stored weights.
 
     Args:
-        run: a finished training; RUN/published-*.npz keeps verdicts, so that an interrupted publication goes on.
+        run: a finished training; RUN/published-*.npz keeps verdicts, from which an interrupted publication resumes.
         hub: its address.
         options: see `Publication`.
-        say: told what is being done.
+        say: called with a line on each stage.
 
     Returns:
         The published card.
@@ -131,7 +131,7 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
 
 
 def _check_figures(run: Run, stored: Run, split: EvaluationSplit) -> None:
-    """Refuse a card whose clean accuracy is not that of its weights, or weights that rounding has changed."""
+    """Refuse a card whose clean accuracy is not that of its weights, or weights whose accuracy rounding has changed."""
     stated = run.card.clean
     if stated is None:
         raise UserError(f"{run.folder} has never been evaluated: `zoo evaluate {run.folder}` first")
@@ -190,7 +190,7 @@ def entry_of(folder: Path) -> Entry:
 
 
 def without_places(command: str) -> str:
-    """Return a training's command line without the folders of the machine it ran on."""
+    """Return a training's command line without the folders of its machine."""
     words, kept = iter(shlex.split(command)), []
     for word in words:
         flag, equals, _ = word.partition("=")

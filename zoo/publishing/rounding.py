@@ -19,9 +19,9 @@ def store_weights(run: Run, folder: Path, dtype: Dtype) -> Weights:
     """Write a run's weights as safetensors; matrices and kernels get the dtype, vectors (biases, norms) stay fp32.
 
     Args:
-        run: in the form it was trained in.
+        run: in its trained form.
         folder: to write to.
-        dtype: of what has more than one axis.
+        dtype: of tensors with more than one axis.
 
     Raises:
         UserError: a weight is not finite, or too large for fp16.

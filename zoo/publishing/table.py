@@ -1,4 +1,4 @@
-"""What the checks of a published model found, on the screen."""
+"""Tables with the checks of a published model."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ SIGNS = {True: "[green]ok[/]", False: "[bold red]failed[/]", None: "[dim]-[/]"}
 
 
 def checks_table(title: str, checks: Sequence[Check]) -> Table:
-    """Lay the checks of one model out."""
+    """Lay out the checks of one model."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="bold")
     for column in ("figure", "card", "found", ""):
         table.add_column(column, overflow="fold")

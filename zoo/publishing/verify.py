@@ -1,4 +1,4 @@
-"""Hash and measure a published model again, and say where it differs from its card."""
+"""Hash and measure a published model again, and report differences from its card."""
 
 import math
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ from zoo.runs.run import Run
 from zoo.runtime.complexity import count_macs, count_params
 
 QUICK_PASSES = 100
-"""Model passes per image: attacks that need more are measured again only when all images are asked for."""
+"""Model passes per image above which attacks are measured again only if all images are requested."""
 
 UNNAMED = ("card.json", "README.md")
-"""Files of a model that its card cannot name: itself, and the page that is written from it."""
+"""Files of a model that its card cannot name: itself, and the page written from it."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def verify(
 
     Args:
         model: of a hub.
-        n: test images for the figures under attack, or all that the card's figures were measured on, those of probes
-            included. Clean accuracy is always measured on as many as the card's.
+        n: test images for the figures under attack, or all images of the card's figures, including those of probes.
+            Clean accuracy is always measured on as many as the card's.
         data_dir: where the data set's files are.
         download: fetch them if they are missing.
     """
     try:
         yield from _checks(model, n, data_dir, download)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of values without sense
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # for values without meaning
         yield Check("card", "measured by zoo", f"cannot be measured again: {type(error).__name__}: {error}", False)
 
 
@@ -174,7 +174,7 @@ def _compared(stated: Evaluation, found: Evaluation) -> Check:
 
 
 def _parts(stated: Evaluation, found: Evaluation) -> Iterator[Check]:
-    """Compare what each attack of an ensemble left; together they are compared on fewer images, too."""
+    """Compare the accuracy after each attack of an ensemble; the whole ensemble is also compared on fewer images."""
     for part, left in stated.parts.items():
         again = found.parts.get(part, math.nan)
         agrees = abs(left - again) <= tolerance(stated, found.n)
@@ -182,7 +182,7 @@ def _parts(stated: Evaluation, found: Evaluation) -> Iterator[Check]:
 
 
 def _sanity(run: Run, stated: Sanity, images: EvaluationSplit) -> Check:
-    """Look for masked gradients again; whether accuracies contradict each other is asked of the card's own."""
+    """Look for masked gradients again; contradictions between accuracies are checked on the card's own."""
     exported = folded(run.model(), run.card.image_shape)
     found = sanity(exported, images.images, images.labels, run.card.evaluations)
     shares = ("zero_gradient_share", "accuracy_at_large_eps")

@@ -1,4 +1,4 @@
-"""What is added to the loss of any method and adversary: one penalty is one file of this package."""
+"""Penalties on top of the loss of any method and adversary: one penalty is one file of this package."""
 
 from zoo.plugins import Plugins
 from zoo.regularizers._base import Regularizer

@@ -1,4 +1,4 @@
-"""How far each activation of a running network moves when its weights move."""
+"""Bounds on how far each activation of a running network moves when its weights move."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ LIPSCHITZ_ONE = {
     "float",
     "clone",
 }
-"""Operations after which nothing has moved further: of Lipschitz constant 1 in each entry."""
+"""Operations with Lipschitz constant 1 in each entry, which move nothing further."""
 POOLING = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
-"""Each entry of their result moves no further than the entries of the same channel."""
+"""Operations whose result moves no further, in each entry, than the entries of the same channel."""
 SLOPES = {"gelu": 1.13, "silu": 1.1, "silu_": 1.1, "hardswish": 1.5, "mish": 1.1, "elu": 1.0, "tanh": 1.0}
 """Largest slopes of other activations."""
 SIZE = {"size", "dim", "__get__", "stride", "is_contiguous", "numel", "__len__"}
-"""What only asks for a shape or a type."""
+"""Operations that only read a shape or a type."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class ActivationBound:
     """A bound on how far the channels of an activation move, as a share of exp(scale).
 
     Attributes:
-        carried: what earlier layers' weights did, (B, C), >= 0.
-        fresh: what this layer's own weights add, (B, C); a BatchNorm after the layer is folded into its weights, so
-            it does not stretch this part.
+        carried: the part due to earlier layers' weights, (B, C), >= 0.
+        fresh: the part due to this layer's own weights, (B, C); a BatchNorm after the layer is folded into its weights,
+            so it does not stretch this part.
         scale: logarithm, (B, 1).
-        weight: of the layer that made it, if it was a linear one, with what its input moved, (B, m).
+        weight: of the layer that computed it, if that is linear, with the movement of its input, (B, m).
     """
 
     carried: Tensor
@@ -56,7 +56,7 @@ class ActivationBound:
         return self.carried + self.fresh
 
     def merged(self) -> "ActivationBound":
-        """Return the same with nothing fresh, scaled to a largest entry of 1 (gradients flow through the scale)."""
+        """Return the sum as carried, scaled to a largest entry of 1 (gradients flow through the scale)."""
         total = self.total
         largest = total.amax(1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
         return ActivationBound(total / largest, torch.zeros_like(total), self.scale + largest.log())
@@ -76,7 +76,7 @@ class Movements(TorchFunctionMode):
         super().__init__()
         self.eps = eps
         self.norms = torch.zeros(())
-        self._found: dict[int, tuple[Tensor, ActivationBound]] = {}  # the tensor is kept, or its id could be another's
+        self._found: dict[int, tuple[Tensor, ActivationBound]] = {}  # keeps the tensor, so that its id is not reused
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and bound how far its result moves."""
@@ -183,7 +183,7 @@ def _still(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> 
 
 
 def _sum(result: Tensor, moving: list[ActivationBound], others: list[Any]) -> ActivationBound:
-    """Add up what the summands move: residual branches."""
+    """Add the movements of the summands: residual branches."""
     parts = [part.merged() for part in moving]
     scale = torch.stack([part.scale for part in parts]).amax(0).detach()
     total = sum((part.carried * (part.scale - scale).exp() for part in parts), torch.zeros_like(parts[0].carried))
@@ -217,7 +217,7 @@ def _scaled(result: Tensor, moving: list[ActivationBound], others: list[Any]) ->
 
 
 Rule = Callable[[Tensor, list[ActivationBound], list[Any]], ActivationBound]
-"""An operation's result, how far its moving operands move, and its other operands, to how far the result moves."""
+"""Maps an operation's result, its moving operands' bounds and its other operands to the result's bound."""
 
 
 def _steep(slope: float) -> Rule:

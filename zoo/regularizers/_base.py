@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Regularizer(ABC):
-    """A penalty on a network, on top of whatever is trained.
+    """A penalty on a network, on top of any loss.
 
     A subclass is a frozen dataclass in a file of its own, whose name is the regularizer's. Its fields are its
     hyper-parameters (``--regularize.FIELD``).

@@ -9,7 +9,7 @@ from zoo.regularizers._base import Regularizer
 
 @dataclass(frozen=True)
 class NoRegularizer(Regularizer):
-    """Nothing is added to the loss."""
+    """No penalty: nothing is added to the loss."""
 
     def penalty(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return nothing."""

@@ -1,10 +1,9 @@
 """A bound on how far the margin falls when every weight moves, as a penalty.
 
 Tsai, Hsu, Yu, Chen: Formalizing generalization and adversarial robustness of neural networks to weight
-perturbations, NeurIPS 2021, arXiv 2103.02200. The paper's body was not at hand. The bound below is this project's
-derivation for the paper's setting; that the loss is the cross-entropy plus the worst pairwise margin bound plus the
-layers' largest row and column sums is the paper's as its abstract and a third party's code show it; the logarithm is
-this project's.
+perturbations, NeurIPS 2021, arXiv 2103.02200. Only the paper's abstract and a third party's code were available. They
+show that the loss is the cross-entropy plus the worst pairwise margin bound plus the layers' largest row and column
+sums. The bound below is this project's derivation for the paper's setting, and so is the logarithm.
 """
 
 from dataclasses import dataclass
@@ -31,11 +30,11 @@ class WeightRobust(Regularizer):
     eps: float = 0.01
     """Largest movement of each weight."""
     weight: float = 0.01
-    """Of the bound's logarithm."""
+    """Weight of the bound's logarithm."""
     norms: float = 1e-5
-    """Of the row and column sums."""
+    """Weight of the row and column sums."""
     images: int = 32
-    """Images per batch that the bound is taken at."""
+    """Images per batch at which the bound is taken."""
 
     def __post_init__(self) -> None:
         for name in ("eps", "images"):
@@ -56,12 +55,12 @@ class WeightRobust(Regularizer):
 def margin_bound(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Bound how far any margin f_y - f_j of an image can move when one layer's weights move by up to eps.
 
-    The sum over the layers of the bounds of each layer moving alone: with b the movement of a layer's input,
+    It is the sum over the layers of the bounds for each layer moving alone: with b the movement of a layer's input,
     a layer adds eps ||input||_1 to |W| b, and the last one bounds |W_y - W_j| b + 2 eps ||input||_1.
     To first order in eps it bounds all layers moving at once.
 
     Args:
-        model: taken in eval mode, and left in the mode it was in.
+        model: used in eval mode, and returned to its mode.
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
         eps: largest movement of each entry of a weight matrix, its BatchNorm folded in.

@@ -1,4 +1,4 @@
-"""What accuracies were measured under, and which of these conditions runs have in common."""
+"""The conditions of accuracies, and which of them runs have in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from zoo.report.figures import RunFigures
 from zoo.runs.card import Card, Evaluation
 
 STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "cr", "autoattack")
-"""Attacks from weak to strong; one that is not in the list counts as weaker than all."""
+"""Attacks from weak to strong; an attack that is not in the list counts as the weakest."""
 
 
 @dataclass(frozen=True, order=True)
@@ -65,9 +65,9 @@ def all_keys(runs: Sequence[RunFigures]) -> list[Key]:
 
 
 def reference(runs: Sequence[RunFigures], norm: str) -> Key | None:
-    """Return the attack and radius by which runs are compared in one norm: what most of them have.
+    """Return the attack and radius for comparing runs in one norm: those that most of them have.
 
-    Of several, the strongest attack, then the largest radius.
+    Among several, the strongest attack, then the largest radius.
     """
     keys = [key for run in runs for key in accuracies(run.card) if key[0].norm == norm and key[1] > 0]
     return max(set(keys), key=lambda key: (keys.count(key), key[0], key[1]), default=None)
@@ -79,9 +79,9 @@ def key_text(key: Key) -> str:
 
 
 def curves(runs: Sequence[RunFigures]) -> list[Attack]:
-    """Return the attacks whose curves are worth drawing, by norm and strength.
+    """Return the attacks to draw as curves, by norm and strength.
 
-    One is left out if the same attack with more steps is known of every run that has it.
+    An attack is left out if every run that has it also has the same attack with more steps.
     """
     having = {
         attack: {run.name for run in runs if any(key[0] == attack for key in accuracies(run.card))}

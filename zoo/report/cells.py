@@ -20,12 +20,12 @@ def run_cell(run: RunFigures, link: str = "") -> Cell:
 
 
 def digest_cell(text: str) -> Cell:
-    """Return the beginning of a digest, which is never broken."""
+    """Return the beginning of a digest, in a cell that never breaks."""
     return Cell(Markup("<code>{}</code>").format(text), text)
 
 
 def command_cell(command: str, anchor: str = "") -> Cell:
-    """Return a command that was typed, in lines of a readable length, with the anchor that links lead to, if any."""
+    """Return a command line in lines of a readable length, with an anchor for links, if any."""
     name = Markup(' id="{}"').format(anchor) if anchor else ""
     words = Markup(" ").join(Markup("<span>{}</span>").format(word) for word in re.split(" (?=--)", command))
     return Cell(Markup('<code class="command"{}>{}</code>').format(name, words), command)

@@ -1,4 +1,4 @@
-"""A chart as data: what is drawn, not how. `zoo.report.svg` and `zoo.report.png` draw it."""
+"""Charts as data, independent of the drawing. `zoo.report.svg` and `zoo.report.png` draw them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,11 +11,11 @@ class Axis:
     """One axis.
 
     Attributes:
-        label: what is on it, with its unit.
+        label: its quantity, with the unit.
         log: whether its scale is logarithmic; values <= 0 are then left out.
         percent: whether values in 0..1 are written as percentages.
         limits: the first and last value; None: those of the data.
-        whole: whether only whole numbers are written beside it.
+        whole: whether its labels are whole numbers only.
     """
 
     label: str = ""
@@ -27,10 +27,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Style:
-    """How the points of one series look: the same in every chart of a page.
+    """The style of one series, the same in every chart of a page.
 
     Attributes:
-        color: index into the page's colours; None: none of them, for what all series share.
+        color: index into the page's colours; None: neutral, for lines that all series share.
         marker: index into `MARKERS`.
         dashed: whether its line is.
     """
@@ -42,12 +42,12 @@ class Style:
 
 MARKERS = ("circle", "square", "triangle", "diamond", "pentagon")
 COLORS = 8
-"""How many colours a page has."""
+"""The number of colours of a page."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Named points, joined by a line or apart.
+    """Named points, joined by a line or separate.
 
     Attributes:
         name: for the legend and the points' tooltips.
@@ -69,7 +69,7 @@ class Chart:
     Attributes:
         name: of its picture's file, without ending.
         title: in a few words.
-        series: what is drawn.
+        series: to draw.
         note: what a reader must know to read it, or ``""``.
     """
 
@@ -91,7 +91,7 @@ class Heatmap:
         columns: their names, from the left.
         values: one list per row; None: nothing there.
         log: whether colours follow the logarithm.
-        column_label: what the columns are.
+        column_label: name of the columns' quantity.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Heatmap:
     note: str = ""
 
     def extent(self) -> tuple[float, float]:
-        """Return the smallest and the largest value that has a place on the scale (without any: of a bare scale)."""
+        """Return the smallest and the largest value on the scale (without values: those of an empty scale)."""
         found = [
             v for row in self.values for v in row if v is not None and v < float("inf") and (v > 0 or not self.log)
         ]

@@ -1,4 +1,4 @@
-"""What each layer became in the exported file, as that file's metadata says."""
+"""The form of each layer in the exported file, from that file's metadata."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class LayerForm:
     Attributes:
         form: into which layers it was written, and at which rank.
         reason: why.
-        costs: of each form that was looked at, by name, in the unit of the target.
+        costs: of each candidate form, by name, in the unit of the target.
     """
 
     form: str
@@ -28,14 +28,14 @@ class LayerForm:
 
 
 def read_forms(path: Path, weights_sha256: str) -> dict[str, LayerForm]:
-    """Return the form of each layer, by its name in the bare backbone; nothing if the file does not say.
+    """Return the form of each layer, by its name in the bare backbone; empty if the file does not state it.
 
     Args:
-        path: of the exported file; none need be there.
-        weights_sha256: of the run; a file of other weights says nothing of it.
+        path: of the exported file, which need not exist.
+        weights_sha256: of the run; a file with other weights is ignored.
 
     Raises:
-        UserError: the file is no ONNX file, or what it says cannot be read.
+        UserError: the file is not an ONNX file, or its metadata cannot be read.
     """
     if not path.is_file():
         return {}

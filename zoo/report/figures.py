@@ -1,4 +1,4 @@
-"""Everything a report knows of one run, gathered from its folder."""
+"""All data of one run for a report, gathered from its folder."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,13 +24,13 @@ class RunFigures:
     Attributes:
         name: unique among the runs of a report.
         style: of its points in every chart.
-        card: what it is and what was measured on it.
-        curves: (step, value) of what its training logged, by name.
+        card: with its description and measurements.
+        curves: (step, value) of the metrics logged by its training, by name.
         layers: its factorized layers epoch by epoch.
         spectra: singular values of each layer before and after training.
-        no_start: why those before training are missing, or ``""``.
+        no_start: why the spectra before training are missing, or ``""``.
         timing: its latency, if `zoo bench` measured it.
-        forms: of each layer in the exported file, if that says so.
+        forms: of each layer in the exported file, if it states them.
     """
 
     name: str
@@ -52,10 +52,10 @@ def gather(
     Args:
         folders: of finished runs; one given twice counts once.
         bench: further files of `zoo bench`, besides those in the folders.
-        say: told what is being read.
+        say: called with a line on each stage.
 
     Raises:
-        UserError: a folder is no finished run, or a file in it is damaged.
+        UserError: a folder is not a finished run, or a file in it is damaged.
     """
     runs = [Run(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
     own = [run.folder / BENCH for run in runs if (run.folder / BENCH).is_file()]
@@ -83,7 +83,7 @@ def gather(
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
-    """Name folders by their last part, with as many parts before it as tell equal names apart."""
+    """Name folders by their last part, with as many parts before it as make equal names distinct."""
     parts = [folder.resolve().parts for folder in folders]
     lengths = [1] * len(parts)
     while True:

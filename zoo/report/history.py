@@ -1,4 +1,4 @@
-"""What a training logged: RUN/metrics.csv, and RUN/layers.csv with every layer's rank and condition number."""
+"""The logs of a training: RUN/metrics.csv, and RUN/layers.csv with every layer's rank and condition number."""
 
 import csv
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from zoo.runs.run import LAYERS, METRICS
 
 @dataclass(frozen=True)
 class LayerState:
-    """A factorized layer at the start of training (epoch 0) or after so many epochs."""
+    """A factorized layer at the start of training (epoch 0) or after an epoch."""
 
     epoch: int
     layer: str
@@ -20,7 +20,7 @@ class LayerState:
 
 
 def metric_curves(folder: Path) -> dict[str, list[Point]]:
-    """Return (step, value) of everything in RUN/metrics.csv, by name; steps count from 1.
+    """Return (step, value) of all metrics in RUN/metrics.csv, by name; steps count from 1.
 
     Raises:
         UserError: the file is damaged.
@@ -37,7 +37,7 @@ def metric_curves(folder: Path) -> dict[str, list[Point]]:
 
 
 def layer_states(folder: Path) -> list[LayerState]:
-    """Return the factorized layers epoch by epoch, or nothing for a run that did not write them.
+    """Return the factorized layers epoch by epoch; empty for a run without RUN/layers.csv.
 
     Raises:
         UserError: the file is damaged.

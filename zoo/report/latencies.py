@@ -15,7 +15,7 @@ BENCH = "bench.json"
 
 @dataclass(frozen=True)
 class Timing:
-    """Time of one exported file in ONNX Runtime; only timings of the same conditions may be compared.
+    """Time of one exported file in ONNX Runtime; only timings under the same conditions may be compared.
 
     Attributes:
         conditions: provider, processor, threads and any precision but fp32, in words.
@@ -46,7 +46,7 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
             raise UserError(f"no file at {path}: write one with `zoo bench RUN --json {path}`") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
             raise UserError(f"{path} was not written by `zoo bench`: measure again, or remove it") from None
-    # Of one run's files in several precisions the fp32 one counts: its accuracies are those of the card.
+    # If a run has files in several precisions, the fp32 file counts: its accuracies are those of the card.
     return {sha256: timing for _, sha256, timing in sorted(found, key=lambda x: x[0])}
 
 

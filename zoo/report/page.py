@@ -1,7 +1,7 @@
 """The frame of a page: one self-contained HTML file with its style, its script and nothing from elsewhere.
 
-A page is sections of blocks; a block is a text, a gallery of charts, a table, or blocks that unfold. Every text in
-them is escaped by the templates, wherever it comes from.
+A page is sections of blocks; a block is a text, a gallery of charts, a table, or blocks that unfold. The templates
+escape every text in them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ class Gallery:
     """Charts side by side, as many as the screen is wide for, under one legend of their series.
 
     Attributes:
-        charts: what is drawn.
+        charts: to draw.
         small: many little ones, without axis labels.
     """
 
@@ -50,7 +50,7 @@ class Gallery:
 
     @property
     def legend(self) -> list[tuple[str, Markup]]:
-        """The name and sample of every series, once; one that has other colours elsewhere is shown without any."""
+        """The name and sample of every series, once; a series whose colour varies has a neutral sample."""
         found: dict[str, list[Series]] = {}
         for series in self._series():
             found.setdefault(series.name, []).append(series)
@@ -87,7 +87,7 @@ class Section:
     Attributes:
         anchor: letters and hyphens, unique on the page.
         title: the heading.
-        blocks: what is in it.
+        blocks: its content.
     """
 
     anchor: str
@@ -104,7 +104,7 @@ class Page:
     sections: Sequence[Section]
 
     def charts(self) -> Iterator[Chart | Heatmap]:
-        """Yield every full-size chart, for files of their own."""
+        """Yield every full-size chart, to be written to its own file."""
         for section in self.sections:
             yield from _charts(section.blocks)
 

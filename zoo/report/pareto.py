@@ -1,4 +1,4 @@
-"""The Pareto front: what nothing else beats in both respects."""
+"""The Pareto front: the points that no other point beats in both respects."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from zoo.report.chart import Point
 def pareto_front(points: Sequence[Point]) -> list[Point]:
     """Return the points (cost, gain) that no other point dominates, by ascending cost.
 
-    A point dominates another if it costs no more and gains no less, and is better in one of the two. Of equal
-    points one is returned.
+    A point dominates another if it costs no more and gains no less, and is better in one of the two. One of several
+    equal points is returned.
     """
     front: list[Point] = []
     for cost, gain in sorted(points, key=lambda p: (p[0], -p[1])):

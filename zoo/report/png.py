@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PALETTE = ("#0072b2", "#d55e00", "#008a62", "#b3479b", "#b07a00", "#2f95d6", "#7b6650", "#5b57c8")
-"""The colours of the light theme; the first are Okabe and Ito's, told apart by colour-blind readers."""
+"""The colours of the light theme; the first are Okabe and Ito's, which colour-blind readers can distinguish."""
 SHAPES = dict(zip(MARKERS, "os^Dp", strict=True))
 
 
@@ -36,7 +36,7 @@ def draw_png(chart: Chart | Heatmap, path: Path) -> None:
 
 
 def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # or matplotlib takes it for a formula
+    return text.replace("$", r"\$")  # otherwise matplotlib takes it for a formula
 
 
 def _chart(axes: Axes, chart: Chart) -> None:

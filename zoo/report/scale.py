@@ -1,4 +1,4 @@
-"""Where values lie on an axis, and which of them are written beside it."""
+"""Positions of values on an axis, and its labels."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ class Scale:
     """The map from values to 0..1 along an axis.
 
     Attributes:
-        axis: what it belongs to.
+        axis: that it belongs to.
         low: the value at 0.
         high: the value at 1.
     """
@@ -23,7 +23,7 @@ class Scale:
 
     @classmethod
     def of(cls, axis: Axis, values: Iterable[float]) -> "Scale":
-        """Return the scale that shows values, or the axis's limits where it has them, with a little room around."""
+        """Return the scale for some values, or for the axis's limits if it has any, with a small margin."""
         known = [v for v in values if math.isfinite(v) and (v > 0 or not axis.log)] or [1.0]
         low, high = min(known), max(known)
         if axis.log:
@@ -36,7 +36,7 @@ class Scale:
         return cls(axis, low if first is None else first, high if last is None else last)
 
     def place(self, value: float) -> float | None:
-        """Return where a value lies, 0 to 1 along the axis; None if a logarithmic axis has no place for it."""
+        """Return the position of a value, 0 to 1 along the axis; None if a logarithmic axis cannot show it."""
         if not math.isfinite(value) or (self.axis.log and value <= 0):
             return None
         if self.axis.log:
@@ -44,7 +44,7 @@ class Scale:
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Return about so many round values within the axis."""
+        """Return about ``count`` round values within the axis."""
         if self.axis.log:
             return self._log_ticks(count)
         return self._linear_ticks(count, self.axis.whole) or self._linear_ticks(count)
@@ -70,7 +70,7 @@ class Scale:
         return self._linear_ticks(min(count, 3))
 
     def text(self, value: float) -> str:
-        """Write a value as it stands beside the axis."""
+        """Format a value as a label of the axis."""
         return f"{100 * value:.3g}%" if self.axis.percent else short(value)
 
 

@@ -28,7 +28,7 @@ class Spectrum:
 
 
 def spectra(run: Run) -> tuple[dict[str, Spectrum], str]:
-    """Return the spectrum of each layer by its name, and why those before training are missing, or ``""``.
+    """Return the spectrum of each layer by its name, and why the spectra before training are missing, or ``""``.
 
     The weights before training are not stored: they are built again from the configuration and the seed.
 
@@ -44,10 +44,10 @@ def spectra(run: Run) -> tuple[dict[str, Spectrum], str]:
 
 
 def starting_model(run: Run) -> nn.Module:
-    """Return the converted model that a run's training began with, as its configuration and seed give it.
+    """Return the initial converted model of a run's training, rebuilt from its configuration and seed.
 
     Raises:
-        UserError: the configuration is missing, or weights that it started from are no longer there.
+        UserError: the configuration is missing, or the weights that it started from no longer exist.
     """
     config = read_config(run.folder)
     weights = Path(config["weights"]) if config.get("weights") else None

@@ -11,7 +11,7 @@ from zoo.report.scale import Scale, short
 
 @dataclass(frozen=True)
 class Size:
-    """A drawing's size and the room around its plot, in pixels at scale 1: what a phone shows."""
+    """A drawing's size and the margins of its plot, in pixels at scale 1: the width of a phone."""
 
     width: float = 380
     height: float = 250
@@ -151,7 +151,7 @@ def _heatmap(chart: Heatmap) -> Markup:
 
 
 def share(chart: Heatmap, value: float) -> float:
-    """Return how far up the colour scale of a heatmap a value is, 0 to 1."""
+    """Return the position of a value on the colour scale of a heatmap, 0 to 1."""
     low, high = chart.extent()
     value = min(max(value, low), high)
     if chart.log and low > 0:

@@ -21,13 +21,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, and what it is sorted by.
+    """The content of a cell, and its sort key.
 
     Attributes:
-        text: what is read; made safe for HTML unless it is Markup.
-        value: sorted by this: numbers by size, texts by alphabet, None last.
+        text: shown; escaped unless it is Markup.
+        value: the sort key: numbers by size, texts by alphabet, None last.
         tone: ``good``, ``bad`` or ``""``.
-        is_bound: whether the true value may be worse, so that a value which is none counts as better.
+        is_bound: whether the true value may be worse, so that an equal exact value counts as better.
     """
 
     text: str | Markup
@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def is_number(self) -> bool:
-        """Whether it is aligned and sorted as a number."""
+        """Whether the cell is aligned and sorted as a number."""
         return isinstance(self.value, float | int)
 
 
@@ -69,7 +69,7 @@ class Table:
 
     Attributes:
         columns: the headings.
-        rows: as many cells each as there are columns.
+        rows: one cell per column.
         caption: one line above, or ``""``.
     """
 
@@ -89,7 +89,7 @@ class Table:
         return [any(row[j].is_number for row in self.rows) for j in range(len(self.columns))]
 
     def is_best(self, row: Sequence[Cell], column: int) -> bool:
-        """Whether a cell is the best of its column, which says what that means, among at least two that differ."""
+        """Return whether a cell is the best of its column, by the column's rule, among at least two that differ."""
         direction, value = self.columns[column].best, row[column].value
         if not direction or not row[column].is_number:
             return False

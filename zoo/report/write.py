@@ -1,4 +1,4 @@
-"""Put a report together and write its files."""
+"""Compose a report and write its files."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -41,10 +41,10 @@ def write_report(
         folders: of finished runs.
         output: the page, such as ``report.html``; older files of the same names are replaced.
         bench: files of `zoo bench`, besides those in the runs' folders.
-        say: told what is being done.
+        say: called with a line on each stage.
 
     Raises:
-        UserError: a folder is no finished run, a file in it is damaged, or ``output`` is not named ``*.html``.
+        UserError: a folder is not a finished run, a file in it is damaged, or ``output`` is not named ``*.html``.
     """
     if output.suffix not in (".html", ".htm") or output.is_dir():
         raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as --out report.html")
@@ -64,7 +64,7 @@ def write_report(
 
 
 def _free(path: Path, taken: Sequence[Path]) -> Path:
-    """Return a path that is not taken yet: runs named a/b and a-b have charts of one name."""
+    """Return a path that is not taken yet: runs named a/b and a-b would have charts of one name."""
     others = (path.with_stem(f"{path.stem}-{i}") for i in count(2))
     return path if path not in taken else next(other for other in others if other not in taken)
 

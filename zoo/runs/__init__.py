@@ -1,1 +1,1 @@
-"""A training and what it leaves behind: its recipe, its folder, its weights and its card."""
+"""A training and its results: its recipe, its folder, its weights and its card."""

@@ -1,4 +1,4 @@
-"""The card of a trained model: what it is, how it was made, and every figure that was measured on it."""
+"""The card of a trained model: its description, its provenance, and every figure measured on it."""
 
 import json
 from pathlib import Path
@@ -25,11 +25,11 @@ class Evaluation(_Record):
         attack: ``clean``, ``fgsm``, ``pgd``, ...
         norm: of the perturbation; None for clean accuracy.
         eps: the perturbation's radius in pixel units of [0, 1].
-        accuracy: share of images classified rightly, in 0..1.
+        accuracy: share of images classified correctly, in 0..1.
         n: how many test images.
         seed: of their draw.
         options: the attack's other settings, such as steps and restarts.
-        parts: of an ensemble of attacks, the accuracy left after each one.
+        parts: for an ensemble of attacks, the accuracy after each one.
         skipped: parts that the model cannot be attacked with, and why.
     """
 
@@ -46,7 +46,7 @@ class Evaluation(_Record):
     @field_validator("options")
     @classmethod
     def _can_be_written(cls, options: dict[str, Any]) -> dict[str, Any]:
-        json.dumps(options, allow_nan=False)  # a ValueError where a number is infinite
+        json.dumps(options, allow_nan=False)  # a ValueError if a number is infinite
         return options
 
 
@@ -55,8 +55,8 @@ class Finding(_Record):
 
     Attributes:
         probe: its name.
-        case: what it was measured under.
-        accuracy: share of images classified rightly, in 0..1, or for ``interval`` and ``lipschitz`` proved to be;
+        case: its conditions.
+        accuracy: share of images classified correctly, in 0..1, or for ``interval`` and ``lipschitz`` proved to be;
             None: the probe does not apply.
         n: how many test images.
         note: why it does not apply, or ``""``.
@@ -70,7 +70,7 @@ class Finding(_Record):
 
 
 class Sanity(_Record):
-    """What was looked at before accuracies under attack were believed; see `zoo.evaluation.sanity`.
+    """The sanity checks of accuracies under attack; see `zoo.evaluation.sanity`.
 
     That adversarial images lie within eps and in [0, 1], and that verdicts come from a fresh forward pass on
     them, needs no check here: an attack that breaks either is stopped.
@@ -91,7 +91,7 @@ class Sanity(_Record):
 
 
 class Threat(_Record):
-    """What a model is meant to withstand: perturbations up to ``eps`` in pixels of [0, 1]."""
+    """The threat model: perturbations up to ``eps`` in pixels of [0, 1]."""
 
     norm: Literal["Linf", "L2"]
     eps: FiniteFloat = Field(ge=0, le=1e6)
@@ -106,7 +106,7 @@ class Timing(_Record):
         p95_ms: 95th percentile.
         n: timed runs.
         ratio_to_dense: over the time of the uncompressed backbone, measured in turns with it.
-        provider: ONNX Runtime's name of what ran it.
+        provider: ONNX Runtime's name of the provider that ran it.
         threads: of one operator.
         hardware: in words.
     """
@@ -147,7 +147,7 @@ class LayerRow(_Record):
 
 
 class Provenance(_Record):
-    """Where the model comes from."""
+    """The provenance of a model."""
 
     command: str
     seed: int
@@ -157,14 +157,13 @@ class Provenance(_Record):
 
 
 class Card(_Record):
-    """Everything known of a model.
+    """All data of a model.
 
-    ``params`` and ``macs`` are those of the deployed form (S folded). ``applied`` holds what was applied, in order:
-    each with its kind, its name, its hyper-parameters, and what came of it if that is more than the weights.
-
-    What a hub needs besides is filled in by ``zoo publish``: name, licence, threat, data_sha256 (of the test split),
-    latency, parity (largest relative difference of the exported file's logits, by batch size), files (those besides
-    card, README and weights) and commands (which command measures what again).
+    ``params`` and ``macs`` are those of the deployed form (S folded). ``applied`` lists the plugins that were applied,
+    in order: each with its kind, its name, its hyper-parameters, and its outcome if that is more than the weights.
+    ``zoo publish`` fills in what a hub needs besides: name, licence, threat, data_sha256 (of the test split), latency,
+    parity (largest relative difference of the exported file's logits, by batch size), files (those besides card, README
+    and weights) and commands (the command that repeats each measurement).
     """
 
     schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA)
@@ -212,12 +211,12 @@ class Card(_Record):
 
     @property
     def compression(self) -> float:
-        """Share of the dense model's parameters that are removed."""
+        """Share of the dense model's parameters that was removed."""
         return 1 - self.params / self.dense_params
 
     @property
     def gradient_masking(self) -> bool:
-        """Whether a check failed, so that accuracies under attack are not to be believed."""
+        """Whether a check failed, so that accuracies under attack are not credible."""
         return self.sanity is not None and bool(self.sanity.failures)
 
     @property
@@ -234,12 +233,12 @@ class Card(_Record):
 
     @property
     def clean(self) -> Evaluation | None:
-        """Accuracy on images as they are."""
+        """Accuracy on clean images."""
         return next((e for e in self.evaluations if e.norm is None), None)
 
     @property
     def threat_model(self) -> Threat | None:
-        """What the model is judged by: the threat it was trained against, or the largest Linf radius searched."""
+        """The model's threat model: the one it was trained against, or the largest Linf radius searched."""
         if self.threat is not None:
             return self.threat
         trained_for = self.training.get("adversary_options", {}).get("eps")
@@ -251,7 +250,7 @@ class Card(_Record):
     def with_evaluations(self, new: list[Evaluation]) -> "Card":
         """Return the card with evaluations added.
 
-        One of the same attack, norm, eps and options is replaced, unless it was measured on more images.
+        An evaluation with the same attack, norm, eps and options is replaced, unless it was measured on more images.
         """
 
         def key(e: Evaluation) -> tuple[object, ...]:
@@ -293,14 +292,14 @@ class Card(_Record):
 
 
 def first_mistake(error: ValidationError) -> str:
-    """Return where a file first departs from its schema, and how."""
+    """Describe the first place where a file departs from its schema."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the file"
     return f"{where}: {first['msg']}"
 
 
 def refuse_newer(text: str | bytes, known: int, what: str) -> None:
-    """Refuse a JSON text whose ``schema_version`` is newer than what this zoo knows; other faults are not looked for.
+    """Refuse a JSON text whose ``schema_version`` is newer than this zoo knows; other faults are not checked.
 
     Raises:
         UserError: it is.

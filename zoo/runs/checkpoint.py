@@ -1,4 +1,4 @@
-"""A checkpoint of a training, finished or not, as a model: what it would be if it ended there."""
+"""A checkpoint of a training, finished or not, as a model: the result if the training ended there."""
 
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """A checkpoint in a RUN folder, whose configuration says how it was made.
+    """A checkpoint in a RUN folder, with the configuration of its training.
 
     Args:
         path: such as ``RUN/last.ckpt``.
 
     Raises:
-        UserError: it is missing or damaged, or lies without its configuration, or that is damaged.
+        UserError: it is missing or damaged, or its configuration is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
             self._state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k[:6] == "model."}
             self._ranks: dict[str, int] = content["ranks"]
-        except Exception as error:  # zip, pickle and key errors of a file that is none
+        except Exception as error:  # zip, pickle and key errors of a file that is not a checkpoint
             raise UserError(
                 f"{path} is no checkpoint of a training, or a damaged one ({type(error).__name__})"
             ) from None
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def data_dir(self) -> Path | None:
-        """Where its training reads the data."""
+        """The folder from which its training reads the data."""
         folder = self._config.get("data_dir")
         return Path(folder) if folder else None
 
@@ -69,7 +69,7 @@ class Checkpoint:
         """Return the deployed form (plain layers), in eval mode; images in [0, 1] to logits.
 
         Raises:
-            UserError: its tensors are those of another model than the configuration's.
+            UserError: its tensors belong to another model than the configuration's.
         """
         with uninitialized():
             converted = self._method.convert(self._backbone(), self._ranks)
@@ -81,7 +81,7 @@ class Checkpoint:
         return self._method.deploy(trained).eval()
 
     def metadata(self) -> "Metadata":
-        """Return what an exported file of it says of itself."""
+        """Return the metadata of a file exported from it."""
         from zoo._version import __version__
         from zoo.runs.file_metadata import Metadata
 

@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""The configuration of a training run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +12,10 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 def check_seed(seed: int) -> None:
-    """See that a seed is one that Lightning takes, 0 to 2^32 - 1.
+    """Check that a seed is in Lightning's range, 0 to 2^32 - 1.
 
     Raises:
-        UserError: it is not.
+        UserError: it is out of range.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed must be in [0, 2^32), got {seed}")
@@ -70,7 +70,7 @@ class TrainConfig:
     val_fraction: float = 0.1
     """Share of the training images kept for validation; the split is the same for every run."""
     monitor: Literal["pgd", "cr"] = "pgd"
-    """What picks the best epoch of adversarial training: validation accuracy under PGD-10 or a short CR attack."""
+    """Metric of the best epoch of adversarial training: validation accuracy under PGD-10 or a short CR attack."""
     n: int = 1000
     """Test images of the quick evaluation at the end, drawn evenly over the classes."""
     eps: str | float = "8/255"
@@ -88,7 +88,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the network (torch.compile), once for the search and once for the step: minutes, then faster steps."""
     cuda_graph: bool = False
-    """Replay the training step as a CUDA graph (one GPU): without, kernel launches bound small images."""
+    """Replay the training step as a CUDA graph (one GPU); otherwise kernel launches bound the speed on small images."""
     precision: Precision = "auto"
     """Arithmetic; auto takes bf16-mixed where the hardware has fast bf16 (CUDA, CPUs with AMX or AVX512-BF16)
     and gets the network right (CPUs do not where a stride exceeds the map); 32-true elsewhere."""
@@ -97,7 +97,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of the weights, the order, the augmentation and dropout."""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
-    """Where metrics go besides RUN/metrics.csv."""
+    """Logger besides RUN/metrics.csv."""
     out: Path | None = None
     """Folder of the run (default: runs/ARCH-METHOD-DATA)."""
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -142,7 +142,7 @@ class TrainConfig:
 
     @property
     def threat(self) -> Threat:
-        """What adversarial training defends against."""
+        """The threat that adversarial training defends against."""
         return Threat(parse_eps(str(self.eps)), self.steps, self.label_smoothing)
 
     def folder(self, method: str) -> Path:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: the entries of its ``metadata_props``."""
+"""The metadata of an exported file: the entries of its ``metadata_props``."""
 
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Metadata:
     """Provenance and labels of an exported classifier.
 
-    Each field is one entry of the file's metadata: texts as they are, everything else as JSON.
+    Each field is one entry of the file's metadata: texts verbatim, everything else as JSON.
 
     Attributes:
         zoo_version: the version of zoo that wrote the file.
@@ -23,7 +23,7 @@ class Metadata:
         method: how it was compressed.
         data: the data set it was trained on.
         image_shape: (channels, height, width); the pixels are in [0, 1], normalisation is in the graph.
-        class_names: what each logit stands for.
+        class_names: the name of each logit.
         mean: the normalisation's mean per channel.
         std: the normalisation's standard deviation per channel.
         params: parameters of the deployed model, before BatchNorm is folded.
@@ -34,12 +34,12 @@ class Metadata:
         weights_sha256: of the run's weights.
         training: the command that trained the weights.
         commit: the commit it ran at, or ``""``.
-        target: what the file was made for, see `zoo.export.target`.
+        target: of the file, see `zoo.export.target`.
         precision: of weights and products: fp32, fp16 or int8.
         forms: how each factorized layer is written and why, see `zoo.export.choice`.
-        graph_params: parameters of the graph, where BatchNorm is folded and layers may be merged or padded; None where
-            the file does not say.
-        graph_macs: the graph's multiply-accumulates for one image; None where the file does not say.
+        graph_params: parameters of the graph, where BatchNorm is folded and layers may be merged or padded; None if the
+            file does not give them.
+        graph_macs: the graph's multiply-accumulates for one image; None if the file does not give them.
     """
 
     zoo_version: str
@@ -81,7 +81,7 @@ class Metadata:
 
     @classmethod
     def from_props(cls, props: dict[str, str]) -> "Metadata":
-        """Read the metadata of an ONNX file; entries that are not ours are passed over.
+        """Read the metadata of an ONNX file; foreign entries are ignored.
 
         Raises:
             ValueError: an entry is missing (other than one with a default) or cannot be read.

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, commit, hardware."""
+"""The provenance of a result: versions, commit, hardware."""
 
 import platform
 import subprocess
@@ -37,7 +37,8 @@ def commit(source: Path = Path(__file__)) -> str | None:
     """Return the commit of the source tree that zoo runs from, ``-dirty`` if changed; None outside one.
 
     Args:
-        source: a file of zoo. A repository that does not hold it, such as one around a virtual environment, is another.
+        source: a file of zoo. A repository that does not track it, such as one around a virtual environment, does not
+            count.
     """
 
     def git(*words: str) -> str:
@@ -62,7 +63,7 @@ def cpu_name() -> str:
 
 
 def hardware(device: torch.device) -> str:
-    """Return what ``device`` is, in words."""
+    """Describe ``device`` in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{cpu_name()}, {in_threads(torch.get_num_threads())}"

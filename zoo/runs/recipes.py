@@ -13,13 +13,13 @@ def recipe_names() -> list[str]:
 
 
 def describe_recipe(name: str) -> str:
-    """Return what a recipe says of itself: the comment at its head, as far as the command."""
+    """Return a recipe's description: the comment at its head, up to the command."""
     head, _, _ = (FOLDER / f"{name}.yaml").read_text().partition("# Command:")
     return " ".join(line.removeprefix("#").strip() for line in head.splitlines())
 
 
 def recipe_path(name: str) -> Path:
-    """Return the file that is meant: a path to one, or a recipe's name.
+    """Return the file for a path or a recipe's name.
 
     Raises:
         UserError: there is no such file and no such recipe.

@@ -21,7 +21,7 @@ CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
-"""Of adversarial training: the epoch that withstood PGD best on validation images; gone once the run is finished."""
+"""The epoch of adversarial training most robust to PGD on validation images; removed when the run is finished."""
 METRICS = "metrics.csv"
 LAYERS = "layers.csv"
 """Rank and condition number of every factorized layer, at the start and after each epoch."""
@@ -67,7 +67,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def other_shapes(own: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
-    """Return the names that both have, with tensors of different shapes."""
+    """Return the names that both have with tensors of different shapes."""
     return {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
 
 
@@ -116,7 +116,7 @@ class Run:
 
     @cached_property
     def data_dir(self) -> Path | None:
-        """Where its training read the data; None: from nowhere, or it has no configuration, like published models."""
+        """The folder of its training's data; None without one, or without a configuration, like published models."""
         try:
             recorded = read_config(self.folder).get("data_dir")
         except UserError:
@@ -135,7 +135,7 @@ class Run:
         return create_backbone(self.card.arch, len(self.card.class_names), self.card.image_shape)
 
     def trained_model(self) -> nn.Module:
-        """Return the model in the form it was trained in (U, S, V apart), in eval mode; images in [0, 1]."""
+        """Return the model in its trained form (U, S, V separate), in eval mode; images in [0, 1]."""
         with uninitialized():
             model = self._wrapped(self.method.convert(self._backbone(), self.card.ranks))
         self.check_weights()
@@ -143,10 +143,10 @@ class Run:
         return model
 
     def check_weights(self) -> None:
-        """See that the weights are those that the card names.
+        """Check that the weights are those that the card names.
 
         Raises:
-            UserError: they are not there, or others.
+            UserError: they are missing or different.
         """
         weights = self.folder / self.card.weights.file
         if not weights.is_file():

@@ -1,4 +1,4 @@
-"""Take over a trained model: its ranks and weights, or its weights multiplied out."""
+"""Transfer from a trained model: its ranks and weights, or its weights multiplied out."""
 
 import math
 
@@ -15,8 +15,8 @@ from zoo.runs.run import Run, other_shapes, read_weights
 def transferred_ranks(run: Run, model: nn.Module) -> Ranks:
     """Return a run's ranks (or widths), for a dense model of the same architecture that may have other classes.
 
-    A classifier of full rank stays of full rank; another keeps its rank as far as it can. One that is not factorized
-    has the width of the new classes, whatever its own was.
+    A classifier of full rank keeps full rank; another keeps its rank as far as possible. A classifier that is not
+    factorized gets the width of the new classes.
 
     Args:
         run: the trained model.
@@ -39,7 +39,7 @@ def transferred_ranks(run: Run, model: nn.Module) -> Ranks:
 
 
 def load_transferred(run: Run, model: nn.Module) -> None:
-    """Load a run's weights into a converted backbone, in place; of a classifier for other classes, none.
+    """Load a run's weights into a converted backbone, in place, except those of a classifier for other classes.
 
     Args:
         run: the trained model.

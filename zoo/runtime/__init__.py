@@ -1,1 +1,1 @@
-"""PyTorch itself: modes, memory, layouts, CUDA graphs, optimizer state, and what a model costs."""
+"""Helpers for PyTorch itself: modes, memory, layouts, CUDA graphs, optimizer state, and the complexity of models."""

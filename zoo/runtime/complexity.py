@@ -9,7 +9,7 @@ from zoo.runtime.eval_mode import evaluating
 
 
 class Positions(NamedTuple):
-    """Where one image's forward pass applies a layer's weight: places of its input and its output (a vector has 1)."""
+    """Positions of a layer's input and output in one image's forward pass (a vector has 1)."""
 
     inputs: int
     outputs: int
@@ -34,7 +34,7 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 @torch.no_grad()
 def positions(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[nn.Linear | nn.Conv2d, Positions]:
-    """Return the positions of each plain linear and convolution layer, of one that is applied twice their sum.
+    """Return the positions of each plain linear and convolution layer; for a layer applied twice, their sum.
 
     Args:
         model, image_shape: see `count_macs`.

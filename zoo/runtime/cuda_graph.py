@@ -1,4 +1,4 @@
-"""CUDA graphs: what a GPU's host would launch one by one, recorded once and replayed in one launch."""
+"""CUDA graphs: kernels that the host would launch one by one, recorded once and replayed in one launch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,16 +10,16 @@ from zoo.errors import UserError, first_line
 
 T = TypeVar("T")
 Capture = Callable[[Callable[[], T]], tuple[T, Callable[[], None]]]
-"""A function without arguments to what it returns, and what computes that anew in the same memory."""
+"""Maps a function without arguments to its result, and to a replay that recomputes the result in the same memory."""
 WARM_RUNS = 3
-"""Runs before the capture, in which libraries choose kernels and take their workspace."""
+"""Runs before the capture, in which libraries choose kernels and allocate their workspace."""
 
 
 def captured(run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """Run a function a few times on a stream of its own, then capture it.
 
     Returns:
-        What the capture returned, whose memory each replay writes, and the replay.
+        The result of the capture, whose memory each replay overwrites, and the replay.
 
     Raises:
         UserError: something inside waits for the device, or copies between it and the host.
@@ -42,16 +42,16 @@ def captured(run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
 
 
 def called(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function as it is: what takes the place of `Replays` where nothing is captured."""
+    """Call a function directly: the replacement of `Replays` when nothing is captured."""
     return function(*arguments)
 
 
 class Replays:
-    """Calls functions of tensors, each captured at its first call with such shapes and replayed at the others.
+    """Calls functions of tensors; each is captured at its first call with given shapes and replayed afterwards.
 
     Their arguments are lists of tensors, and constants that can be hashed. A function gets copies of the tensors, and
-    may write and return them; what it returns is overwritten by its next call. One that cannot be captured (a library
-    may wait for the device inside) is called as it is.
+    may write and return them; its next call overwrites its result. A function that cannot be captured (a library may
+    wait for the device inside) is called directly.
 
     Args:
         capture: see `Capture`.
@@ -78,7 +78,7 @@ class Replays:
     def _entry(
         self, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> tuple[list[Tensor], Any, Callable[[], None]] | None:
-        """Capture a function; None where that is impossible."""
+        """Capture a function; return None if that is impossible."""
         held = [_held(argument) for argument in arguments]
         try:
             result, replay = self.capture(lambda: function(*held))

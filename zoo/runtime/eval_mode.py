@@ -1,4 +1,4 @@
-"""Evaluation mode: required, or for a while."""
+"""Evaluation mode: require it, or set it temporarily."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from zoo.errors import UserError
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model in eval mode; afterwards each of its modules is in the mode that it was in, whatever the others'."""
+    """Put a model in eval mode; afterwards each of its modules returns to its own earlier mode."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield model.eval()
@@ -20,14 +20,14 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def require_eval_mode(model: nn.Module, purpose: str) -> None:
-    """See that no module of a model is in training mode, wherever it lies: its dropout is random, its statistics move.
+    """Check that no module of a model is in training mode, where dropout is random and statistics move.
 
     Args:
-        model: which is asked.
-        purpose: what it is needed for, such as "an attack".
+        model: to check.
+        purpose: that needs eval mode, such as "an attack".
 
     Raises:
-        UserError: one is; the message names the first.
+        UserError: a module is; the message names the first.
     """
     training = next((name for name, module in model.named_modules() if module.training), None)
     if training is not None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """Parameters of mallopt(3) in glibc."""
 KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 256 * 2**20}
-"""No tensor in a mapping of its own, nothing trimmed off the heap's end, which grows in large pieces."""
+"""No separate mapping per tensor, no trimming of the heap, which grows in large pieces."""
 DEFAULTS = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 2**10, TOP_PAD: 0}
 
 
@@ -15,7 +15,7 @@ def keep_freed_memory(keep: bool = True) -> bool:
     """Tell glibc to keep freed memory for this process, instead of giving it back to the system.
 
     By default each large tensor is mapped when it is made and unmapped when it is freed, so on a CPU every step pays
-    for fresh, zeroed pages again. The process then keeps the most it has ever held. Measured with
+    for fresh, zeroed pages again. The process then keeps its peak memory. Measured with
     ``tests/benchmarks/memory.py``: training steps of VGG16-BN and ResNet-18 take 0.87 to 0.97 of the time (two Xeon
     cores), an attack's forward passes and gradients on low-rank ResNet-18s 0.60 to 0.69 (an EPYC core).
 
@@ -23,7 +23,7 @@ def keep_freed_memory(keep: bool = True) -> bool:
         keep: False goes back to glibc's defaults.
 
     Returns:
-        Whether it was possible: nothing happens where the C library is another.
+        Whether it was possible: nothing happens with another C library.
     """
     settings = KEEP if keep else DEFAULTS
     if platform.libc_ver()[0] != "glibc":

@@ -1,4 +1,4 @@
-"""How tensors lie in memory, when their shapes change while they train."""
+"""The memory layout of tensors whose shapes change during training."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,14 @@ from torch import Tensor
 
 
 def empty_as(old: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return an uninitialised tensor of another shape that lies in memory as an old one does: channels last, or not.
+    """Return an uninitialised tensor of another shape with the memory layout of an old one: channels last, or not.
 
-    By strides, exactly: `Tensor.contiguous` leaves those of dimensions of size 1 alone, but kernels are chosen by them,
-    and round differently. A run that is resumed builds its tensors anew, and must compute what the first one did.
+    Strides match exactly: `Tensor.contiguous` ignores those of dimensions of size 1, but they decide the choice of
+    kernels, which round differently. A resumed run rebuilds its tensors and must compute the same numbers as the first
+    one.
 
     Args:
-        old: of any shape, of as many dimensions.
+        old: of any shape with the same number of dimensions.
         shape: of the new one.
     """
     last = old.ndim == 4 and old.stride() == _strides(old.shape, torch.channels_last)

@@ -1,4 +1,4 @@
-"""What optimizers keep of a parameter, when its shape or its basis changes while it trains."""
+"""Optimizer state of parameters whose shape or basis changes during training."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,26 +16,26 @@ DIRECTIONS = (
 SECOND_MOMENTS = (
     *("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta"),  # Adam and its kin, RMSprop, Adagrad, Adadelta
     *("exp_avg_var", "max_exp_avg_var", "exp_hessian_diag_sq"),  # AdaBelief, AdaHessian
-    *("variance", "row_var", "col_var", "exp_avg_sq_r", "exp_avg_sq_c"),  # Adafactor where nothing is factored
+    *("variance", "row_var", "col_var", "exp_avg_sq_r", "exp_avg_sq_c"),  # Adafactor if nothing is factored
 )
 """State that holds squares of gradients, or their variances."""
 MAGNITUDES = ("exp_inf",)
 """State that holds sizes of gradients (Adamax)."""
 COPIES = ("z", "x0", "lookahead_slow_buff")
-"""State that is other weights, from which the next ones are computed (schedule-free optimizers, MADGRAD, Lookahead)."""
+"""State that holds other weights, from which the next ones are computed (schedule-free, MADGRAD, Lookahead)."""
 KNOWN = "SGD, Adam, AdamW, NAdam, RAdam, AdaBelief, Adagrad, RMSprop, Adafactor, Lion or Muon"
 
 
 def follow_(optimizers: Iterable[Optimizer], parameter: Tensor, changed: Callable[[str, Tensor], Tensor]) -> None:
-    """Give optimizers' state of a parameter its new shape; to be called while the parameter has its old one.
+    """Change the optimizers' state of a parameter to a new shape; call this while the parameter has its old shape.
 
-    Numbers such as the count of steps stay. Where an optimizer keeps tensors of another shape (the factored second
-    moments of Adafactor, the preconditioners of Kron), it forgets the parameter and starts anew with it.
+    Numbers such as the count of steps stay. If an optimizer keeps tensors of another shape (the factored second moments
+    of Adafactor, the preconditioners of Kron), its state of the parameter is dropped and starts afresh.
 
     Args:
         optimizers: of which any may train the parameter.
         parameter: that is changed next.
-        changed: from the name of a state, and its tensor of the parameter's shape, to the new tensor.
+        changed: maps the name of a state, and its tensor of the parameter's shape, to the new tensor.
     """
     for state in _states(optimizers, parameter):
         if _has_other_shapes(state, parameter):
@@ -61,15 +61,15 @@ def follow_basis(
 
 
 def fill_new_(optimizers: Iterable[Optimizer], parameter: Tensor, old: tuple[slice, ...]) -> None:
-    """Give new coordinates of a parameter the mean of what optimizers know of the old ones' second moments.
+    """Set the second moments of a parameter's new coordinates to the mean of the old ones.
 
-    With none, beside a count of steps that says they are known for long, their first steps would be several times too
-    long. Gradients of new coordinates stay as they are, zero.
+    If they started at zero beside a large count of steps, the first steps would be several times too long. Gradients of
+    new coordinates stay zero.
 
     Args:
         optimizers: of which any may train the parameter.
         parameter: in its new shape, as is its state.
-        old: where its old coordinates are.
+        old: the place of its old coordinates.
     """
     for state in _states(optimizers, parameter):
         for key, value in _tensors(state).items():
@@ -80,7 +80,7 @@ def fill_new_(optimizers: Iterable[Optimizer], parameter: Tensor, old: tuple[sli
 
 
 def refuse_unknown_state(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> bool:
-    """See that all that optimizers keep of some parameters can follow a change of basis, and whether they keep any yet.
+    """Check that the optimizers' state of some parameters can follow a change of basis, and whether there is any.
 
     Raises:
         UserError: it cannot.
@@ -98,7 +98,7 @@ def refuse_unknown_state(optimizers: Iterable[Optimizer], parameters: Iterable[T
 
 
 def refuse_copies(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
-    """See that an optimizer computes weights from what they are, not from copies that no constraint reaches.
+    """Check that an optimizer computes weights from the current ones, not from copies that no constraint reaches.
 
     Raises:
         UserError: it keeps copies.
@@ -112,7 +112,7 @@ def refuse_copies(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
 
 
 def _states(optimizers: Iterable[Optimizer], parameter: Tensor) -> list[dict[str, Any]]:
-    """Return what optimizers, and those that they wrap, keep of a parameter."""
+    """Return the state of a parameter in optimizers, including wrapped ones."""
     wrapped = [[x, *(y for y in vars(x).values() if isinstance(y, Optimizer))] for x in optimizers]
     return [x.state[parameter] for group in wrapped for x in group if x.state.get(parameter)]
 

@@ -1,7 +1,8 @@
-"""Module robust criticality: how much robustness hangs on each layer's weights.
+"""Module robust criticality: how much robustness depends on each layer's weights.
 
 Zhu, Hu, Wang, Xie: Improving generalization of adversarial training via robust critical fine-tuning, ICCV 2023,
-arXiv 2308.02533, section 3. MRS-guided pruning (arXiv 2410.15176), whose body was not at hand, is modelled on it here.
+arXiv 2308.02533, section 3. MRS-guided pruning (arXiv 2410.15176), of which only the abstract was available, is
+modelled on it here.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def robust_criticality(
 ) -> dict[str, float]:
     """Measure how much the mean cross-entropy on adversarial images grows when one module moves in its worst direction.
 
-    Adversarial images are made once, at the weights as they are; then each module alone climbs, within
+    Adversarial images are made once, at the original weights; then each module alone climbs, within
     ||dW||_F <= radius ||W||_F for each of its weights. The paper climbs by epochs of SGD and keeps the largest
     loss met; this climbs by normalized gradients over all images, and takes the loss at its end.
 
@@ -50,7 +51,7 @@ def robust_criticality(
             what is trained or pruned).
         radius: relative; 0.1 in the paper.
         steps: of the ascent.
-        say: told each module's name before it is measured.
+        say: called with each module's name before it is measured.
         modules: weights that climb together, by a name; None: those of each layer, see `weight_modules`.
 
     Returns:
@@ -67,11 +68,11 @@ def robust_criticality(
     return grown
 
 
-def tilts(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, float]:
-    """Return what is taken off the share that each part of a network loses, negative where more is taken.
+def ratio_offsets(sensitivities: dict[str, float], weight: float = 0.4) -> dict[str, float]:
+    """Return the offsets to subtract from the share that each part of a network loses; negative ones raise it.
 
     With s the sensitivity, t = log(1 + s) scaled to 0..1 over the parts: weight * (t - mean of t). This project's
-    definition: the formula of arXiv 2410.15176 was not at hand.
+    definition: the formula of arXiv 2410.15176 was not available.
 
     Args:
         sensitivities: by part, >= 0.

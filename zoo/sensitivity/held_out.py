@@ -1,4 +1,4 @@
-"""Images that a training keeps back: what is decided about a network is decided on them, never on test images."""
+"""Held-out images of a training: decisions about a network use them, never test images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The validation images of a training, and the radius that it defends.
+    """The validation images of a training, and the radius of its threat model.
 
     Attributes:
-        source: returns the training split, where it is now: Lightning moves it to the device.
+        source: returns the training split on its current device, to which Lightning moves it.
         indices: of the validation images in it.
         eps: Linf radius in pixels of [0, 1].
     """

@@ -1,4 +1,4 @@
-"""The network that probes look at, and the images they look at it with."""
+"""The network under probes, and their images."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ class ProbeContext:
         return attack(self.model, self.images, self.labels, [self.eps], batch_size=self.batch_size).adversarial[0]
 
     def correct(self, images: Float[Tensor, "batch c h w"]) -> Bool[Tensor, " batch"]:
-        """Say which of the images, in [0, 1], are classified rightly, in fp32."""
+        """Return which of the images, in [0, 1], are classified correctly, in fp32."""
         with fp32(self.device):
             return AttackedModel(self.model, self.batch_size).correct(images, self.labels)

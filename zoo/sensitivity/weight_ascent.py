@@ -24,7 +24,7 @@ TINY = 1e-20
 
 @contextmanager
 def movable(model: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Give the weights of linear, convolution and like layers for moving in place; then put them back, bit for bit.
+    """Yield the weights of linear, convolution and similar layers to move in place; then restore them, bit for bit.
 
     Biases and the vectors of normalisation layers stay, as in Wu, Xia, Wang, NeurIPS 2020, arXiv 2004.05884.
     """
@@ -58,14 +58,14 @@ def ascend(
     Every step is one gradient over all images. Each weight moves by its normalized gradient, within
     ``||W - W_0||_F <= radius ||W_0||_F``; one movement serves all images. Each image moves by the sign of its
     gradient, within eps (Linf) and [0, 1].
-    Source: the inner maximization of arXiv 2004.05884 (equation 8), taken as often as PGD takes its steps.
+    Source: the inner maximization of arXiv 2004.05884 (equation 8), repeated as often as PGD's steps.
 
     Args:
-        context: whose network and labels are meant.
+        context: with the network and the labels.
         weights: see `movable`.
         images: where the images start.
-        radius: relative radius of the weights; 0: they stay.
-        eps: radius of the images; 0: they stay.
+        radius: relative radius of the weights; 0: they do not move.
+        eps: radius of the images; 0: they do not move.
         steps: gradient steps.
     """
     if not radius and not eps:

@@ -1,1 +1,1 @@
-"""What a server needs to answer requests with an exported file."""
+"""Serving: formats and a server for exported files."""

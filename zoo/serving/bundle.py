@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Packaging:
-    """How an exported graph is packed; the fields are flags of ``zoo export``."""
+    """Options of packing an exported graph; the fields are flags of ``zoo export``."""
 
     layout: Layout = "onnx"
     """onnx: one file; triton: a Triton model repository; kserve: the same with a manifest for KServe."""
@@ -30,7 +30,7 @@ class Packaging:
     """The graph takes uint8 images (batch, height, width, channels) of any size and crops and resizes them itself."""
 
     def default_output(self, run: Path) -> Path:
-        """Return where the files of a run go if nothing else is said."""
+        """Return the default path of a run's files."""
         if self.layout != "onnx":
             return run / self.layout
         return run / ("model-uint8.onnx" if self.embed_preprocessing else GRAPH)
@@ -38,7 +38,7 @@ class Packaging:
 
 @dataclass(frozen=True)
 class Packed:
-    """Where the files are, and how logits with preprocessing compare with PyTorch's, by (height, width)."""
+    """The files' path, and how logits with preprocessing compare with PyTorch's, by (height, width)."""
 
     path: Path
     preprocessing_parity: dict[tuple[int, int], float]
@@ -53,7 +53,7 @@ def export_packed(
     how: Packaging,
     limit: float = LIMIT,
 ) -> tuple[T, Packed]:
-    """Write a graph and pack it; what is there already is replaced only once everything has passed.
+    """Write a graph and pack it; existing files are replaced only once everything has passed.
 
     Args:
         write: exports the graph to a path and checks it.
@@ -62,11 +62,11 @@ def export_packed(
         name: of the run, for the servers.
         output: the file; for a layout the repository's folder, in which the model's own folder is replaced and other
             models stay.
-        how: the layout, and what is in the graph.
+        how: the layout, and whether the graph preprocesses.
         limit: see `embed_preprocessing`.
 
     Returns:
-        What ``write`` returned, and where the files are.
+        The result of ``write``, and the path of the files.
 
     Raises:
         UserError: the graph cannot be exported or fails a check, or ``output`` is of the wrong kind.
@@ -85,7 +85,7 @@ def export_packed(
 
 
 def check_output(output: Path, how: Packaging) -> None:
-    """Raise `UserError` where a file is to be written over a folder or the other way round."""
+    """Raise `UserError` if a file would replace a folder or the other way round."""
     if how.layout == "onnx" and output.is_dir():
         raise UserError(f"{output} is a folder: give a file name, such as -o {output / GRAPH}")
     if how.layout != "onnx" and output.exists() and not output.is_dir():
@@ -95,7 +95,7 @@ def check_output(output: Path, how: Packaging) -> None:
 
 
 def _fill(repository: Path, name: str, graph: Path, metadata: Metadata, how: Packaging) -> None:
-    """Put a model into a repository, whole or not at all."""
+    """Write a model into a repository, whole or not at all."""
     texts = {"triton": triton_files, "kserve": kserve_files}[how.layout]
     files = texts(name, metadata, preprocessing=how.embed_preprocessing)
     with atomic_folder(repository / name) as folder:

@@ -8,13 +8,13 @@ from zoo.runs.file_metadata import Metadata
 
 Layout = Literal["onnx", "triton", "kserve"]
 MAX_BATCH = 64
-"""Largest batch that a server puts together."""
+"""Largest batch that a server forms."""
 QUEUE_DELAY_US = 1000
 """Longest time that a request waits for others to share its batch, in microseconds."""
 
 
 def model_name(name: str) -> str:
-    """Return a name that servers and file systems take: letters, digits, ``_``, ``.`` and ``-``."""
+    """Return a name that servers and file systems accept: letters, digits, ``_``, ``.`` and ``-``."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "model"
 
 
@@ -35,7 +35,7 @@ def triton_files(name: str, metadata: Metadata, *, preprocessing: bool) -> dict[
 def _config(name: str, metadata: Metadata, preprocessing: bool) -> str:
     kind = "TYPE_UINT8" if preprocessing else "TYPE_FP32"
     dims = (-1, -1, metadata.image_shape[0]) if preprocessing else metadata.image_shape
-    # A server batches requests of equal shape only, so images of other sizes wait for none.
+    # A server batches only requests of equal shape, so images of other sizes do not wait.
     return f"""name: "{name}"
 platform: "onnxruntime_onnx"
 max_batch_size: {MAX_BATCH}

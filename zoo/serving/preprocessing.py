@@ -1,8 +1,8 @@
-"""Preprocessing inside the exported graph: uint8 images of any size in, as an image decoder gives them.
+"""Preprocessing inside the exported graph, which then takes uint8 images of any size, as decoders give them.
 
-It is what `zoo.data` does to the files of an image folder before evaluation: the largest central part of the model's
-aspect ratio is cut out and resized by an antialiasing cubic filter (Keys 1981, a = -0.5, Pillow's BICUBIC). Images that
-have the model's size pass through unchanged.
+`zoo.data` processes the files of an image folder in the same way before evaluation: the largest central part of the
+model's aspect ratio is cut out and resized by an antialiasing cubic filter (Keys 1981, a = -0.5, Pillow's BICUBIC).
+Images that have the model's size pass through unchanged.
 """
 
 import json
@@ -24,7 +24,7 @@ from zoo.latency.session import INPUT, OUTPUT
 from zoo.runs.file_metadata import Metadata
 
 KEY = "preprocessing"
-"""Entry of a file's metadata that says that it takes uint8 images of any size."""
+"""Entry in the metadata of a file that takes uint8 images of any size."""
 NOTE = {
     "input": "uint8 (batch, height, width, channels), any height and width",
     "crop": "largest central part of the model's aspect ratio",
@@ -36,16 +36,16 @@ _PREFIX = "preprocessing/"
 def embed_preprocessing(
     path: Path, model: nn.Module, metadata: Metadata, limit: float = LIMIT
 ) -> dict[tuple[int, int], float]:
-    """Put preprocessing in front of an exported graph, and compare the result with the same in PyTorch.
+    """Add preprocessing to the front of an exported graph, and compare the result with PyTorch's.
 
     The graph then maps ``images``, uint8 (batch, height, width, channels) of any height and width, to ``logits``. The
-    order of axes is that of Pillow, OpenCV, NumPy and browsers, so a client sends pixels as they were decoded.
+    order of axes is that of Pillow, OpenCV, NumPy and browsers, so a client sends decoded pixels directly.
 
     Args:
         path: of a file that `zoo.export.exporter` wrote; replaced once the new graph has passed.
         model: the model it was exported from, on the CPU in eval mode.
         metadata: of the file.
-        limit: largest difference of logits that passes; a file of low precision differs by more to begin with.
+        limit: largest difference of logits that passes; a file of low precision already differs by more.
 
     Returns:
         The largest difference of logits, relative to the largest logit, by the images' (height, width).
@@ -76,14 +76,14 @@ def _prepend(proto: Any, image_shape: tuple[int, int, int]) -> None:
     constants, nodes = _nodes(image_shape, inner)
     graph.initializer.extend(constants)
     graph.node.extend([*nodes, *kept])
-    # Nobody can infer what is left after a cut; a declared shape lets checks and optimisers go on from here.
+    # The shape after a cut cannot be inferred; a declared shape lets checks and optimisers continue from here.
     graph.value_info.append(helper.make_tensor_value_info(inner, TensorProto.FLOAT, [batch, *image_shape]))
     shape = [batch, "height", "width", image_shape[0]]
     graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
 
 
 def _nodes(image_shape: tuple[int, int, int], result: str) -> tuple[list[Any], list[Any]]:
-    """Return the constants and the nodes that turn uint8 images into what the model takes."""
+    """Return the constants and the nodes that turn uint8 images into the model's input."""
     _, height, width = image_shape
     constants = {
         "size": np.array([height, width], np.int64),
@@ -115,7 +115,7 @@ def _nodes(image_shape: tuple[int, int, int], result: str) -> tuple[list[Any], l
         node("Add", "start,part", "end"),
         node("Slice", f"{INPUT},start,end,axes", "cropped"),
         node("Cast", "cropped", "floats", to=TensorProto.FLOAT),
-        # Not by a Transpose, which ONNX Runtime moves past the Resize to a convolution in int8, and then fails.
+        # Not a Transpose: ONNX Runtime would move it past the Resize to a convolution in int8, and then fail.
         node("Einsum", "floats", "planes", equation="bhwc->bchw"),
         node(
             "Resize",
@@ -136,7 +136,7 @@ def _nodes(image_shape: tuple[int, int, int], result: str) -> tuple[list[Any], l
 
 
 def preprocess(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-    """Do in PyTorch what the graph does: uint8 (B, h, w, C) to float (B, C, H, W) in [0, 1].
+    """Preprocess in PyTorch as the graph does: uint8 (B, h, w, C) to float (B, C, H, W) in [0, 1].
 
     Args:
         images: uint8, any height and width.

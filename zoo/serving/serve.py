@@ -17,7 +17,7 @@ from PIL import Image
 
 MAX_BYTES = 32 * 2**20
 PATIENCE = 60.0
-"""Seconds that a client may take to send what it announced."""
+"""Seconds that a client may take to send its announced body."""
 
 
 class NotAnImage(Exception):
@@ -25,10 +25,10 @@ class NotAnImage(Exception):
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """Return grey pixels of 16 bits at 8, which Pillow's own conversion would cut off at white, and others as they are.
+    """Return 16-bit grey pixels at 8 bits, which Pillow's conversion would clip to white, and other pixels unchanged.
 
     Raises:
-        ValueError: the pixels are of 32 bits: which value is white is not known.
+        ValueError: the pixels have 32 bits, so the value of white is unknown.
     """
     if image.mode in ("I", "F"):
         raise ValueError("pixels of 32 bits, whose white is not known")
@@ -41,7 +41,7 @@ def pixels(data: bytes, channels: int) -> np.ndarray:
     """Decode an image: uint8 (height, width, channels).
 
     Raises:
-        NotAnImage: the bytes are none, or a damaged one.
+        NotAnImage: the bytes are not an image, or a damaged one.
     """
     try:
         image = eight_bits(Image.open(io.BytesIO(data))).convert("L" if channels == 1 else "RGB")
@@ -73,7 +73,7 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
     """Return a function from an encoded image's bytes to its class name and the probabilities of all classes.
 
     Everything else it needs (image shape, class names) is in the model's own metadata. A graph that preprocesses uint8
-    images itself gets them as they were decoded.
+    images gets the decoded pixels.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -131,7 +131,7 @@ def handler(classify: Callable[[bytes], dict[str, Any]]) -> type[BaseHTTPRequest
 
 
 def main() -> None:
-    """Serve until interrupted; prints the address once it listens."""
+    """Serve until interrupted; print the address once it listens."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--host", default="127.0.0.1")

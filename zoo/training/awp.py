@@ -14,17 +14,17 @@ from zoo.lowrank.layers import Factorized, factorized_layers, flow_scales
 
 TINY = 1e-20
 SCALE = 2.0**7
-"""What the loss is multiplied by, so that its gradient does not underflow in fp16; only its direction counts."""
+"""Factor of the loss, so that its gradient does not underflow in fp16; only its direction counts."""
 ROUNDS = 3
-"""Corrections of the length of a factorized layer's step, whose product is of third order in it."""
+"""Corrections of the length of a factorized layer's step; the product's movement is of third order in it."""
 
 
 class WeightPerturbation:
     """Moves every weight of a model up its loss by a relative radius, and back.
 
-    A plain weight W moves by gamma ||W||_F along its gradient (equation 8 of the paper). A factorized weight
-    moves along the gradient flow of its factors (those that train), so far that the product U S V^T moves by exactly
-    gamma ||U S V^T||_F. Biases and normalisation stay.
+    A plain weight W moves by gamma ||W||_F along its gradient (equation 8 of the paper). A factorized weight moves
+    along the gradient flow of its trainable factors, scaled so that the product U S V^T moves by exactly gamma ||U S
+    V^T||_F. Biases and normalisation stay.
 
     Args:
         model: whose weights move.
@@ -38,7 +38,7 @@ class WeightPerturbation:
     def perturb(self, loss: Callable[[], Tensor]) -> None:
         """Compute the loss, and move the weights along its gradient until `restore`.
 
-        Statistics of normalisation layers are left as they were: the loss is computed again at the new weights.
+        Statistics of normalisation layers do not change: the loss is computed again at the new weights.
         """
         factorized = [layer for _, layer in factorized_layers(self.model)]
         own = {id(p) for layer in factorized for p in (layer.U, layer.S, layer.V)}
@@ -59,7 +59,7 @@ class WeightPerturbation:
                 if any(p in gradients for p in (layer.U, layer.S, layer.V)):
                     du, ds, dv = (gradients.get(p, torch.zeros_like(p)) for p in (layer.U, layer.S, layer.V))
                     self._move(layer, du, ds, dv)
-        torch.clear_autocast_cache()  # it holds the weights as they were
+        torch.clear_autocast_cache()  # it holds the original weights
 
     def _move(self, layer: Factorized, du: Tensor, ds: Tensor, dv: Tensor) -> None:
         """Move the three factors together; see the class."""
@@ -89,7 +89,7 @@ class WeightPerturbation:
 
 
 def _ratio(wanted: Tensor, length: Tensor) -> Tensor:
-    """Return wanted / length, and 0 for a layer that has no gradient and so does not move."""
+    """Return wanted / length; 0 for a layer without a gradient, which does not move."""
     return torch.where(length > TINY, wanted / length, torch.zeros_like(length))
 
 

@@ -1,11 +1,11 @@
-"""Balance the layers before a training: each turns by the same angle in a step.
+"""Balance the layers before a training, so that each turns by the same angle in a step.
 
 A layer whose output a BatchNorm reads computes the same at any scale of its weight W, but a step of SGD turns it by an
-angle ~ lr ||g|| / ||W||, and g ~ 1 / ||W||: what counts is lr / ||W||^2. Weight decay (wd) balances the growth that the
+angle ~ lr ||g|| / ||W||, and g ~ 1 / ||W||: only lr / ||W||^2 matters. Weight decay (wd) balances the growth that the
 steps bring at an expected angle of sqrt(2 lr wd / (1 + momentum)) a step, the same for all layers (Kosson, Messmer,
 Jaggi: Rotational equilibrium, ICML 2024, arXiv 2305.17212), but only after some 1 / (lr wd) steps, which short
-trainings do not have. Cuts leave the norms far from there: bounding the condition number of a layer whose spectrum is
-steep leaves a small multiple of its norm, and each step then replaces the layer instead of improving it.
+trainings do not have. Cuts leave the norms far from equilibrium: bounding the condition number of a layer with a steep
+spectrum leaves a small fraction of its norm, and each step then replaces the layer instead of improving it.
 """
 
 import math
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 BATCHES = 4
 """Training batches whose gradients are measured."""
 LARGEST_SCALE = 1e3
-"""Most that a weight is scaled by, either way: one that gets next to no gradient says nothing about its scale."""
+"""Largest factor of a weight, up or down: a weight with almost no gradient says nothing about its scale."""
 
 
 def balance_layers_(module: "Classifier") -> dict[str, float]:
-    """Scale each layer that a BatchNorm reads so that it turns as at equilibrium, in place; answers stay the same.
+    """Scale each layer that a BatchNorm reads so that it turns as at equilibrium, in place; outputs stay the same.
 
-    The relative change of the weight per unit of learning rate, without momentum, comes to
+    The relative change of the weight per unit of learning rate, without momentum, becomes
     sqrt(2 wd (1 - momentum) / lr) at the recipe's largest learning rate.
 
     Args:
         module: at the start of a fit by SGD with weight decay, after its constraints have been met.
 
     Returns:
-        By name of the layer in the model, what its weight was multiplied by.
+        The factor of each layer's weight, by the layer's name in the model.
     """
     config, model = module.config, module.model
     images, _ = module.probe()
@@ -81,7 +81,7 @@ def _set_gradients(module: "Classifier", batch: list[Tensor]) -> None:
 
 @torch.no_grad()
 def relative_change(layer: nn.Module) -> float:
-    """Return ||dW|| / ||W|| for a step of SGD from the present gradients, per unit of learning rate; 0 without any."""
+    """Return ||dW|| / ||W|| for a step of SGD from the current gradients, per unit of learning rate; 0 without any."""
     weight: Any = layer.weight
     if not isinstance(layer, Factorized):
         change = layer.get_parameter("weight").grad
@@ -99,7 +99,7 @@ def relative_change(layer: nn.Module) -> float:
 
 @torch.no_grad()
 def scale_(layer: nn.Module, norm: nn.Module, factor: float) -> None:
-    """Multiply a layer's weight and bias, and let the BatchNorm that reads it undo that exactly in eval mode."""
+    """Multiply a layer's weight and bias, and make the BatchNorm that reads it undo that exactly in eval mode."""
     bn: Any = norm
     scaled = (layer.S if isinstance(layer, Factorized) else layer.weight, layer.bias)
     for parameter in scaled:
@@ -113,7 +113,7 @@ def scale_(layer: nn.Module, norm: nn.Module, factor: float) -> None:
 
 @contextmanager
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put BatchNorm's statistics back as they were."""
+    """Restore BatchNorm's statistics."""
     saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield

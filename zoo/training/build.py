@@ -1,4 +1,4 @@
-"""Build what a run trains: data, dense backbone, starting weights, converted model."""
+"""Build the input of a training: data, dense backbone, starting weights, converted model."""
 
 import copy
 from pathlib import Path
@@ -22,8 +22,8 @@ def open_config_data(config: TrainConfig) -> DataSet:
     """Open the data set that a configuration names.
 
     Raises:
-        UserError: see `open_data`; or files are named for a data set that has none, which is training on another than
-            was meant.
+        UserError: see `open_data`; or files are named for a data set that has none, which would train on other data
+            than intended.
     """
     check_data_dir(config.data, config.data_dir)
     return open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
@@ -44,7 +44,7 @@ def starting_backbone(
     *,
     pretrained: bool = False,
 ) -> nn.Module:
-    """Build a dense backbone with the weights that a training starts from; random ones come from torch's generator.
+    """Build a dense backbone with a training's starting weights; random ones come from torch's generator.
 
     Args:
         arch, num_classes, image_shape, pretrained: see `zoo.backbone.create_backbone`.
@@ -52,7 +52,7 @@ def starting_backbone(
             safetensors file.
 
     Raises:
-        UserError: the backbone cannot be built, or the weights are missing or another model's.
+        UserError: the backbone cannot be built, or the weights are missing or belong to another model.
     """
     model = create_backbone(arch, num_classes, image_shape, pretrained)
     if weights is not None:
@@ -71,17 +71,17 @@ def _start_from(model: nn.Module, source: Path) -> None:
 def starting_model(
     config: TrainConfig, method: Method, data: DataSet, ranks: Ranks | None = None, adversary: Adversary | None = None
 ) -> nn.Module:
-    """Build the backbone that training starts from, in the form that is trained.
+    """Build the backbone that training starts from, in its trainable form.
 
     Args:
         config: the recipe.
         method: how the network is compressed.
-        data: what it is trained on.
+        data: of the training.
         ranks: of a checkpoint that is loaded next; None: those of ``config.init``, or the method's plan.
         adversary: what it is trained against, for factors that are fitted to attacked images.
 
     Raises:
-        UserError: the backbone or the weights are not to be had, or the method has no use for them.
+        UserError: the backbone or the weights are not available, or the method has no use for them.
     """
     given = "--weights" if config.weights is not None else "--pretrained true" if config.pretrained else ""
     if given and not method.keeps_weights:
@@ -106,7 +106,7 @@ def starting_model(
 
 
 def budget(config: TrainConfig) -> Budget | None:
-    """Return the budget a configuration asks for, or None to leave it to the method."""
+    """Return the budget of a configuration, or None to leave it to the method."""
     if config.compression is None and config.rank_fraction is None:
         return None
     return Budget(config.compression, config.rank_fraction, config.macs_reduction)

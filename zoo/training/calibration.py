@@ -1,4 +1,4 @@
-"""Fit the factors that a training starts from to its training images."""
+"""Fit the starting factors of a training to its training images."""
 
 import torch
 from torch import nn
@@ -23,12 +23,12 @@ def fit_to_training_images_(
     data: DataSet,
     adversary: Adversary | None,
 ) -> None:
-    """Fit a converted backbone's factors to what the dense one gives on training images, in place.
+    """Fit a converted backbone's factors to the dense one's outputs on training images, in place.
 
     The images are drawn evenly over the classes by the run's seed, none of them for validation, and are not augmented.
 
     Args:
-        model: converted from the dense backbone; on the CPU, and so it is afterwards.
+        model: converted from the dense backbone; on the CPU, before and after.
         dense: the backbone with its starting weights.
         calibration: which images.
         config: the recipe.
@@ -36,7 +36,7 @@ def fit_to_training_images_(
         adversary: what is trained against.
 
     Raises:
-        UserError: images are to be attacked and there is no adversary, or the backbone's outputs are not finite.
+        UserError: attacked images are requested without an adversary, or the backbone's outputs are not finite.
     """
     if calibration.adversarial and (adversary is None or isinstance(adversary, NoAdversary)):
         raise UserError("--method.calibration adversarial takes the images of an adversary: give --adversary, or clean")

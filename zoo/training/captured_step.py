@@ -1,6 +1,6 @@
 """Capture a training step's losses and gradients as a CUDA graph and replay it: one launch in place of thousands.
 
-At 32 x 32 pixels a GPU computes faster than its host launches operators, the more so where layers are factorized.
+At 32 x 32 pixels a GPU computes faster than its host launches operators, especially in factorized layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from zoo.runtime.cuda_graph import Capture, captured
 
 Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
-"""Images and labels to ``loss``, a differentiable scalar, and further tensors."""
+"""Maps images and labels to ``loss``, a differentiable scalar, and further tensors."""
 
 
 class CapturedStep:
     """A training step and its gradients, captured at the first call and replayed at the others.
 
-    It is captured anew where the shape of a batch or a tensor of the model is another one than before, and after
-    `forget`. Random numbers are those of torch's CUDA generator, seeded before each call as without a graph.
+    It is captured again when the shape of a batch or a tensor of the model has changed, and after `forget`. Random
+    numbers are those of torch's CUDA generator, seeded before each call as without a graph.
 
     Args:
         model: whose parameters and buffers the step reads.
-        step: what to capture; whatever the loss depends on gets gradients.
+        step: to capture; all parameters of the loss get gradients.
         after: called when gradients are computed.
         capture: see `Capture`.
     """
@@ -40,11 +40,11 @@ class CapturedStep:
         self._replay: Callable[[], None]
 
     def forget(self) -> None:
-        """Capture anew at the next call."""
+        """Drop the captured step: the next call captures again."""
         self._seen = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return what the step returns, ``loss`` differentiable and the rest detached."""
+        """Return the step's result, with ``loss`` differentiable and the rest detached."""
         seen = self._signature(images, labels)
         if seen != self._seen:
             self._inputs = images.clone(), labels.clone()
@@ -61,7 +61,7 @@ class CapturedStep:
         return (images.shape, labels.shape, *((x.data_ptr(), x.shape, x.requires_grad) for x in tensors))
 
     def _prepare(self) -> None:
-        """Capture; what running the step changes besides its results is put back."""
+        """Capture the step; side effects of running it are undone."""
         self._results, self._leaves, self._gradients = {}, [], ()  # free the old ones first
         buffers = {buffer: buffer.clone() for buffer in self.model.buffers()}
         device = self._inputs[0].device
@@ -72,7 +72,7 @@ class CapturedStep:
         torch.clear_autocast_cache()
 
     def _run(self) -> tuple[dict[str, Tensor], list[Tensor], tuple[Tensor, ...]]:
-        torch.clear_autocast_cache()  # a cast of the run before would stay what it is in every replay
+        torch.clear_autocast_cache()  # a cast cached by the previous run would never change in a replay
         results = self.step(*self._inputs)
         leaves = _leaves(results["loss"])
         with torch.autocast(results["loss"].device.type, enabled=False):
@@ -82,7 +82,7 @@ class CapturedStep:
 
 
 class _WithGradients(torch.autograd.Function):
-    """A scalar whose gradients in some tensors are known already."""
+    """A scalar whose gradients in some tensors are already known."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *leaves: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class _WithGradients(torch.autograd.Function):
 
 
 def _leaves(value: Tensor) -> list[Tensor]:
-    """Return the tensors that a value has gradients in."""
+    """Return the tensors in which a value has gradients."""
     found, waiting, seen = [], [value.grad_fn], set()
     while waiting:
         node = waiting.pop()

@@ -28,7 +28,7 @@ from zoo.training.module import Classifier
 
 
 def finalize_run(folder: Path, module: Classifier, trainer: pl.Trainer, command: str) -> Run:
-    """Take the best weights, refine them, and leave the run's files behind; see `write_run`.
+    """Load the best weights, refine them, and write the run's files; see `write_run`.
 
     Args:
         folder: the run's folder.
@@ -37,7 +37,7 @@ def finalize_run(folder: Path, module: Classifier, trainer: pl.Trainer, command:
         command: the command line, for the card.
 
     Raises:
-        UserError: the training ended before ranks or widths were final: the network is not as small as was asked for.
+        UserError: the training ended before ranks or widths were final, so the network is larger than its budget.
     """
     if not all(schedule.done for schedule in peers(trainer, RankSchedule)):
         raise UserError(
@@ -67,8 +67,8 @@ def write_run(
         folder: the run's folder.
         module: finished.
         device: where to measure it.
-        training: what the training itself measured, for the card.
-        applied: what was applied to the network, in order, for the card.
+        training: the training's own measurements, for the card.
+        applied: the plugins applied to the network, in order, for the card.
         command: the command line, for the card.
     """
     config, data, method = module.config, module.data, module.method
@@ -129,7 +129,7 @@ def _layer_rows(
 
 
 def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
-    """Return what the training itself measured."""
+    """Return the training's own measurements."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val_accuracy", "val_loss", "loss")}
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:

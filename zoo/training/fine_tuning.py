@@ -21,22 +21,22 @@ WEIGHT_DECAY = 5e-4
 
 
 class PartialClassifier(pl.LightningModule):
-    """A trained classifier of which one parameter goes on learning; everything else is frozen, normalisation too.
+    """A trained classifier of which one parameter continues to train; everything else, norms included, is frozen.
 
     Args:
         classifier: after its training, in eval mode.
-        layer: of it, to which the callbacks of this training apply.
-        part: the parameter of the layer that learns.
+        layer: of the classifier, to which the callbacks of this training apply.
+        part: the parameter of the layer to train.
         lr: learning rate, a tenth of it in the second half.
     """
 
     def __init__(self, classifier: Classifier, layer: nn.Module, part: nn.Parameter, lr: float) -> None:
         super().__init__()
         self.layer, self.part, self.lr = layer, part, lr
-        self._classifier = (classifier,)  # in a tuple, or Lightning would put all of it into training mode
+        self._classifier = (classifier,)  # in a tuple; otherwise Lightning would put all of it into training mode
 
     def train_dataloader(self) -> TrainBatches:
-        """Return the classifier's training batches, in an order of their own."""
+        """Return the classifier's training batches, in a separate order."""
         c = self._classifier[0]
         return TrainBatches(
             c.source,
@@ -62,7 +62,7 @@ class PartialClassifier(pl.LightningModule):
 
 
 def trained_network(classifier: Classifier) -> TrainedNetwork:
-    """Return a classifier, in eval mode, as what is done after training takes it."""
+    """Return a classifier, in eval mode, as the value for the steps after training."""
     c = classifier
     return TrainedNetwork(c.model, c.method, c.held_out, partial(fine_tune, c))
 
@@ -84,7 +84,7 @@ def fine_tune(
         classifier: in eval mode, and left so, on the device where it is trained.
         layer: that the constraints apply to.
         part: the parameter of the layer that learns.
-        constraints: callbacks that hold the layer to its method's constraints.
+        constraints: callbacks that keep the layer within its method's constraints.
         epochs: passes over the training images.
         lr: learning rate.
     """

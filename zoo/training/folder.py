@@ -1,4 +1,4 @@
-"""The folder of a run: taken or free, begun, and gone again if nothing came of it."""
+"""The folder of a run: checked, created, and removed if the run fails before its first checkpoint."""
 
 import dataclasses
 import shlex
@@ -19,7 +19,7 @@ from zoo.training.parts import Parts
 
 
 def refuse_occupied(folder: Path, overwrite: bool) -> None:
-    """See that a new run's folder is free.
+    """Check that a new run's folder is free.
 
     Raises:
         UserError: it is not, and may not be overwritten.
@@ -44,7 +44,7 @@ def _is_free(folder: Path) -> bool:
 def removed_on_failure(folder: Path) -> Iterator[None]:
     """Remove a folder that was free, if a `UserError` ends what is inside before the first checkpoint.
 
-    There is nothing to resume from then: it would end the same way.
+    There is then nothing to resume: it would fail in the same way.
     """
     was_free, new_parents = _is_free(folder), [parent for parent in folder.parents if not parent.exists()]
     try:
@@ -59,7 +59,7 @@ def removed_on_failure(folder: Path) -> Iterator[None]:
 
 
 def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
-    """Create the folder, take away an older run's files, and write the configuration under the command line."""
+    """Create the folder, remove an older run's files, and write the configuration below the command line."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
         (folder / name).unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
 
 
 def _absolute(source: str | None) -> str | None:
-    """Return a path as one that is found from any folder; the name of a published model stays as it is."""
+    """Return a path as an absolute one; the name of a published model does not change."""
     return str(Path(source).absolute()) if source is not None and is_path(source) else source
 
 
@@ -81,6 +81,6 @@ def _command() -> str:
 
 
 def started_by(folder: Path) -> str:
-    """Return the command line that a run was begun with: the one that resumed it says nothing of how it was trained."""
+    """Return the command line that started a run: the one that resumed it does not describe the training."""
     first = (folder / CONFIG).read_text().partition("\n")[0]
     return first.removeprefix("# ") if first.startswith("# zoo ") else _command()

@@ -1,4 +1,4 @@
-"""Where metrics go: RUN/metrics.csv always, TensorBoard or Weights & Biases besides."""
+"""Loggers of metrics: RUN/metrics.csv always, and optionally TensorBoard or Weights & Biases."""
 
 import csv
 from importlib.util import find_spec
@@ -18,13 +18,13 @@ def csv_logger(folder: Path, step: int) -> CSVLogger:
             rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
         kept = [row for row in rows if int(row["step"]) < step]
     logger = CSVLogger(save_dir=folder, name="", version="")
-    # Lightning's writer deletes the old file when it is created; give it the rows back.
+    # Lightning's writer deletes the old file when it is created; restore its rows.
     logger.experiment.metrics = kept
     return logger
 
 
 def extra_logger(name: str, folder: Path) -> Logger | None:
-    """Return the logger asked for besides CSV, or None.
+    """Return the requested logger besides CSV, or None.
 
     Raises:
         UserError: its package is not installed, or it cannot log in.
@@ -39,7 +39,7 @@ def extra_logger(name: str, folder: Path) -> Logger | None:
 
 
 def _wandb_logger(folder: Path) -> WandbLogger:
-    """Begin a run of Weights & Biases, before anything is written for ours."""
+    """Start a run of Weights & Biases, before anything is written for ours."""
     import wandb
 
     logger = WandbLogger(project="zoo", name=folder.name, save_dir=folder)

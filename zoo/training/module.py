@@ -38,7 +38,7 @@ from zoo.training.teacher import Teacher
 PROBE_IMAGES = 512
 """Images on which PGD is run after each epoch of adversarial training."""
 SHORT_CR = CR(steps=60, restarts=1)
-"""What validation leaves of CR: two cycles towards each class, once."""
+"""The short form of CR in validation: two cycles towards each class, once."""
 
 
 class Classifier(pl.LightningModule):
@@ -49,11 +49,11 @@ class Classifier(pl.LightningModule):
 
     Args:
         model: takes images in [0, 1]; already converted by the method.
-        parts: what to train it with: the method, where its loss is taken, what is added to it.
+        parts: the plugins of the training: method, adversary, regularizer.
         data: the data set.
         source: its training split.
         config: the recipe.
-        teacher: whose answers take the place of the labels; None: the labels stand.
+        teacher: whose answers replace the labels; None: the labels are used.
     """
 
     def __init__(
@@ -71,44 +71,44 @@ class Classifier(pl.LightningModule):
         self.data, self.config = data, config
         self.source = source
         self.teacher = teacher
-        self.input_gradients: InputGradients | None = None  # those of the present step, where `GradientAlignment` asks
-        # On the device, where a captured step reads it anew.
+        self.input_gradients: InputGradients | None = None  # of the current step, if `GradientAlignment` asks
+        # On the device, where each replay of a captured step reads it.
         self.progress: Tensor
         self.register_buffer("progress", torch.zeros(()), persistent=False)
-        # In a tuple, or its parameters would be registered a second time.
+        # In a tuple; otherwise its parameters would be registered a second time.
         self._compiled = (cast(nn.Module, torch.compile(self.model, dynamic=False)),) if config.compile else ()
         self.weight_adversary = WeightPerturbation(self.model, config.awp) if config.awp else None
         self.captured = CapturedStep(self.model, self.losses, self.on_after_backward) if config.cuda_graph else None
         self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
-        """Put the training images and the teacher on the device."""
+        """Move the training images and the teacher to the device."""
         self.source = self.source.to(self.trainer.strategy.root_device)
         if self.teacher is not None:
             self.teacher.to(self.trainer.strategy.root_device)
 
     def on_fit_start(self) -> None:
-        """Balance the layers, where asked; the callbacks' constraints are met by now."""
+        """Balance the layers, if requested; the callbacks' constraints hold by now."""
         if self.config.balance and self.trainer.ckpt_path is None:
             balance_layers_(self)
 
     @property
     def held_out(self) -> HeldOut:
-        """The validation images, for what must be decided on them."""
+        """The validation images, for decisions during training."""
         return HeldOut(lambda: self.source, self.val_indices, self.config.threat.eps)
 
     @property
     def network(self) -> nn.Module:
-        """The model as the steps run it, compiled if asked for; validation has batches of many sizes and is not."""
+        """The model of the training steps, compiled if requested; validation, with batches of many sizes, is not."""
         return self._compiled[0] if self._compiled else self.model
 
     @property
     def ranks(self) -> Ranks:
-        """What the method rebuilds the backbone from: the present rank (or width) of each layer."""
+        """The current rank (or width) of each layer, from which the method rebuilds the backbone."""
         return self.method.ranks(self.model.get_submodule("backbone"))
 
     def load_checkpoint(self, path: Path) -> None:
-        """Take the weights of a checkpoint of this training, whose ranks may be others."""
+        """Load the weights of a checkpoint of this training, whose ranks may differ."""
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         fit_shapes_(self, state)
         self.load_state_dict(state)
@@ -125,7 +125,7 @@ class Classifier(pl.LightningModule):
 
     @property
     def gradients(self) -> Gradients:
-        """In what CR computes its gradients: as the training does, if that is bf16."""
+        """Number format of CR's gradients: that of the training, if it is bf16."""
         return "bf16" if self.trainer.precision == "bf16-mixed" else "fp32"
 
     @property
@@ -145,7 +145,7 @@ class Classifier(pl.LightningModule):
 
     @property
     def _risen(self) -> float:
-        """Share of eps that the present step has reached."""
+        """Share of eps that the current step has reached."""
         ramped = self.config.eps_ramp
         return ramp(self.trainer.global_step, self.total_steps, ramped) if ramped else 1.0
 
@@ -175,18 +175,18 @@ class Classifier(pl.LightningModule):
         return self.model(to_unit(images))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout and its kin for this step, and say how far the training is."""
+        """Seed dropout and similar layers for this step, and set the progress of the training."""
         self.progress.fill_(self.trainer.global_step / self.total_steps)
         torch.manual_seed(mixed_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
     @property
     def threat(self) -> Threat:
-        """What the present step defends against: the recipe's threat, at a smaller eps while that rises."""
+        """The threat of the current step: the recipe's, at a smaller eps during its ramp."""
         threat = replace(self.config.threat, progress=self.progress)
         return replace(threat, eps=threat.eps * self._risen) if self._risen < 1 else threat
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the method's loss where the adversaries take it, the logits, and further scalars to log.
+        """Return the method's loss at the adversary's images, the logits, and further scalars to log.
 
         Args:
             images: uint8 (B, C, H, W).
@@ -216,8 +216,8 @@ class Classifier(pl.LightningModule):
         return present()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Compute the loss and log what comes with it."""
-        # A graph replays the eps that it was captured with, so there is none while eps rises.
+        """Compute the loss, and log it with its further scalars."""
+        # A graph replays the eps of its capture, so there is no graph while eps rises.
         result = (self.captured if self.captured and self._risen == 1 else self.losses)(*batch)
         labels = batch[1]
         loss, logits = result["loss"], result.pop("logits").float()
@@ -238,7 +238,7 @@ class Classifier(pl.LightningModule):
             )
 
     def on_after_backward(self) -> None:
-        """Take the weights back to where the step is made from."""
+        """Restore the weights from which the step is made."""
         if self.weight_adversary is not None:
             self.weight_adversary.undo()
 
@@ -256,7 +256,7 @@ class Classifier(pl.LightningModule):
                 self.log("val_cr_accuracy", accuracy, prog_bar=True, **options)
 
     def _withstanding(self, attack: Attack, batch: tuple[Tensor, Tensor], gradients: Gradients = "fp32") -> Tensor:
-        """Return the share of images that are right under an attack at the radius of the training."""
+        """Return the accuracy under an attack at the radius of the training."""
         images, labels = batch
         found = attack(self.model, to_unit(images), labels, [self.config.threat.eps], gradients=gradients)
         return found.robust[0].float().mean()
@@ -280,7 +280,7 @@ class Classifier(pl.LightningModule):
         return [x for x in callbacks if not (self.config.init and isinstance(x, RankSchedule))]
 
     def probe(self) -> tuple[Tensor, Tensor]:
-        """Return a few training images, in [0, 1], and their labels: the same ones whenever asked."""
+        """Return a few training images, in [0, 1], and their labels: the same ones at each call."""
         few = self.train_indices[stratified(self.source.labels[self.train_indices].cpu(), PROBE_IMAGES, seed=0)]
         labels = self.source.labels[few.to(self.source.labels.device)]
         return to_unit(self.source.fetch(few.to(labels.device))), labels
@@ -298,7 +298,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 @contextmanager
 def single_values_refused() -> Iterator[None]:
-    """Tell in one line that BatchNorm has nothing to normalise: one image whose map is one pixel."""
+    """Report in one line that BatchNorm has nothing to normalise: one image whose map is one pixel."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Options of Lightning's Trainer, from what the user asked for and what the machine has."""
+"""Options of Lightning's Trainer, from the user's request and the machine."""
 
 import os
 import shutil
@@ -13,16 +13,16 @@ from zoo.runs.config import TrainConfig
 from zoo.training.precision import precision_of
 
 DIVISORS = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps")
-"""Options by which Lightning divides in the middle of training."""
+"""Options that Lightning uses as divisors during training."""
 VALIDATION = ("max_steps", "val_check_interval", "check_val_every_n_epoch")
-"""Options that say when Lightning validates, and when it ends."""
+"""Options that set when Lightning validates, and when it ends."""
 
 
 def trains_on_cuda(config: TrainConfig) -> bool:
     """Whether a GPU trains.
 
     Raises:
-        UserError: one was asked for, and there is none.
+        UserError: one was requested, and there is none.
     """
     cuda = torch.cuda.is_available()
     if config.device == "cuda" and not cuda:
@@ -31,7 +31,7 @@ def trains_on_cuda(config: TrainConfig) -> bool:
 
 
 def lightning_options(config: TrainConfig, model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return where and how precisely to train, and how Lightning is to behave.
+    """Return the options of Lightning's Trainer: device, precision and behaviour.
 
     Args:
         config: the recipe.
@@ -39,7 +39,7 @@ def lightning_options(config: TrainConfig, model: nn.Module, image_shape: tuple[
         image_shape: (channels, height, width) of its images.
 
     Raises:
-        UserError: a device, a compiler or a precision was asked for that is not there.
+        UserError: a requested device, compiler or precision is not available.
     """
     on_cuda = trains_on_cuda(config)
     compiler = os.environ.get("CXX", "g++")
@@ -56,7 +56,7 @@ def lightning_options(config: TrainConfig, model: nn.Module, image_shape: tuple[
         "use_distributed_sampler": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        "inference_mode": False,  # validation attacks the model, which takes gradients
+        "inference_mode": False,  # validation attacks the model, which needs gradients
         # Reading the condition numbers waits for a GPU, whose steps are short.
         "log_every_n_steps": 50 if on_cuda else 10,
     } | config.trainer
@@ -71,7 +71,7 @@ def _check_capturable(config: TrainConfig, on_cuda: bool, precision: str) -> Non
 
 
 def validate_trainer_options(options: dict[str, Any], batches: int, val_batches: int) -> int:
-    """Build a Trainer for nothing: what it refuses is told before anything is written. Return the batches of an epoch.
+    """Build a trial Trainer, so that its refusals come before anything is written; return the batches of an epoch.
 
     Args:
         options: of the Trainer.
@@ -91,7 +91,7 @@ def validate_trainer_options(options: dict[str, Any], batches: int, val_batches:
     batches = _taken(trainer, "limit_train_batches", batches)
     _taken(trainer, "limit_val_batches", val_batches)
     interval = _given(options, "val_check_interval", 1.0)
-    counts_epochs = options.get("check_val_every_n_epoch", 1) is not None  # or the interval may span several
+    counts_epochs = options.get("check_val_every_n_epoch", 1) is not None  # otherwise the interval may span several
     if counts_epochs and isinstance(interval, int | float) and interval > batches:
         raise UserError(f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches only")
     return batches
@@ -113,7 +113,7 @@ def ends_with_validation(options: dict[str, Any], batches: int) -> bool:
     if not isinstance(interval, int | float):  # a time
         return True
     every = interval if isinstance(interval, int) else max(1, int(interval * batches))
-    if epochs is None:  # the interval is one of all batches
+    if epochs is None:  # the interval counts all batches
         return bool(((epoch - 1) * batches + batch) % every == 0)
     return bool(epoch % epochs == 0 and batch % every == 0)
 

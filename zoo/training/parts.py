@@ -1,4 +1,4 @@
-"""What is plugged into a training: a method, an adversary, a regularizer, a finisher."""
+"""The plugins of a training: a method, an adversary, a regularizer, a finisher."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from zoo.regularizers.none import NoRegularizer
 class Parts:
     """The plugins of one training, in the order in which they act.
 
-    They act on different things, so most go together; a combination without meaning is refused.
+    They act on different things, so most can be combined; a combination without meaning is refused.
 
     Raises:
-        UserError: two of them have no meaning together; the message says why.
+        UserError: two of them cannot be combined; the message says why.
     """
 
     method: Method
@@ -39,7 +39,7 @@ class Parts:
         return {flag: describe(kind, plugin) for flag, kind, plugin in self._by_flag()}
 
     def renamed(self) -> dict[str, str]:
-        """Return the present keys of options by their earlier ones, as in a flat configuration: ``method.KEY``."""
+        """Return the current keys of options by their earlier ones, as in a flat configuration: ``method.KEY``."""
         return {
             f"{flag}.{old}": f"{flag}.{new}"
             for flag, _, plugin in self._by_flag()
@@ -47,10 +47,10 @@ class Parts:
         }
 
     def applied(self, **outcomes: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return what was applied, in order, for the card: plugins that do nothing are left out.
+        """Return the applied plugins, in order, for the card: plugins that do nothing are left out.
 
         Args:
-            outcomes: by flag, what came of it.
+            outcomes: of the plugins, by flag.
         """
         return [
             {"kind": kind.kind} | describe(kind, plugin) | ({"outcome": outcomes[flag]} if flag in outcomes else {})

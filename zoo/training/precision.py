@@ -1,4 +1,4 @@
-"""In which number format a network is trained, by what the machine multiplies fast and gets right."""
+"""The number format of a training, by what the machine computes fast and correctly."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from zoo.runs.config import Precision
 from zoo.runtime.eval_mode import evaluating
 
 WHOLE_MAP = 4
-"""Side from which on bf16 goes wrong where a window and its stride are the whole map."""
+"""Side from which bf16 is wrong if a window and its stride are the whole map."""
 
 
 def precision_of(wanted: Precision, model: nn.Module, image_shape: tuple[int, int, int], on_cuda: bool) -> str:
-    """Return Lightning's name of the precision to train in.
+    """Return Lightning's name for the precision of the training.
 
     Args:
-        wanted: ``auto``: bf16 where the hardware multiplies in it, and gets this network right; fp32 elsewhere.
+        wanted: ``auto``: bf16 if the hardware multiplies in it and computes this network correctly; otherwise fp32.
         model: to be trained, on the CPU.
         image_shape: (channels, height, width) of its images.
         on_cuda: whether a GPU trains it.
 
     Raises:
-        UserError: bf16 was asked for on a CPU, and its library gets a layer wrong; the message names it.
+        UserError: bf16 was requested on a CPU whose library computes a layer wrongly; the message names it.
     """
     if wanted == "auto":
         fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else _has_bf16_instructions()
@@ -46,11 +46,11 @@ def _has_bf16_instructions() -> bool:
 
 @torch.no_grad()
 def wrong_in_bf16(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
-    """Return the name of a convolution that CPUs get wrong in bf16, or ``""``.
+    """Return the name of a convolution that CPUs compute wrongly in bf16, or ``""``.
 
-    Seen with oneDNN as in torch 2.15, over kernels of 1 to 8, strides and maps: where a stride exceeds the map, the
-    gradients of the weights that read nothing but padding stay uninitialised; where window, stride and map are one
-    size of 4 or 8, channels last, the results are wrong. Nothing else was.
+    Observed with oneDNN as in torch 2.15, over kernels of 1 to 8, strides and maps. If a stride exceeds the map, the
+    gradients of the weights that read only padding stay uninitialised. If window, stride and map have one size of 4 or
+    8, channels last, the results are wrong. No other case was wrong.
 
     Args:
         model, image_shape: see `precision_of`.

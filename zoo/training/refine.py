@@ -28,9 +28,9 @@ def refine(
     """Apply a finisher to a run's network, and return the result as a new run.
 
     Args:
-        run: finished; it stays as it is.
+        run: finished; it is not changed.
         config: as read from its ``config.yaml``.
-        parts: likewise, but for the finisher, which is applied.
+        parts: read from it too, except the finisher, which is applied.
         folder: of the new run.
         command: the command line, for the card.
         overwrite: replace a run that is already in the folder.

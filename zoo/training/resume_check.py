@@ -1,4 +1,4 @@
-"""A training that is resumed goes on as it was begun."""
+"""Check that a resumed training has the recipe of its start."""
 
 import dataclasses
 from pathlib import Path
@@ -12,18 +12,18 @@ FREE = {
     "data_dir", "download", "weights", "init", "teacher", "pretrained", "n", "compile", "cuda_graph", "precision",
     "device", "logger", "out", "trainer",
 }  # fmt: skip
-"""What may be different where a training goes on: the machine, where files lie, and what is asked at its end."""
+"""Keys that may differ in a resumed training: the machine, the paths of files, and the final evaluation."""
 TEACHER = "teacher.sha256"
 ADDED = {"monitor": "pgd", TEACHER: None}
-"""Keys that checkpoints of earlier versions lack, with what those trained with."""
+"""Keys that checkpoints of earlier versions lack, with the values that those versions used."""
 
 
 def recipe(config: TrainConfig, parts: Parts, teacher: str | None = None) -> dict[str, Any]:
-    """Return what a checkpoint is the outcome of, by the keys of a configuration, for `check_same_recipe`.
+    """Return the recipe of a checkpoint, by the keys of a configuration, for `check_same_recipe`.
 
     Args:
         config, parts: of the training.
-        teacher: SHA-256 of its teacher's weights, wherever they lie.
+        teacher: SHA-256 of its teacher's weights, whatever their path.
     """
     fixed = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
     fixed[TEACHER] = teacher

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 
 DROPS = (70 / 120, 100 / 120)
-"""Where the multistep schedule drops, as shares of the run (CondLR's scripts: epochs 70 and 100 of 120)."""
+"""Points where the multistep schedule drops, as shares of the run (CondLR's scripts: epochs 70 and 100 of 120)."""
 FIRST, LAST = 1 / 25, 1 / 250_000
-"""Where onecycle begins and ends, as shares of the largest rate (the defaults of torch's OneCycleLR)."""
+"""Start and end of onecycle, as shares of the largest rate (the defaults of torch's OneCycleLR)."""
 
 
 def learning_rate_factor(schedule: str, steps: int, warmup: float) -> Callable[[int], float]:
@@ -37,15 +37,15 @@ def learning_rate_factor(schedule: str, steps: int, warmup: float) -> Callable[[
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
-    """Return the value that a cosine between two values has after this share of the way."""
+    """Return the value of a cosine between two values after a share of the way."""
     return end + (start - end) * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0)))
 
 
 def ramp(step: int, steps: int, share: float) -> float:
-    """Return how far something has risen that grows linearly over the first share of a run: 1 from then on.
+    """Return the height of a linear ramp over the first share of a run: 1 from then on.
 
     Args:
-        step: of the present one, from 0.
+        step: the current one, from 0.
         steps: of the whole run.
         share: of them, in [0, 1]; 0 means that there is no ramp.
     """

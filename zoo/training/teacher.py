@@ -1,4 +1,4 @@
-"""A trained network whose answers take the place of labels: (robust) distillation."""
+"""A trained network whose answers replace labels: (robust) distillation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ from zoo.runs.run import Run
 
 @dataclass(frozen=True)
 class Teacher:
-    """Gives the soft targets of a training: its probabilities on images as they are, at temperature 1.
+    """Gives the soft targets of a training: its probabilities on clean images, at temperature 1.
 
-    It is no module, so that neither optimizers nor averages nor checkpoints see its weights.
+    It is not a module, so that neither optimizers nor averages nor checkpoints see its weights.
 
     Attributes:
         name: of the run or the published model.
@@ -43,7 +43,7 @@ class Teacher:
         self.network.to(device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
-        """Return itself: a copy of a training, which is what averages are kept in, needs none of its own."""
+        """Return itself: a copy of a training, which holds averages, shares the teacher."""
         return self
 
 
@@ -57,16 +57,16 @@ def teacher_run(config: TrainConfig) -> Run | None:
 
 
 def open_teacher(run: Run, data: DataSet, adversary: Adversary) -> Teacher:
-    """Load a teacher, once it is seen that it can teach.
+    """Load a teacher, after checking that it can teach.
 
     Args:
         run: the teacher's.
-        data: what the student is trained on.
-        adversary: what it is trained against.
+        data: of the student's training.
+        adversary: of the student's training.
 
     Raises:
         UserError: it has other classes or another input size, its gradients are masked, its weights are damaged, or the
-            adversary's loss has no place for its answers.
+            adversary's loss cannot use its answers.
     """
     card = run.card
     _see_that_it_fits(run.name, card, data)
@@ -98,5 +98,5 @@ def _see_that_it_fits(name: str, card: Card, data: DataSet) -> None:
 
 
 def _few(names: tuple[str, ...]) -> str:
-    """Return how many classes there are, and the first of them."""
+    """Describe classes by their number and the first of them."""
     return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

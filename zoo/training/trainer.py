@@ -1,4 +1,4 @@
-"""Train, resume, and leave a RUN folder behind."""
+"""Train and resume runs, each in a RUN folder."""
 
 import logging
 import sys
@@ -61,14 +61,13 @@ def train(
         config: the recipe.
         method: how the network is compressed and trained.
         adversary: what it is trained against; None: nothing.
-        regularizer: what is added to the loss; None: nothing.
-        finisher: what is done to the trained network before it is measured; None: nothing.
+        regularizer: added to the loss; None: nothing.
+        finisher: applied to the trained network before it is measured; None: nothing.
         overwrite: replace a run that is already in the folder.
 
     Raises:
-        UserError: something in the recipe cannot be done, or the loss diverged before the first checkpoint;
-            nothing is left behind then. Or it diverged later, or the user interrupted; the folder then holds
-            what `resume` needs.
+        UserError: the recipe is impossible, or the loss diverged before the first checkpoint; the folder is then
+            removed. Or the loss diverged later, or the user interrupted; the folder then holds what `resume` needs.
     """
     parts = Parts(method, adversary or NoAdversary(), regularizer or NoRegularizer(), finisher or NoFinisher())
     folder = config.folder(METHODS.name_of(method))
@@ -133,12 +132,12 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
 def _checked(
     config: TrainConfig, parts: Parts, teacher: Run | None, ranks: Ranks | None
 ) -> tuple[Classifier, dict[str, Any]]:
-    """Build the module and the Trainer's options, and see that nothing stands against the training.
+    """Build the module and the Trainer's options, and check that the training can run.
 
     Args:
         config, parts: the recipe.
         teacher: whose answers are learned, if there is one.
-        ranks: of the checkpoint from which the training goes on, if there is one.
+        ranks: of the checkpoint from which the training resumes, if there is one.
     """
     data = open_config_data(config)
     teaching = open_teacher(teacher, data, parts.adversary) if teacher else None
@@ -162,7 +161,7 @@ def _say(line: str) -> None:
 
 
 def _is_first_process() -> bool:
-    """Whether the folder is this process's to fill: for each further one, Lightning runs the same command again."""
+    """Return whether this process fills the folder: Lightning runs the same command in each further process."""
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
@@ -185,7 +184,7 @@ def _refuse_vain_monitor(module: Classifier) -> None:
 
 
 def _check_end_is_validated(module: Classifier, options: dict[str, Any], batches: int) -> None:
-    """Adversarial training ends with the best of the epochs that were validated: later ones would be lost."""
+    """Check that the last epoch is validated: adversarial training ends with its best validated epoch."""
     keeps_best = module.is_robust_training and len(module.val_indices) and options.get("limit_val_batches") != 0
     if keeps_best and not ends_with_validation(options, batches):
         given = ", ".join(f"trainer.{name} is {options[name]}" for name in VALIDATION if name in options)
@@ -225,7 +224,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
     step = module.adversary.single_step
     if step is not None:
         callbacks.append(OverfittingGuard(*module.probe(), module.config.threat.eps, folder / CHECKPOINT, step=step))
-        if not (module.config.compile or module.config.cuda_graph):  # a second form of the step, for every tenth
+        if not (module.config.compile or module.config.cuda_graph):  # a second form of the step, for every tenth step
             callbacks.append(GradientAlignment())
     if module.is_robust_training and len(module.val_indices):
         best = BestCheckpoint(
@@ -233,7 +232,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
             filename=Path(BEST).stem,
             monitor=module.robust_accuracy,
             mode="max",
-            save_weights_only=not module.config.ema,  # or Lightning leaves the average out
+            save_weights_only=not module.config.ema,  # otherwise Lightning leaves the average out
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
@@ -242,7 +241,7 @@ def _callbacks(folder: Path, module: Classifier) -> list[Callback]:
 
 
 def quieten() -> None:
-    """Keep Lightning's hints off the screen; what matters to the user is said by zoo."""
+    """Keep Lightning's hints off the screen; zoo prints what matters to the user."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")

@@ -1,9 +1,9 @@
-"""Interval bound propagation: between what a network's logits lie for all images in a box.
+"""Interval bound propagation: bounds on a network's logits for all images in a box.
 
 Each operation of the graph maps intervals to intervals that hold all its results; consecutive linear operations
 count as one matrix (Gowal et al., On the effectiveness of interval bound propagation for training verifiably
-robust models, arXiv 1810.12715, sections 3.1 and 3.2). What it certifies is proved, and what it does not certify
-may still be robust: intervals widen with every layer of a network that was not trained for them.
+robust models, arXiv 1810.12715, sections 3.1 and 3.2). A certified image is proved to be robust; an uncertified image
+may still be robust, because intervals widen with every layer of a network that was not trained for them.
 
 The proof is about the network in exact arithmetic: bounds are computed in float64 and not rounded outwards, and
 the network itself runs in fp32. So the ends carry a relative error of some 1e-14, an fp32 logit one of some 1e-6.
@@ -58,7 +58,7 @@ class IntervalNetwork:
 
     @torch.no_grad()
     def bounds(self, lower: Tensor, upper: Tensor, batch_size: int = 250) -> tuple[Tensor, Tensor]:
-        """Return the ends of all logits: from (N, C, H, W), N >= 1, to (N, K), float64.
+        """Return lower and upper bounds of all logits: from (N, C, H, W), N >= 1, to (N, K), float64.
 
         Args:
             lower: the smallest value of each pixel.
@@ -109,7 +109,7 @@ class IntervalNetwork:
         return vmap(one, chunk_size=batch_size)(images, labels)
 
     def certified(self, images: Tensor, labels: Tensor, eps: float, batch_size: int = 250) -> Tensor:
-        """Say for which images the label is proved to win within eps: bool (N,); arguments as of `margins`."""
+        """Return for which images the label is proved to win within eps: bool (N,); arguments as in `margins`."""
         if not len(images):
             return torch.zeros(0, dtype=torch.bool, device=images.device)
         return (self.margins(images, labels, eps, batch_size) > 0).all(1)
@@ -140,7 +140,7 @@ def _double(x: Any) -> Any:
 
 
 def _without_nan(x: Any) -> Any:
-    """Widen what an overflow made of an interval, inf - inf, to all numbers; a clamp could hide it."""
+    """Widen an interval that overflowed (inf - inf) to all numbers; a clamp could hide the overflow."""
     if not isinstance(x, Interval):
         return x
     lower = x.lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)

@@ -1,4 +1,4 @@
-"""A tensor in the graph and between what its entries lie."""
+"""Tensors in the graph with bounds on their entries."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ class Interval:
     Attributes:
         lower: the smaller ends, float64.
         upper: the larger ends, of the same shape.
-        layer: the layer with weights that made it, if a matrix that comes next can be merged with that layer.
+        layer: the layer with weights that computed it, if a following matrix can be merged with that layer.
     """
 
     lower: Tensor
@@ -38,13 +38,13 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A linear or convolution layer and what it was applied to.
+    """A linear or convolution layer and its input.
 
-    Kept so that layers that only multiply are taken together: |W2 W1| r is never above |W2| |W1| r.
+    It is kept so that consecutive linear layers can be merged: |W2 W1| r is never above |W2| |W1| r.
 
     Attributes:
         op: of input, weight and bias.
-        input: what it was applied to.
+        input: of the layer.
         weight: (n, ...), float64; ungrouped.
         bias: (n,), or None.
     """

@@ -14,7 +14,7 @@ Rule = Callable[..., Any]
 
 
 def increasing(op: Op, **arguments: Any) -> Any:
-    """Bound an operation that increases (or stays) with every entry: by its values at the ends.
+    """Bound an operation that does not decrease in any entry, by its values at the ends.
 
     Everything that moves entries, averages them or takes a maximum is one.
     """
@@ -26,7 +26,7 @@ def increasing(op: Op, **arguments: Any) -> Any:
 
 
 def view(op: Op, self: Any, size: Any = None, **_: Any) -> Interval | None:
-    """Bound a change of shape; memory may be laid out otherwise than when the graph was made, so it may copy."""
+    """Bound a change of shape; the memory layout may differ from that of the traced graph, so it may copy."""
     return None if size is None else Interval(self.lower.reshape(size), self.upper.reshape(size))
 
 
@@ -37,14 +37,14 @@ def maximum_and_index(op: Op, **arguments: Any) -> list[Interval | None]:
 
 
 def average_pool(op: Op, divisor_override: int | None = None, **arguments: Any) -> Any:
-    """Bound average-pooling, which falls with every entry if it is told to divide by a negative number."""
+    """Bound average-pooling, which decreases in every entry if its divisor is negative."""
     if divisor_override is not None and divisor_override < 0:
         return None
     return increasing(op, divisor_override=divisor_override, **arguments)
 
 
 def turning(at: float) -> Rule:
-    """Return the rule of a function that is monotone on either side of a point: least and greatest at ends or there.
+    """Return the rule of a function that is monotone on either side of a point: its extremes are at the ends or there.
 
     Args:
         at: the point, where the function may turn.
@@ -66,7 +66,7 @@ def gelu(op: Op, self: Any, approximate: str = "none") -> Interval | None:
 
 
 def softplus(op: Op, self: Any, beta: float = 1, threshold: float = 20) -> Interval | None:
-    """Bound softplus, which falls by log(1 + e^-threshold) / beta where PyTorch goes over to the identity."""
+    """Bound softplus, which falls by log(1 + e^-threshold) / beta where PyTorch switches to the identity."""
     if beta <= 0 or threshold < 0:
         return None
     fall = math.log1p(math.exp(-threshold)) / beta
@@ -99,7 +99,7 @@ def subtract_from(op: Op, self: Any, other: Any, alpha: float = 1) -> Interval:
 
 
 def multiply(op: Op, self: Any, other: Any) -> Interval:
-    """Bound a product by those of the ends: a product is least and greatest at corners."""
+    """Bound a product by the products of the ends: its extremes are at corners."""
     return Interval(*between(*(x * y for x in ends(self) for y in ends(other))))
 
 
@@ -118,7 +118,7 @@ def softmax(op: Op, self: Any, dim: int, **_: Any) -> Interval:
 
 
 def unchanged(op: Op, **arguments: Any) -> Any:
-    """Pass an interval on, unless its numbers change their kind."""
+    """Pass an interval on, unless its type changes to integers."""
     x, *others = arguments.values()
     dtypes = [y if isinstance(y, torch.dtype) else y.dtype for y in others if isinstance(y, torch.dtype | Tensor)]
     return x if all(dtype.is_floating_point for dtype in dtypes) else None

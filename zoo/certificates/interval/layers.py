@@ -35,7 +35,7 @@ def convolution(op: Op, input: Any, weight: Any, bias: Any = None, groups: int =
 
 
 def matmul(op: Op, **factors: Any) -> Interval | None:
-    """Bound a matrix product of which both factors may be intervals.
+    """Bound a matrix product whose factors may both be intervals.
 
     (C1 + D1)(C2 + D2) with |D| <= R lies within |C1| R2 + R1 |C2| + R1 R2 of C1 C2 (Rump, Fast and parallel
     interval arithmetic, BIT 1999).

@@ -24,7 +24,7 @@ def batch_norm(
 
 
 def batch_norm_no_training(op: Any, **arguments: Any) -> list[Interval | None] | None:
-    """Bound batch normalisation in the form that returns two more results."""
+    """Bound the form of batch normalisation that returns two more results."""
     found = batch_norm(op, **arguments)
     return None if found is None else [found, None, None]
 
@@ -52,7 +52,7 @@ def group_norm(
 
 
 def _only(input: Any, *others: Any) -> bool:
-    """Whether a layer's input depends on the image, and nothing else that it is given does."""
+    """Return whether a layer's input depends on the image, and no other argument does."""
     return isinstance(input, Interval) and not any(isinstance(x, Interval) for x in others)
 
 

@@ -1,4 +1,4 @@
-"""Between what the results of each operation lie: one entry of `RULES` per operation.
+"""Interval rules: one entry of `RULES` per operation.
 
 A rule gets the operation and its arguments by name, intervals as `Interval` and constants as they are (tensors
 in float64), and returns the result's `Interval` (or a list of them), or None if it knows no bound.
@@ -14,7 +14,7 @@ INCREASE = """
     max_pool1d max_pool2d max_pool3d avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d
     upsample_nearest2d upsample_bilinear2d
 """
-"""Operations that increase with every entry of what they are given."""
+"""Operations that increase with every entry of their arguments."""
 TURN_AT_ZERO = "neg abs square leaky_relu prelu _prelu_kernel elu selu celu"
 """Functions that are monotone on either side of 0."""
 COPY = "to _to_copy detach alias clone contiguous"

@@ -1,4 +1,4 @@
-"""A tensor in the graph and how strongly it depends on the image."""
+"""Tensors in the graph with a bound on their dependence on the image."""
 
 import math
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 """Rules of the layers with weights: each counts with the spectral norm of its matrix,
-and layers that only multiply are taken together: the norm of a product is below the product of norms."""
+and consecutive linear layers are merged: the norm of a product is below the product of norms."""
 
 import math
 from typing import Any
@@ -63,7 +63,7 @@ def batch_norm(
 
 
 def _only(input: Any, *others: Any) -> bool:
-    """Whether a layer's input depends on the image, and nothing else that it is given does."""
+    """Return whether a layer's input depends on the image, and no other argument does."""
     return isinstance(input, Activation) and not any(isinstance(x, Activation) for x in others)
 
 

@@ -1,4 +1,4 @@
-"""How far each operation of a graph can stretch a distance: one entry of `RULES` per operation.
+"""Lipschitz rules: how far each operation can stretch a distance, one entry of `RULES` per operation.
 
 A rule gets the output's shape and the operation's arguments by name, activations as `Activation` and
 everything else as it is, and returns the output's `Activation`, or None if no finite bound holds.
@@ -101,7 +101,7 @@ def _softplus(shape: Shape, self: Activation, beta: float = 1, threshold: float 
 
 
 def _view(shape: Shape, self: Activation, dtype: Any = None, **_: Any) -> Activation | None:
-    """Bound a change of shape; the other kind of view reads the same bits as other numbers."""
+    """Bound a change of shape; a view as another type reads the same bits as other numbers, and has no bound."""
     return Activation(shape, self.bound) if dtype is None else None
 
 

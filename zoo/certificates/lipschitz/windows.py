@@ -21,7 +21,7 @@ def adaptive(size: int, out: int) -> Windows:
 
 
 def overlap(windows: Windows) -> int:
-    """Return in how many windows the busiest position is: at most ceil(kernel/stride) without dilation.
+    """Return the largest number of windows that share a position: at most ceil(kernel/stride) without dilation.
 
     Copying every window of x repeats the entry x_p once per window with p in it, so the squared norm of
     the copies is at most ``overlap`` times that of x; along several axes the overlaps multiply.

@@ -1,4 +1,4 @@
-"""What a channel is worth: one criterion is one file of this package."""
+"""The importance of channels: one criterion is one file of this package."""
 
 from zoo.channels.criteria._base import Criterion, Scores
 from zoo.plugins import Plugins

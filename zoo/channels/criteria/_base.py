@@ -12,16 +12,16 @@ Scores = dict[str, Tensor]
 
 
 class Criterion(ABC):
-    """Says how much each channel of a group matters; the least important go first.
+    """Scores each channel of a group; the least important are removed first.
 
-    A subclass is in a file of its own, whose name is the criterion's. Scores are compared within a group only: how
-    much each group loses is not the criterion's question.
+    A subclass is in a file of its own, whose name is the criterion's. Scores are compared only within a group: the
+    criterion does not decide how much each group loses.
     """
 
     needs_gradients: ClassVar[bool] = False
 
     def observe(self, network: nn.Module, graph: ChannelGraph) -> Scores:
-        """Return what a step's gradients say; a cut gets the sums over the steps before it."""
+        """Return statistics of a step's gradients; a cut gets their sums over the steps before it."""
         return {}
 
     @abstractmethod
@@ -30,11 +30,11 @@ class Criterion(ABC):
 
 
 def summed(graph: ChannelGraph, group: str, of_rows: dict[str, Tensor]) -> Tensor:
-    """Add up what the rows of a group's tensors are worth, by channel: (channels,).
+    """Add up the scores of the rows of a group's tensors, by channel: (channels,).
 
     Args:
         graph: the channels.
-        group: whose.
+        group: of channels.
         of_rows: per tensor, one number for each position along dimension 0.
     """
     parts = [graph.per_channel(group, Axis(name, 0), values) for name, values in of_rows.items()]

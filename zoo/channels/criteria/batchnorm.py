@@ -7,10 +7,10 @@ from zoo.channels.graph import ChannelGraph
 
 
 class BatchNorm(Criterion):
-    """The size of a channel's normalisation scales, L2 norms where a group has none.
+    """The size of a channel's normalisation scales, or L2 norms if a group has none.
 
     Liu, Li, Shen, Huang, Yan, Zhang: Learning efficient convolutional networks through network slimming, ICCV 2017,
-    arXiv 1708.06519. Scales of layer normalisation are taken likewise.
+    arXiv 1708.06519. Scales of layer normalisation count in the same way.
     """
 
     def scores(self, network: nn.Module, graph: ChannelGraph, gathered: Scores) -> Scores:

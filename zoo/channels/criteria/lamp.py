@@ -11,8 +11,8 @@ class Lamp(Criterion):
     """A row's squared norm over the sum of those at least as large, averaged over the layers of a group.
 
     Lee, Park, Mo, Ahn, Shin: Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021, arXiv 2010.07611, for
-    rows in place of single weights. In a group of one layer it ranks as L2 does; where layers are added up it
-    weighs them alike, however large their weights.
+    rows in place of single weights. In a group of one layer it ranks as L2 does. If a group has several layers, it
+    weighs them equally, whatever the size of their weights.
     """
 
     def scores(self, network: nn.Module, graph: ChannelGraph, gathered: Scores) -> Scores:

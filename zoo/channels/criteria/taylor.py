@@ -13,7 +13,7 @@ class Taylor(Criterion):
 
     Molchanov, Mallya, Tyree, Frosio, Kautz: Importance estimation for neural network pruning, CVPR 2019, arXiv
     1906.10771: (sum of gradient times parameter)^2, summed over the steps before a cut. As there, the parameters are
-    scale and shift of the normalisation, where there is one: with the weights before it the sum is zero, since the loss
+    scale and shift of the normalisation, if there is one: with the weights before it the sum is zero, since the loss
     does not depend on their scale.
     """
 
@@ -35,5 +35,5 @@ class Taylor(Criterion):
         return found
 
     def scores(self, network: nn.Module, graph: ChannelGraph, gathered: Scores) -> Scores:
-        """Return what was gathered; a group that got no gradients, being frozen, is not scored."""
+        """Return the gathered scores; a frozen group, which got no gradients, has none."""
         return {group: gathered[group] for group in graph.sizes if group in gathered}

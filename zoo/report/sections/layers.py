@@ -1,4 +1,4 @@
-"""Every layer: its shape, its rank, its conditioning and what became of it in the exported file."""
+"""Every layer: its shape, its rank, its conditioning and its form in the exported file."""
 
 import math
 from collections.abc import Sequence

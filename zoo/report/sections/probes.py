@@ -25,12 +25,12 @@ NAMED = {
         "right, and changed by a random transform with an estimated probability below 0.1 %; share of all images in %",
     ),
 }
-"""Probes whose cases have names, which no curve can show: the name's key, and the table's title and caption.
+"""Probes whose cases have names, so that they are shown as tables: the name's key, the table's title and caption.
 
 A probe that is not here and whose cases end in a name has a table of plain words.
 """
 Curves = dict[tuple[str, str], dict[str, list[Point]]]
-"""(probe, what is fixed along the curve) to run to points."""
+"""Maps (probe, fixed values of the curve) to the points of each run."""
 
 
 def probes(runs: Sequence[RunFigures]) -> Section:

@@ -1,4 +1,4 @@
-"""Where every run comes from."""
+"""The provenance of every run."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from zoo.report.table import Column, Table, number, text
 
 
 def provenance(runs: Sequence[RunFigures]) -> Section:
-    """Return how each run was trained and with what."""
+    """Return how each run was trained, with its versions and hardware."""
     columns = [
         *(Column("run"), Column("command"), Column("epochs")),
         *(Column("minutes", "of training, evaluation not included"), Column("precision")),
@@ -18,7 +18,7 @@ def provenance(runs: Sequence[RunFigures]) -> Section:
     rows = []
     for run in runs:
         training, origin = run.card.training, run.card.provenance
-        seconds = training.get("seconds", training.get("seconds_last_session"))  # what older cards have
+        seconds = training.get("seconds", training.get("seconds_last_session"))  # the form of older cards
         versions = ", ".join(f"{k} {origin.versions[k]}" for k in ("zoo", "torch", "timm") if k in origin.versions)
         rows.append(
             [

@@ -1,4 +1,4 @@
-"""Whether accuracies under attack can be believed."""
+"""Checks of the credibility of accuracies under attack."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ CHECKS = {
 
 
 def sanity(runs: Sequence[RunFigures]) -> Section:
-    """Return a table of checks, and what each part of an ensemble of attacks left."""
+    """Return a table of checks, and the accuracy after each part of an ensemble of attacks."""
     columns = [
         Column("run"),
         Column("verdict"),

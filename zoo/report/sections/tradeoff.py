@@ -11,7 +11,7 @@ from zoo.report.scale import Scale
 
 Cost = Callable[[RunFigures], float | None]
 Gain = tuple[str, str, Cost]
-"""An accuracy: its name in files, its name on the page, and how much of it a run has."""
+"""An accuracy: its name in files, its name on the page, and its value for a run."""
 
 
 def tradeoff(runs: Sequence[RunFigures]) -> Section:

@@ -1,4 +1,4 @@
-"""How the runs trained: accuracy, loss, and every layer's rank and condition number."""
+"""The course of the trainings: accuracy, loss, and every layer's rank and condition number."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,7 +16,7 @@ CURVES = (
 )
 """Name in metrics.csv, title, whether in percent, whether on a logarithmic scale."""
 POINTS = 150
-"""A longer curve is averaged down to so many points."""
+"""Most points of a curve; a longer one is averaged down."""
 
 
 def training(runs: Sequence[RunFigures]) -> Section:
@@ -49,7 +49,7 @@ def _chart(runs: Sequence[RunFigures], name: str, title: str, percent: bool, log
 
 
 def thinned(points: Sequence[Point], limit: int = POINTS) -> tuple[Point, ...]:
-    """Return at most so many points: means over equal stretches of a longer curve."""
+    """Return at most ``MOST`` points: means over equal stretches of a longer curve."""
     if len(points) <= limit:
         return tuple(points)
     edges = [round(i * len(points) / limit) for i in range(limit + 1)]
