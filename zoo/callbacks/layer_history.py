@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from zoo.files import atomic
+from zoo.files import atomic, user_path
 from zoo.lowrank.layers import factorized_layers
 
 FIELDS = ("epoch", "step", "layer", "rank", "condition_number")
@@ -24,7 +24,7 @@ class LayerHistory(Callback):
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         super().__init__()
-        self.path, self.prefix = path, prefix
+        self.path, self.prefix = user_path(path), prefix
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layers as training finds them."""

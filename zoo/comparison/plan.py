@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError, unknown_name
-from zoo.files import atomic
+from zoo.files import atomic, user_path
 from zoo.methods import METHODS
 from zoo.plugin_spec import PluginSpec
 from zoo.runs.card import Card
@@ -44,7 +44,7 @@ class Contender:
         Raises:
             UserError: it is none of these.
         """
-        path = Path(word)
+        path = user_path(word)
         if (path / CARD).is_file():
             return cls(word, folder=path)
         if word in recipe_names() or path.is_file():

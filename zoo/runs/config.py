@@ -7,6 +7,7 @@ from typing import Any, Literal
 from zoo.adversaries import Threat
 from zoo.attacks import parse_eps
 from zoo.errors import UserError
+from zoo.files import user_path
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -105,6 +106,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.eps = str(self.eps)  # YAML reads 0.03 as a number
+        for name in ("data_dir", "weights", "init", "teacher", "out"):
+            if (path := getattr(self, name)) is not None:
+                setattr(self, name, type(path)(user_path(path)))
         for name in ("epochs", "batch_size", "lr", "n"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name.replace('_', '-')} must be positive, got {getattr(self, name)}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.backbone import create_backbone, with_normalization
 from zoo.errors import UserError
-from zoo.files import atomic, sha256
+from zoo.files import atomic, sha256, user_path
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
 from zoo.runs.card import Card, Weights
@@ -98,7 +98,7 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = user_path(folder)
         if folder.is_file():
             raise UserError(f"{folder} is a file: a run is the folder with {CARD} in it")
         if not folder.is_dir():
