@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from zoo.errors import UserError
 from zoo.files import atomic, user_path
 from zoo.lowrank.layers import factorized_layers
 
@@ -38,7 +39,7 @@ class LayerHistory(Callback):
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         if not trainer.is_global_zero:
             return
-        rows = [row for row in self._rows() if int(row["epoch"]) < epoch]
+        rows = self._rows(before=epoch)
         for name, layer in factorized_layers(pl_module):
             values = (epoch, trainer.global_step, name.removeprefix(self.prefix), layer.rank, layer.condition_number())
             rows.append(dict(zip(FIELDS, map(str, values), strict=True)))
@@ -49,8 +50,12 @@ class LayerHistory(Callback):
             writer.writeheader()
             writer.writerows(rows)
 
-    def _rows(self) -> list[dict[str, str]]:
+    def _rows(self, before: int) -> list[dict[str, str]]:
+        """Return the rows of the file that are of earlier epochs."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self.path.open(newline="") as file:
+                return [row for row in csv.DictReader(file, strict=True) if int(row["epoch"]) < before]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{self.path} is damaged ({type(error).__name__}): remove it to go on without it") from None

@@ -173,8 +173,9 @@ def _slug(name: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text())
+        _ = [_identity(x) for x in plan["contenders"]], sorted(plan["seeds"])
         return {key: plan[key] for key in ("contenders", "seeds", "shared")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         raise UserError(
             f"{path} is damaged, so what the runs beside it are is not known: choose another --out"
         ) from None

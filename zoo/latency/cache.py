@@ -81,6 +81,6 @@ class TimeCache:
         try:
             content = json.loads(self.path.read_text())
             times = content["times"] if content["conditions"] == self.conditions else {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
             return {}
         return times if isinstance(times, dict) else {}

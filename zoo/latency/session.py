@@ -200,7 +200,10 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
 
 def _weight_files(path: Path) -> list[str]:
     """Return the names of the files that hold an ONNX file's weights, which ONNX Runtime does not always say."""
-    weights = onnx.load(path, load_external_data=False).graph.initializer
+    try:
+        weights = onnx.load(path, load_external_data=False).graph.initializer
+    except Exception:  # protobuf's, of a file that is damaged, too
+        return []
     return sorted({x.value for weight in weights for x in weight.external_data if x.key == "location"})
 
 

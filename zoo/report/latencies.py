@@ -44,7 +44,7 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
             found += _timings(json.loads(path.read_text()))
         except FileNotFoundError:
             raise UserError(f"no file at {path}: write one with `zoo bench RUN --json {path}`") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        except (RecursionError, KeyError, TypeError, AttributeError, ValueError):
             raise UserError(f"{path} was not written by `zoo bench`: measure again, or remove it") from None
     # Of one run's files in several precisions the fp32 one counts: its accuracies are those of the card.
     return {sha256: timing for _, sha256, timing in sorted(found, key=lambda x: x[0])}

@@ -14,9 +14,14 @@ def csv_logger(folder: Path, step: int) -> CSVLogger:
     """Return the logger of RUN/metrics.csv that keeps the rows up to ``step`` of an earlier session."""
     kept = []
     if step and (folder / METRICS).is_file():
-        with (folder / METRICS).open(newline="") as file:
-            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-        kept = [row for row in rows if int(row["step"]) < step]
+        try:
+            with (folder / METRICS).open(newline="") as file:
+                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            kept = [row for row in rows if int(row["step"]) < step]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(
+                f"{folder / METRICS} is damaged ({type(error).__name__}): remove it to go on without its rows"
+            ) from None
     logger = CSVLogger(save_dir=folder, name="", version="")
     # Lightning's writer deletes the old file when it is created; give it the rows back.
     logger.experiment.metrics = kept

@@ -108,8 +108,17 @@ class Classifier(pl.LightningModule):
         return self.method.ranks(self.model.get_submodule("backbone"))
 
     def load_checkpoint(self, path: Path) -> None:
-        """Take the weights of a checkpoint of this training, whose ranks may be others."""
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        """Take the weights of a checkpoint of this training, whose ranks may be others.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        except Exception as error:  # zip, pickle and key errors of a damaged file
+            raise UserError(
+                f"{path} cannot be read ({type(error).__name__}): delete it to end with the last epoch"
+            ) from None
         fit_shapes_(self, state)
         self.load_state_dict(state)
 
