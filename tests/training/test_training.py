@@ -318,6 +318,26 @@ def test_limits_that_leave_nothing_are_refused(options: dict, message: str) -> N
         validate_trainer_options({"accelerator": "cpu"} | options, batches=10, val_batches=2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val_fraction": 0.0007}, r"2 processes cannot share 1 validation image: .*raise --val-fraction, or set it"),
+        ({"trainer": {"devices": 2, "num_nodes": 800}}, "1600 processes cannot share 1293 training images: lower"),
+    ],
+)
+def test_a_process_without_an_image_is_told_before_the_start(
+    changes: dict, message: str, train_tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train_tiny("dense", **({"trainer": {"devices": 2, "strategy": "ddp"}} | changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_share_the_batches_of_an_epoch(train_tiny) -> None:
+    with pytest.raises(UserError, match="val_check_interval is 6, but an epoch has 5 batches only"):
+        train_tiny("dense", trainer={"devices": 2, "strategy": "ddp", "val_check_interval": 6})
+
+
 def test_a_logger_that_cannot_log_in_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     # In a process of its own: wandb reads its settings once.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}

@@ -56,6 +56,7 @@ class LayerHistory(Callback):
             return []
         try:
             with self.path.open(newline="") as file:
-                return [row for row in csv.DictReader(file, strict=True) if int(row["epoch"]) < before]
+                rows = [{name: row[name] for name in FIELDS} for row in csv.DictReader(file)]
+            return [row for row in rows if int(row["epoch"]) < before]
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"{self.path} is damaged ({type(error).__name__}): remove it to go on without it") from None

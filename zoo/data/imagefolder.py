@@ -11,6 +11,7 @@ from zoo.data._augment import Augmentation
 from zoo.data._base import DataSet, Source, TensorSource
 from zoo.data._image_files import decode, image_files, visible_folders
 from zoo.errors import UserError
+from zoo.runtime.processors import usable_processors
 
 TEST_FOLDERS = ("test", "val", "validation")
 IN_MEMORY = 2 * 2**30
@@ -93,7 +94,7 @@ class ImageFolder(DataSet):
                 raise UserError(f"class folder {folder / name} holds no images")
             paths += found
             labels += [label] * len(found)
-        source = FileSource(tuple(paths), torch.tensor(labels), self.size, ThreadPoolExecutor())
+        source = FileSource(tuple(paths), torch.tensor(labels), self.size, ThreadPoolExecutor(usable_processors()))
         if len(paths) * 3 * self.size**2 > IN_MEMORY:
             return source
         return TensorSource(source.fetch(torch.arange(len(paths))), source.labels)

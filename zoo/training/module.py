@@ -142,11 +142,24 @@ class Classifier(pl.LightningModule):
         """Images per validation batch: nothing is kept for a backward pass."""
         return 2 * self.config.batch_size
 
-    @property
-    def batches_per_epoch(self) -> tuple[int, int]:
-        """Batches of a training epoch and of a validation, in one process."""
-        training = max(1, len(self.train_indices) // self.config.batch_size)
-        return training, -(-len(self.val_indices) // self.val_batch_size)
+    def batches_per_epoch(self, processes: int = 1) -> tuple[int, int]:
+        """Return the batches of a training epoch and of a validation, in each of some processes.
+
+        Raises:
+            UserError: a process would have no image.
+        """
+        train, val = len(self.train_indices), len(self.val_indices)
+        for images, what, remedy in (
+            (train, "training", "train on more images"),
+            (val, "validation", "raise --val-fraction, or set it to 0"),
+        ):
+            if 0 < images < processes:
+                raise UserError(
+                    f"{processes} processes cannot share {images} {what} image{'s' if images > 1 else ''}: lower "
+                    f"--trainer.devices or --trainer.num_nodes, or {remedy}"
+                )
+        training = max(1, train // processes // self.config.batch_size)
+        return training, -(-val // processes // self.val_batch_size)
 
     @property
     def _shard(self) -> tuple[int, int]:
