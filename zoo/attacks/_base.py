@@ -99,8 +99,9 @@ class Attack(ABC):
                 hardware has them; verdicts are taken in fp32 either way.
 
         Raises:
-            UserError: images, labels or an eps out of range; a model in training mode, that returns NaN, or
-                that has too few classes for this attack.
+            UserError: images, labels or an eps out of range; a model in training mode, whose weights are not fp32,
+                that returns something other than logits, or NaN, or logits without a gradient in the images, or that
+                has too few classes for this attack.
         """
         _check(model, images, labels)
         if batch_size < 1 or gradients not in get_args(Gradients):
