@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -451,6 +452,18 @@ def test_files_for_a_data_set_that_has_none_are_refused(train_tiny, tmp_path: Pa
     with pytest.raises(UserError, match=r"digits is built in .* --data cifar10"):
         train_tiny(data_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones_and_go_on(train_tiny, dying_at, tmp_path: Path) -> None:
+    numbers = {"lr": np.float32(0.25), "epochs": np.int64(2), "balance": np.bool_(False), "compression": np.float64(0.5)}
+    trainer = {"gradient_clip_val": np.float64(1.0)}
+    with dying_at(12):
+        train_tiny(RobustLowrank(tau=np.float64(0.2)), **numbers, trainer=trainer)
+    saved = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert {name: saved[name] for name in numbers} == {name: value.item() for name, value in numbers.items()}
+    assert (saved["method"]["tau"], saved["trainer"]) == (0.2, {"gradient_clip_val": 1.0})
+    zoo(["train", "--resume", str(tmp_path / "run")])
+    assert Run(tmp_path / "run").card.method_options["tau"] == 0.2
 
 
 def test_the_configuration_is_saved_whole(train_tiny) -> None:

@@ -1,8 +1,10 @@
 """What a training run is asked to do."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from zoo.adversaries import Threat
 from zoo.attacks import parse_eps
@@ -20,6 +22,11 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed must be in [0, 2^32), got {seed}")
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy scalar as the number of Python that it is, anything else as it is: YAML writes no other numbers."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass
@@ -105,6 +112,9 @@ class TrainConfig:
     """Further options of Lightning's Trainer."""
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            setattr(self, each.name, plain(getattr(self, each.name)))
+        self.trainer = {name: plain(value) for name, value in self.trainer.items()}
         self.eps = str(self.eps)  # YAML reads 0.03 as a number
         for name in ("data_dir", "weights", "init", "teacher", "out"):
             if (path := getattr(self, name)) is not None:
