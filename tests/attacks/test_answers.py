@@ -44,7 +44,10 @@ def test_an_answer_that_cannot_be_attacked_is_told(kind: str, n: int) -> None:
     answer, message = ANSWERS[kind]
     images, labels = torch.rand(n, 3, 4, 4), torch.zeros(n, dtype=torch.long)
     labels = Answering()(images).argmax(1)  # an image that is misclassified would not be attacked
-    for attack in (lambda model: PGD(steps=2)(model, images, labels, [0.1]), lambda m: zoo.attack(m, images, labels, 0.1)):
+    for attack in (
+        lambda model: PGD(steps=2)(model, images, labels, [0.1]),
+        lambda m: zoo.attack(m, images, labels, 0.1),
+    ):
         with pytest.raises(UserError, match=message) as caught:
             attack(Answering(answer))
         assert "\n" not in str(caught.value)

@@ -202,7 +202,9 @@ def test_the_start_does_not_count_as_the_worst_step() -> None:
     assert clamp.worst <= 1.1
 
 
-@pytest.mark.parametrize("content", ["epoch,layer\n0,a\n", "x\n1", "epoch,step,layer,rank,condition_number\nx,1,a,2,3\n"])
+@pytest.mark.parametrize(
+    "content", ["epoch,layer\n0,a\n", "x\n1", "epoch,step,layer,rank,condition_number\nx,1,a,2,3\n"]
+)
 def test_a_damaged_history_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "layers.csv").write_text(content + "\n")
     with pytest.raises(UserError, match=r"layers\.csv is damaged \(\w+\): remove it to go on without it"):

@@ -53,7 +53,9 @@ def test_a_damaged_image_is_named_whatever_its_decoder_raises(name: str, tmp_pat
         pytest.skip("Pillow was built without AVIF")
     root = image_tree(tmp_path)
     (root / "train/cat" / name).write_bytes(DAMAGED[name]())
-    with pytest.raises(UserError, match=rf"^\S*train/cat/{name} cannot be read as an image \([^\n]+\): repair or remove"):
+    with pytest.raises(
+        UserError, match=rf"^\S*train/cat/{name} cannot be read as an image \([^\n]+\): repair or remove"
+    ):
         open_data("imagefolder", data_dir=root, image_size=16).source(train=True)
 
 

@@ -97,6 +97,14 @@ def test_what_cannot_be_had_is_said_with_its_reason(fault: str, words: str, tmp_
     assert [path.name for path in files(cache)] == ["card.json"]
 
 
+def test_a_server_that_compresses_unasked_is_asked_once(tmp_path: Path, cache: Path) -> None:
+    make_hub(tmp_path / "hub", SIZES)
+    server = FaultyServer(tmp_path / "hub", lambda path: "gzip")
+    with server.running() as hub, pytest.raises(UserError, match=r"sends index\.json as gzip, though .*: turn comp"):
+        read_index(hub)
+    assert len(server.requests) == 1
+
+
 def test_a_dropped_connection_is_resumed_where_it_broke(tmp_path: Path, cache: Path) -> None:
     entry = make_hub(tmp_path / "hub", SIZES)
     script = iter(["none", "dropped"])

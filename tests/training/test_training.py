@@ -455,7 +455,12 @@ def test_files_for_a_data_set_that_has_none_are_refused(train_tiny, tmp_path: Pa
 
 
 def test_numbers_of_numpy_are_saved_as_plain_ones_and_go_on(train_tiny, dying_at, tmp_path: Path) -> None:
-    numbers = {"lr": np.float32(0.25), "epochs": np.int64(2), "balance": np.bool_(False), "compression": np.float64(0.5)}
+    numbers = {
+        "lr": np.float32(0.25),
+        "epochs": np.int64(2),
+        "balance": np.bool_(False),
+        "compression": np.float64(0.5),
+    }
     trainer = {"gradient_clip_val": np.float64(1.0)}
     with dying_at(12):
         train_tiny(RobustLowrank(tau=np.float64(0.2)), **numbers, trainer=trainer)

@@ -95,7 +95,11 @@ class WebHub(Hub):
         if "html" in response.headers.get("Content-Type", "") and not path.endswith(".html"):
             raise CorruptTransfer("the server sends a web page instead of the file")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise CorruptTransfer(f"the server sends {response.headers['Content-Encoding']} instead of the file")
+            encoding = response.headers["Content-Encoding"]
+            raise UserError(
+                f"{self.address} sends {path} as {encoding}, though asked for the file as it is: turn compression off "
+                "at the server"
+            )
 
 
 class _AsGiven(requests.auth.AuthBase):

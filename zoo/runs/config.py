@@ -25,7 +25,7 @@ def check_seed(seed: int) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a NumPy scalar as the number of Python that it is, anything else as it is: YAML writes no other numbers."""
+    """Return a NumPy scalar as a number of Python, which is what YAML can write, and anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -33,7 +33,7 @@ def processor_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path(
 
 def _quotas(line: str, root: Path) -> Iterator[float]:
     """Yield the quotas of one control group and of those around it; ``line`` is ``ID:CONTROLLERS:PATH``."""
-    controllers, path = (line.split(":", 2) + ["", ""])[1:3]
+    controllers, path = [*line.split(":", 2), "", ""][1:3]
     if controllers and "cpu" not in controllers.split(","):
         return
     base = root / "cpu" if controllers else root
