@@ -33,7 +33,7 @@ from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import Run
 from zoo.training.build import dense_backbone
-from zoo.training.module import single_values_refused
+from zoo.training.module import Classifier, single_values_refused
 from zoo.training.options import ends_with_validation, lightning_options, validate_trainer_options
 from zoo.training.precision import precision_of
 from zoo.training.schedule import learning_rate_factor
@@ -400,6 +400,12 @@ def test_a_damaged_checkpoint_is_named(train_tiny) -> None:
     (folder / "last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
         zoo(["train", "--resume", str(folder)])
+
+
+def test_a_damaged_best_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"best\.ckpt cannot be read \(\w+\): delete it to end with the last epoch"):
+        Classifier.load_checkpoint(nn.Module(), tmp_path / "best.ckpt")
 
 
 def test_a_wrong_name_leaves_no_folder_behind(train_tiny, tmp_path: Path) -> None:
