@@ -111,6 +111,8 @@ def _handler(owner: FaultyServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Type", "text/html" if fault == "html" else "application/octet-stream")
             self.send_header("Content-Length", str(length))
+            if fault == "gzip":
+                self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             self.send_body(fault, body)
 

@@ -48,9 +48,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path as people type it as the path that is meant: a leading ``~`` or ``~USER`` is a home folder.
+
+    A shell leaves ``~`` alone in ``--out=~/run``, and so do YAML and Python. A user who does not exist stays as typed.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def cache_folder() -> Path:
     """Return zoo's cache folder, whose content can be recreated: ``ZOO_CACHE``, or the system's place for caches."""
-    return Path(os.path.expanduser(os.environ.get("ZOO_CACHE") or platformdirs.user_cache_path("zoo")))
+    return user_path(os.environ.get("ZOO_CACHE") or platformdirs.user_cache_path("zoo"))
 
 
 def sha256(path: Path) -> str:

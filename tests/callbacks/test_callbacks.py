@@ -1,5 +1,7 @@
 """The two constraints in a LightningModule that knows nothing else of zoo."""
 
+from pathlib import Path
+
 import lightning.pytorch as pl
 import pytest
 import rank_training
@@ -10,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zoo.callbacks import OrthonormalRetraction, SpectrumClamp
+from zoo.callbacks import LayerHistory, OrthonormalRetraction, SpectrumClamp
 from zoo.errors import UserError
 from zoo.linalg import orthonormality_error, tangent
 from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, factorized_layers
@@ -204,3 +206,12 @@ def test_the_start_does_not_count_as_the_worst_step() -> None:
     clamp.layers = [layer]
     clamp.project_(None)
     assert clamp.worst <= 1.1
+
+
+@pytest.mark.parametrize(
+    "content", ["epoch,layer\n0,a\n", "x\n1", "epoch,step,layer,rank,condition_number\nx,1,a,2,3\n"]
+)
+def test_a_damaged_history_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "layers.csv").write_text(content + "\n")
+    with pytest.raises(UserError, match=r"layers\.csv is damaged \(\w+\): remove it to go on without it"):
+        LayerHistory(tmp_path / "layers.csv")._rows(before=3)

@@ -241,6 +241,17 @@ def test_truncated_files_are_not_taken(tmp_path: Path) -> None:
         open_data("cifar10", data_dir=tmp_path).source(train=True)
 
 
+@pytest.mark.parametrize("content", [{}, [], {"data": [1], "labels": None}, {"data": [object]}])
+def test_damaged_files_are_not_taken_whatever_their_reader_raises(content: object, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("torchvision.datasets.CIFAR10._check_integrity", lambda self: True)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
+        (folder / name).write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match="cifar10 cannot be read in"):
+        open_data("cifar10", data_dir=tmp_path).source(train=True)
+
+
 def test_an_unknown_data_set_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean cifar10"):
         open_data("cifar-10")

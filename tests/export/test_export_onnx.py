@@ -106,7 +106,7 @@ def test_a_model_that_diverged_is_not_exported(run: Run, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["[", "null", '"ten"'])
+@pytest.mark.parametrize("text", ["[", "null", '"ten"', "[1, null]", '{"a": []}', "[" * 5000])
 @pytest.mark.parametrize("field", ["class_names", "image_shape", "params", "ranks"])
 def test_damaged_metadata(run: Run, field: str, text: str) -> None:
     props = Metadata.of(run.card).to_props()

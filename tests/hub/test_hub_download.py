@@ -1,5 +1,6 @@
 """A download ends in the right file or in a clear error, whatever the server does."""
 
+import base64
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.hub.cache import fetch, missing
 from zoo.hub.download import read_index
+from zoo.hub.huggingface import HuggingFaceHub
 from zoo.hub.index import LARGEST_INDEX
 from zoo.hub.search import find, open_hub
 from zoo.hub.web import WebHub
@@ -93,6 +95,14 @@ def test_what_cannot_be_had_is_said_with_its_reason(fault: str, words: str, tmp_
     with server.running() as hub, pytest.raises(UserError, match=words):
         fetch(hub, NAME, entry)
     assert [path.name for path in files(cache)] == ["card.json"]
+
+
+def test_a_server_that_compresses_unasked_is_asked_once(tmp_path: Path, cache: Path) -> None:
+    make_hub(tmp_path / "hub", SIZES)
+    server = FaultyServer(tmp_path / "hub", lambda path: "gzip")
+    with server.running() as hub, pytest.raises(UserError, match=r"sends index\.json as gzip, though .*: turn comp"):
+        read_index(hub)
+    assert len(server.requests) == 1
 
 
 def test_a_dropped_connection_is_resumed_where_it_broke(tmp_path: Path, cache: Path) -> None:
@@ -284,6 +294,41 @@ def test_a_password_in_an_address_is_used_and_never_shown(tmp_path: Path) -> Non
             read_index(hub)
     assert "secret" not in str(caught.value)
     assert seen[0]["authorization"].startswith("Basic ")
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials for this machine that git left."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1\nlogin git\npassword other\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def basic(words: str) -> str:
+    return f"Basic {base64.b64encode(words.encode()).decode()}"
+
+
+@pytest.mark.usefixtures("netrc")
+def test_what_the_user_gives_goes_before_credentials_of_the_machine() -> None:
+    seen: list[dict[str, str]] = []
+    with redirecting("file:///etc/passwd", seen) as address:
+        with_password = address.replace("://", "://me%40here:secret@")
+        for hub in (WithToken(address, IMPATIENT), open_hub(with_password), open_hub(address)):
+            with pytest.raises(UserError, match="another scheme is not followed"):
+                read_index(hub)
+    wanted = ["Bearer secret", basic("me@here:secret"), basic("git:other")]
+    assert [headers["authorization"] for headers in seen] == wanted
+
+
+@pytest.mark.usefixtures("netrc")
+def test_the_token_of_hugging_face_is_sent_whatever_netrc_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, str]] = []
+    with redirecting("file:///etc/passwd", seen) as address:
+        monkeypatch.setattr(HuggingFaceHub, "url", lambda self, path: f"{address}/{path}")
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+        with pytest.raises(UserError, match="another scheme is not followed"):
+            read_index(open_hub("hf://org/models"))
+    assert [headers["authorization"] for headers in seen] == ["Bearer hf_mine"]
 
 
 def test_a_redirect_to_no_address_is_refused() -> None:

@@ -211,6 +211,19 @@ def test_a_layer_whose_weight_the_model_reads_itself() -> None:
     torch.testing.assert_close(METHODS.get("lowrank")().deploy(low)(x), low(x), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("shape", "grid"),
+    [((3, 48, 32), (12, 8)), ((1, 32, 48), (8, 12)), ((3, 28, 20), (14, 10)), ((3, 96, 128), (6, 8))],
+)
+def test_a_vision_transformer_sees_every_pixel_of_images_that_are_not_square(
+    shape: tuple[int, int, int], grid: tuple[int, int]
+) -> None:
+    model = create_backbone("test_vit", 10, shape).eval()
+    assert model.patch_embed.grid_size == grid
+    assert tuple(side * patch for side, patch in zip(grid, model.patch_embed.patch_size, strict=True)) == shape[1:]
+    assert model(torch.rand(2, *shape)).shape == (2, 10)
+
+
 def test_a_model_that_fails_on_such_images_is_not_built() -> None:
     """crossvit is built for 64 pixels without a word, and its forward pass fails."""
     with pytest.raises(UserError, match="crossvit_tiny_240 cannot be built for 64 x 64 images"):

@@ -267,6 +267,20 @@ def test_axes_show_all_values_and_have_round_ticks(values: list[float], log: boo
         assert all(t == round(t) for t in ticks)
 
 
+@given(st.lists(st.just(0.0) | st.floats(1e-6, 1), min_size=1, max_size=9), st.booleans())
+def test_shares_have_an_axis_within_0_and_100_percent(values: list[float], log: bool) -> None:
+    scale = Scale.of(Axis(percent=True, log=log), values)
+    assert 0 <= scale.low < scale.high <= 1
+    assert all(0 <= tick <= 1 for tick in scale.ticks())
+    assert all(place is None or -1e-9 <= place <= 1 + 1e-9 for place in map(scale.place, values))
+
+
+def test_a_single_share_has_an_axis_up_to_100_percent() -> None:
+    scale = Scale.of(Axis(percent=True), [0.93])
+    assert scale.high == 1.0
+    assert [scale.text(tick) for tick in scale.ticks()][-1] == "100%"
+
+
 @pytest.mark.parametrize("values", [[], [0.0], [float("inf"), 1.0], [0.0, 0.0], [float("nan")]])
 @pytest.mark.parametrize("log", [True, False])
 def test_charts_of_odd_values_are_drawn(values: list[float], log: bool) -> None:

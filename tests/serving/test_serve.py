@@ -50,6 +50,19 @@ def post(url: str, body: bytes) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
+def test_a_health_check_by_head_gets_the_headers_alone(server: tuple[str, Path]) -> None:
+    url, _ = server
+    got, headers = {}, {}
+    for method in ("GET", "HEAD"):
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=20) as answer:
+            assert answer.status == 200
+            got[method], headers[method] = answer.read(), dict(answer.headers)
+    assert json.loads(got["GET"]) == {"status": "ok"}
+    assert got["HEAD"] == b""
+    for name in ("Content-Length", "Content-Type"):
+        assert headers["HEAD"][name] == headers["GET"][name]
+
+
 def test_an_image_is_answered_as_by_the_graph(server: tuple[str, Path]) -> None:
     url, path = server
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)

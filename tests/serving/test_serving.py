@@ -32,6 +32,8 @@ from zoo.serving.preprocessing import preprocess
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (3, 32, 24)
+FOLDER = "my_run-d33e7609"
+"""The folder of a model of the run ``my run``: the name as servers take it, and a hash, since ``my_run`` is another."""
 METADATA = Metadata("0", "a", "dense", "digits", SHAPE, CLASSES, (0.5,) * 3, (0.5,) * 3, 1, 1, 1, 1, {}, "0", "", "")
 
 
@@ -87,7 +89,7 @@ def test_kserve_gets_a_repository_beside_a_manifest_of_the_v2_protocol(run: Run)
     assert manifest["kind"] == "InferenceService"
     assert (model["protocolVersion"], model["modelFormat"]["name"]) == ("v2", "onnx")
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", manifest["metadata"]["name"])
-    assert {p.name for p in (run.folder / "kserve").iterdir()} == {"my_run", "inference-service.yaml"}
+    assert {p.name for p in (run.folder / "kserve").iterdir()} == {FOLDER, "inference-service.yaml"}
 
 
 def test_the_graph_with_preprocessing_passes_the_strict_checks(run: Run) -> None:
@@ -171,14 +173,14 @@ def test_other_models_in_a_repository_stay(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "models/other/config.pbtxt"
     other.parent.mkdir(parents=True)
     other.write_text("name: 'other'")
-    stale = tmp_path / "models/my_run/7/model.onnx"
+    stale = tmp_path / "models" / FOLDER / "7/model.onnx"
     stale.parent.mkdir(parents=True)
     stale.write_text("old")
     pack(run, tmp_path / "models", Packaging("triton"))
     assert other.is_file()
     assert not stale.exists()
-    assert {p.name for p in (tmp_path / "models").iterdir()} == {"other", "my_run"}
-    onnx.checker.check_model(onnx.load(tmp_path / "models/my_run/1/model.onnx"))
+    assert {p.name for p in (tmp_path / "models").iterdir()} == {"other", FOLDER}
+    onnx.checker.check_model(onnx.load(tmp_path / "models" / FOLDER / "1/model.onnx"))
 
 
 @pytest.mark.slow
@@ -187,7 +189,7 @@ def test_the_command_writes_a_repository_with_preprocessing(run: Run, tmp_path: 
     zoo(["export", str(run.folder), "--target", "generic", *options])
     printed = capsys.readouterr().out
     assert "with preprocessing inside, by size of the images: " in printed
-    assert ort.InferenceSession(tmp_path / "models/my_run/1/model.onnx").get_inputs()[0].type == "tensor(uint8)"
+    assert ort.InferenceSession(tmp_path / "models" / FOLDER / "1/model.onnx").get_inputs()[0].type == "tensor(uint8)"
 
 
 def test_outputs_of_the_wrong_kind_are_refused(run: Run, tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_the_command_writes_a_repository_into_the_folder_it_stands_in(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     zoo(["export", str(source), "--target", "generic", "--layout", "triton", "-o", where])
-    assert (tmp_path / "here" / "my_run" / "1" / "model.onnx").is_file()
+    assert (tmp_path / "here" / FOLDER / "1" / "model.onnx").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"here", "here.json"}
 
 
@@ -224,3 +226,35 @@ def test_any_run_has_a_name_that_servers_take(name: str) -> None:
     service = yaml.safe_load(files["inference-service.yaml"])["metadata"]["name"]
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", service), "what KServe's webhook demands"
     assert len(service) <= 63
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("模型一", "模型二"), ("кот", "пёс"), ("résnet", "ränet"), ("run#1", "run@1"), ("my run", "my_run"), ("a.", "a"),
+     ("a" * 300, "a" * 301)],
+)  # fmt: skip
+def test_two_runs_are_two_models(one: str, other: str) -> None:
+    assert model_name(one) != model_name(other)
+
+
+@given(st.lists(st.text(max_size=8) | st.text("aA-_. #", max_size=4), unique=True, min_size=2, max_size=20))
+def test_no_two_runs_have_a_folder_or_a_service_in_common(names: list[str]) -> None:
+    folders = [model_name(name) for name in names]
+    assert len(set(folders)) == len(names)
+    manifests = [kserve_files(folder, METADATA, preprocessing=False)["inference-service.yaml"] for folder in folders]
+    assert len({yaml.safe_load(manifest)["metadata"]["name"] for manifest in manifests}) == len(names)
+
+
+def test_a_name_that_servers_take_stays_as_it_is() -> None:
+    for name in ("resnet18-robust_lowrank-digits", "vit.2", "A", "model"):
+        assert model_name(name) == name
+    assert len(model_name("é" * 255)) <= 200
+
+
+def test_a_second_run_leaves_the_model_of_the_first(run: Run, tmp_path: Path) -> None:
+    for name in ("кот", "пёс"):
+        export_packed(
+            lambda path: shutil.copy(run.folder / "model.onnx", path),
+            run.model(), Metadata.of(run.card), name, tmp_path / "models", Packaging("triton"),
+        )  # fmt: skip
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {model_name("кот"), model_name("пёс")}

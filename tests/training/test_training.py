@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -32,7 +33,7 @@ from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import Run
 from zoo.training.build import dense_backbone
-from zoo.training.module import single_values_refused
+from zoo.training.module import Classifier, single_values_refused
 from zoo.training.options import ends_with_validation, lightning_options, validate_trainer_options
 from zoo.training.precision import precision_of
 from zoo.training.schedule import learning_rate_factor
@@ -318,6 +319,26 @@ def test_limits_that_leave_nothing_are_refused(options: dict, message: str) -> N
         validate_trainer_options({"accelerator": "cpu"} | options, batches=10, val_batches=2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val_fraction": 0.0007}, r"2 processes cannot share 1 validation image: .*raise --val-fraction, or set it"),
+        ({"trainer": {"devices": 2, "num_nodes": 800}}, "1600 processes cannot share 1293 training images: lower"),
+    ],
+)
+def test_a_process_without_an_image_is_told_before_the_start(
+    changes: dict, message: str, train_tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train_tiny("dense", **({"trainer": {"devices": 2, "strategy": "ddp"}} | changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_share_the_batches_of_an_epoch(train_tiny) -> None:
+    with pytest.raises(UserError, match="val_check_interval is 6, but an epoch has 5 batches only"):
+        train_tiny("dense", trainer={"devices": 2, "strategy": "ddp", "val_check_interval": 6})
+
+
 def test_a_logger_that_cannot_log_in_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     # In a process of its own: wandb reads its settings once.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
@@ -381,6 +402,12 @@ def test_a_damaged_checkpoint_is_named(train_tiny) -> None:
         zoo(["train", "--resume", str(folder)])
 
 
+def test_a_damaged_best_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"best\.ckpt cannot be read \(\w+\): delete it to end with the last epoch"):
+        Classifier.load_checkpoint(nn.Module(), tmp_path / "best.ckpt")
+
+
 def test_a_wrong_name_leaves_no_folder_behind(train_tiny, tmp_path: Path) -> None:
     for wrong in ({"arch": "resnet1818"}, {"data": "digit"}, {"compression": 0.999}, {"device": "cuda"}):
         if wrong.get("device") == "cuda" and torch.cuda.is_available():
@@ -431,6 +458,23 @@ def test_files_for_a_data_set_that_has_none_are_refused(train_tiny, tmp_path: Pa
     with pytest.raises(UserError, match=r"digits is built in .* --data cifar10"):
         train_tiny(data_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones_and_go_on(train_tiny, dying_at, tmp_path: Path) -> None:
+    numbers = {
+        "lr": np.float32(0.25),
+        "epochs": np.int64(2),
+        "balance": np.bool_(False),
+        "compression": np.float64(0.5),
+    }
+    trainer = {"gradient_clip_val": np.float64(1.0)}
+    with dying_at(12):
+        train_tiny(RobustLowrank(tau=np.float64(0.2)), **numbers, trainer=trainer)
+    saved = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert {name: saved[name] for name in numbers} == {name: value.item() for name, value in numbers.items()}
+    assert (saved["method"]["tau"], saved["trainer"]) == (0.2, {"gradient_clip_val": 1.0})
+    zoo(["train", "--resume", str(tmp_path / "run")])
+    assert Run(tmp_path / "run").card.method_options["tau"] == 0.2
 
 
 def test_the_configuration_is_saved_whole(train_tiny) -> None:

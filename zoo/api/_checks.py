@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from zoo.attacks import checked_logits
 from zoo.errors import UserError, first_line, unknown_name
 from zoo.plugins import Plugins
 from zoo.runtime.eval_mode import evaluating
@@ -45,15 +46,7 @@ class Logits(nn.Module):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise UserError(f"the model cannot take images {shape} (B, C, H, W): {first_line(error)}") from error
-        if not isinstance(logits, Tensor):
-            raise UserError(
-                f"the model returns a {type(logits).__name__} where a tensor of logits is needed: give a function that "
-                "picks the logits, such as lambda images: model(images)[0]"
-            )
-        if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
-            found = f"{logits.dtype} {tuple(logits.shape)}"
-            raise UserError(f"the model returns {found} for images {shape}: logits (B, classes) are needed")
-        return logits
+        return checked_logits(logits, images)
 
 
 def device_of(model: Classifier) -> torch.device | None:

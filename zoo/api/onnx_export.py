@@ -15,6 +15,7 @@ from zoo.errors import UserError
 from zoo.export.exporter import Exported, export_model
 from zoo.export.settings import ExportSettings
 from zoo.export.target import TargetName
+from zoo.files import user_path
 from zoo.methods import METHODS
 from zoo.runs.file_metadata import Metadata
 from zoo.runtime.complexity import count_macs, count_params
@@ -72,7 +73,7 @@ def export_onnx(
     if len(names) != classes:
         raise UserError(f"the model has {classes} classes, class_names {len(names)}: give one name for each logit")
     metadata = _metadata(network, deployed, shape, names, data, compressed)
-    return export_model(deployed, metadata, Path(path), ExportSettings(target=target))
+    return export_model(deployed, metadata, user_path(path), ExportSettings(target=target))
 
 
 def _metadata(

@@ -1,5 +1,6 @@
 """Attacks on a classifier: one attack is one file of this package."""
 
+from zoo.attacks._answers import checked_logits
 from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
 from zoo.attacks._base import Attack, Outcome
 from zoo.attacks._losses import cross_entropy, margin
@@ -17,6 +18,7 @@ __all__ = [
     "Norm",
     "Outcome",
     "check_eps",
+    "checked_logits",
     "cross_entropy",
     "distance",
     "format_eps",

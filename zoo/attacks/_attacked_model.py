@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.attacks._answers import checked_logits, input_gradient, other_precision_told
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,10 +85,11 @@ class AttackedModel:
         return min(self.batch_size, max(FEWEST, CACHED_PIXELS // images[0, 0].numel()))
 
     def _seen(self, images: Float[Tensor, "batch c h w"], bf16: bool = False) -> Float[Tensor, "batch classes"]:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            logits: Float[Tensor, "batch classes"] = self.model(self._filled(images))[: len(images)].float()
+        filled = self._filled(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16), other_precision_told(self.model):
+            logits = self.model(filled)
         self._tick(len(images))
-        return logits
+        return checked_logits(logits, filled)[: len(images)].float()
 
     def _sizes(self, images: Float[Tensor, "batch c h w"]) -> list[int]:
         """Return the sizes of the batches that images are cut into: full ones, and a last one that is not too small."""
@@ -192,8 +194,7 @@ class AttackedModel:
         images = images.detach().requires_grad_()
         logits = self._seen(images, bf16=self.gradients == "bf16")
         values = loss(logits, labels, *others)
-        (gradient,) = torch.autograd.grad(values.sum(), images)
-        return logits.detach().argmax(1) != labels, values.detach(), gradient
+        return logits.detach().argmax(1) != labels, values.detach(), input_gradient(values, images)
 
 
 def in_turn(

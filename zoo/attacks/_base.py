@@ -106,8 +106,9 @@ class Attack(ABC):
                 supports them; verdicts are taken in fp32 either way.
 
         Raises:
-            UserError: images, labels or an eps are out of range; or the model is in training mode, returns NaN, or has
-                too few classes for this attack.
+            UserError: images, labels or an eps are out of range; or the model is in training mode, its weights are not
+                fp32, it returns something other than logits, NaN, or logits without a gradient in the images, or it
+                has too few classes for this attack.
         """
         _check(model, images, labels)
         if batch_size < 1 or gradients not in get_args(Gradients):

@@ -80,7 +80,11 @@ def create_backbone(
     if pretrained and small:
         raise UserError(f"pretrained weights of {arch} are for large images, not for {height} x {width}")
     options: list[dict[str, Any]] = (
-        small_options(name, size) if small else [{"img_size": size}] if _fixed_size(arch) else [{}]
+        small_options(name, height, width)
+        if small
+        else [{"img_size": size if height == width else (height, width)}]
+        if _fixed_size(arch)
+        else [{}]
     )
     reason: Exception | None = None
     for kwargs in options:

@@ -13,22 +13,27 @@ SMALL = 64
 """Images of at most this many pixels a side get the small form."""
 
 
-def small_options(arch: str, size: int) -> list[dict[str, Any]]:
+def small_options(arch: str, height: int, width: int) -> list[dict[str, Any]]:
     """Return the keyword arguments to try, in order, when building ``arch`` for small images.
 
-    Vision transformers and other models of a fixed input size take patches of an eighth of the image;
-    ConvNeXt's patches shrink so that its last stage still sees at least 2 x 2 positions.
+    Vision transformers and other models of a fixed input size take patches of an eighth of the image, of the longer
+    side or less where other patches would leave pixels of either side out; ConvNeXt's patches shrink so that its last
+    stage still sees at least 2 x 2 positions.
     """
+    size = max(height, width)
     family = timm.models.model_entrypoint(arch).__module__.rpartition(".")[2]
     cfg = timm.get_pretrained_cfg(arch)
     if family == "convnext":
         return [{"patch_size": max(1, size // 16)}]
     if cfg is not None and cfg.fixed_input_size:
         patch = max(1, size // 8)
+        if height != width:
+            patch = max(p for p in range(1, patch + 1) if height % p == width % p == 0)
+        image = size if height == width else (height, width)
         return [
-            {"img_size": size, "patch_size": patch},
-            {"img_size": size, "patch_size": patch, "window_size": 4},
-            {"img_size": size},
+            {"img_size": image, "patch_size": patch},
+            {"img_size": image, "patch_size": patch, "window_size": 4},
+            {"img_size": image},
         ]
     return [{}]
 

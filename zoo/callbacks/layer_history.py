@@ -6,7 +6,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from zoo.files import atomic
+from zoo.errors import UserError
+from zoo.files import atomic, user_path
 from zoo.lowrank.layers import factorized_layers
 
 FIELDS = ("epoch", "step", "layer", "rank", "condition_number")
@@ -24,7 +25,7 @@ class LayerHistory(Callback):
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         super().__init__()
-        self.path, self.prefix = path, prefix
+        self.path, self.prefix = user_path(path), prefix
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layers as they are when training starts."""
@@ -38,7 +39,7 @@ class LayerHistory(Callback):
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         if not trainer.is_global_zero:
             return
-        rows = [row for row in self._rows() if int(row["epoch"]) < epoch]
+        rows = self._rows(before=epoch)
         for name, layer in factorized_layers(pl_module):
             values = (epoch, trainer.global_step, name.removeprefix(self.prefix), layer.rank, layer.condition_number())
             rows.append(dict(zip(FIELDS, map(str, values), strict=True)))
@@ -49,8 +50,13 @@ class LayerHistory(Callback):
             writer.writeheader()
             writer.writerows(rows)
 
-    def _rows(self) -> list[dict[str, str]]:
+    def _rows(self, before: int) -> list[dict[str, str]]:
+        """Return the rows of the file that are of earlier epochs."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self.path.open(newline="") as file:
+                rows = [{name: row[name] for name in FIELDS} for row in csv.DictReader(file)]
+            return [row for row in rows if int(row["epoch"]) < before]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{self.path} is damaged ({type(error).__name__}): remove it to go on without it") from None

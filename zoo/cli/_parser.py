@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from docstring_parser import parse_from_object
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from zoo.errors import UserError, unknown_name
+from zoo.files import user_path
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -28,6 +30,16 @@ class Parser(ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse the arguments; a leading ``~`` of a path is the home folder, wherever the path is written."""
+        options = super().parse_args(*args, **kwargs)
+        for name, value in list(options.items()):
+            if isinstance(value, Path):
+                options[name] = user_path(value)
+            elif isinstance(value, list):
+                options[name] = [user_path(item) if isinstance(item, Path) else item for item in value]
+        return options
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `UserError` in one line."""

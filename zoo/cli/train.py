@@ -1,13 +1,13 @@
 """Train a compressed, robust version of a backbone and evaluate it."""
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from zoo.cli._parser import Parser
 from zoo.cli._plugin_flags import FLAGS
 from zoo.cli._request import Request, take
 from zoo.errors import UserError
+from zoo.files import user_path
 
 if TYPE_CHECKING:
     from zoo.runs.config import TrainConfig
@@ -31,7 +31,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         print(train_help(Request.read([word for word in argv if word not in ("--help", "-h")])))
         raise SystemExit(0)
     folders, argv = take(argv, "--resume", "the folder of a run")
-    folder = Path(folders[-1]) if folders else None
+    folder = user_path(folders[-1]) if folders else None
     if folder is not None:
         if argv:
             raise UserError(f"--resume continues a run as it was configured: leave {argv[0]} out")

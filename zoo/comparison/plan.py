@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError, unknown_name
-from zoo.files import atomic
+from zoo.files import atomic, user_path
 from zoo.methods import METHODS
 from zoo.plugin_spec import PluginSpec
 from zoo.runs.card import Card
@@ -44,7 +44,7 @@ class Contender:
         Raises:
             UserError: it is none of these.
         """
-        path = Path(word)
+        path = user_path(word)
         if (path / CARD).is_file():
             return cls(word, folder=path)
         if word in recipe_names() or path.is_file():
@@ -172,8 +172,9 @@ def _slug(name: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text())
+        _ = [_identity(x) for x in plan["contenders"]], sorted(plan["seeds"])
         return {key: plan[key] for key in ("contenders", "seeds", "shared")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         raise UserError(
             f"{path} is damaged, so what the runs beside it are is not known: choose another --out"
         ) from None

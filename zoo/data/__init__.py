@@ -9,6 +9,7 @@ from zoo.data._base import DataSet, Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
 from zoo.data._split import stratified, train_val
 from zoo.errors import UserError
+from zoo.files import user_path
 from zoo.plugins import Plugins
 
 DATA: Plugins[DataSet] = Plugins("data set", "zoo.data", DataSet)
@@ -30,7 +31,7 @@ def open_data(
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"image-size must be at least 1 pixel, got {image_size}")
-    found = DATA.get(data)(data_dir, download, image_size)
+    found = DATA.get(data)(data_dir and user_path(data_dir), download, image_size)
     _, height, width = found.image_shape
     if image_size not in (None, height):
         raise UserError(f"--image-size {image_size}: the images of {data} have {height} x {width} pixels; leave it out")

@@ -1,11 +1,10 @@
 """Open torchvision's data sets, with errors a user can act on."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from zoo.errors import UserError
+from zoo.errors import UserError, first_line
 
 
 def open_torchvision(kind: str, name: str, root: Path | None, download: bool, **options: Any) -> Any:
@@ -31,8 +30,8 @@ def open_torchvision(kind: str, name: str, root: Path | None, download: bool, **
         return getattr(torchvision.datasets, name)(str(root), download=download, **options)
     except (URLError, ConnectionError, TimeoutError) as error:
         raise UserError(f"{kind} could not be downloaded to {root}: {error}") from None
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition(".")[0]
+    except Exception as error:  # a damaged pickle, archive or .mat file raises whatever its reader stumbles over
+        reason = first_line(error).partition(".")[0]
         raise UserError(
             f"{kind} cannot be read in {root} ({reason}): add --download true, or repair the files"
         ) from None

@@ -4,46 +4,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from zoo.data._augment import Augmentation
 from zoo.data._base import DataSet, Source, TensorSource
+from zoo.data._image_files import decode, image_files, visible_folders
 from zoo.errors import UserError
+from zoo.runtime.processors import usable_processors
 
 TEST_FOLDERS = ("test", "val", "validation")
 IN_MEMORY = 2 * 2**30
 """Splits of at most this many bytes are decoded once and kept as one tensor; larger ones are decoded per batch."""
-
-
-def _decode(path: Path, size: int) -> Tensor:
-    """Return an image's central square at ``size`` pixels a side: (3, size, size), uint8."""
-    try:
-        with Image.open(path) as file:
-            image = _eight_bits(file).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from None
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey pixels at 8 bits, which Pillow's conversion would clip to white, and other pixels unchanged.
-
-    The server does the same (`zoo.serving.serve`), in a file that must run without this package.
-
-    Raises:
-        OSError: the pixels have 32 bits, so the value of white is unknown.
-    """
-    if image.mode in ("I", "F"):
-        raise OSError("pixels of 32 bits, whose white is not known: convert them to 8 or 16 bits")
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -62,23 +34,11 @@ class FileSource:
     def fetch(self, indices: Tensor) -> Tensor:
         """Return images (B, 3, size, size), uint8."""
         chosen = [self.paths[i] for i in indices.tolist()]
-        return torch.stack(list(self.pool.map(lambda path: _decode(path, self.size), chosen)))
+        return torch.stack(list(self.pool.map(lambda path: decode(path, self.size), chosen)))
 
     def to(self, device: torch.device) -> "FileSource":
         """Return the split itself: its batches are moved one at a time."""
         return self
-
-
-def _folders(folder: Path) -> tuple[str, ...]:
-    """Return the names of the folders in one, hidden ones (of editors and notebooks) left out."""
-    if not folder.is_dir():
-        return ()
-    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-
-
-def _images(folder: Path) -> list[Path]:
-    known = set(Image.registered_extensions())
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in known)
 
 
 class ImageFolder(DataSet):
@@ -109,18 +69,18 @@ class ImageFolder(DataSet):
 
     @staticmethod
     def _classes(folder: Path) -> tuple[str, ...]:
-        names = _folders(folder)
+        names = visible_folders(folder)
         if len(names) < 2:
             raise UserError(f"{folder} must hold one folder per class, at least two; it has {len(names)}")
         return names
 
     def _check_test_classes(self, folder: Path) -> None:
         """Refuse, before the training, whatever would make its figures wrong or impossible."""
-        if unknown := sorted(set(_folders(folder)) - set(self.class_names)):
+        if unknown := sorted(set(visible_folders(folder)) - set(self.class_names)):
             raise UserError(
                 f"{folder / unknown[0]} is no class of {self.folder[True]}: take it away, or give it training images"
             )
-        if not any(_images(folder / name) for name in self.class_names):
+        if not any(image_files(folder / name) for name in self.class_names):
             raise UserError(f"{folder} holds no images of the classes in {self.folder[True]}")
 
     def source(self, train: bool) -> Source:
@@ -129,12 +89,12 @@ class ImageFolder(DataSet):
         paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(self.class_names):
-            found = _images(folder / name)
+            found = image_files(folder / name)
             if train and not found:
                 raise UserError(f"class folder {folder / name} holds no images")
             paths += found
             labels += [label] * len(found)
-        source = FileSource(tuple(paths), torch.tensor(labels), self.size, ThreadPoolExecutor())
+        source = FileSource(tuple(paths), torch.tensor(labels), self.size, ThreadPoolExecutor(usable_processors()))
         if len(paths) * 3 * self.size**2 > IN_MEMORY:
             return source
         return TensorSource(source.fetch(torch.arange(len(paths))), source.labels)

@@ -1,15 +1,13 @@
 """Verdicts per image and search, kept so that figures can be recomputed and evaluations resumed."""
 
 import hashlib
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import UserError
+from zoo.errors import UserError, first_line
 from zoo.files import atomic
 
 SEARCHES = 3
@@ -56,8 +54,8 @@ class Outcomes:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path} cannot be read ({error}): delete it to evaluate anew") from None
+        except Exception as error:  # of the archive, its compression or the arrays' headers
+            raise UserError(f"{path} cannot be read ({first_line(error)}): delete it to evaluate anew") from None
         owner, about = (str(found.pop(key, "")) for key in (self.OWNER, self.ABOUT))
         if owner != self.owner:
             self.foreign = about

@@ -52,7 +52,7 @@ class Origin:
         try:
             other = json.loads(kept)
             return next((words for field, words in WORDS.items() if other[field] != asdict(self)[field]), "")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError):
             return "another evaluation"
 
 

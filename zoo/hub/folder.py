@@ -11,7 +11,7 @@ from typing import BinaryIO, get_args
 from filelock import FileLock, Timeout
 
 from zoo.errors import UserError
-from zoo.files import atomic
+from zoo.files import atomic, user_path
 from zoo.hub._base import Hub, Interrupted, RetryPolicy, Stream
 from zoo.hub.index import INDEX, LARGEST_INDEX, Entry, FileName, Index
 
@@ -26,7 +26,7 @@ class FolderHub(Hub):
 
     def __init__(self, address: str, patience: RetryPolicy | None = None) -> None:
         super().__init__(address, patience)
-        self.folder = Path(os.path.expanduser(address))
+        self.folder = user_path(address)
 
     @contextmanager
     def open(self, path: str, offset: int = 0) -> Iterator[Stream]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import UserError
-from zoo.files import atomic, cache_folder
+from zoo.files import atomic, cache_folder, user_path
 from zoo.hub.index import INDEX
 from zoo.hub.names import is_path
 from zoo.runs.run import CARD, Run
@@ -50,7 +50,7 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
     from zoo.hub.search import find
 
     if is_path(str(target)):
-        _check_not_published(Path(target).resolve())
+        _check_not_published(user_path(target).resolve())
         return Run(Path(target))
     own = RUNS / str(target)
     if not (own / CARD).is_file():

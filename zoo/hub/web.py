@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -63,7 +63,12 @@ class WebHub(Hub):
         own = host.rpartition("@")[2]
         for _ in range(REDIRECTS + 1):
             response = session.get(
-                url, headers=headers, stream=True, allow_redirects=False, timeout=self.patience.timeout
+                url,
+                headers=headers,
+                auth=_given_credentials(url, headers),
+                stream=True,
+                allow_redirects=False,
+                timeout=self.patience.timeout,
             )
             if not response.is_redirect:
                 return response
@@ -90,7 +95,31 @@ class WebHub(Hub):
         if "html" in response.headers.get("Content-Type", "") and not path.endswith(".html"):
             raise CorruptTransfer("the server sends a web page instead of the file")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise CorruptTransfer(f"the server sends {response.headers['Content-Encoding']} instead of the file")
+            encoding = response.headers["Content-Encoding"]
+            raise UserError(
+                f"{self.address} sends {path} as {encoding}, though asked for the file as it is: turn compression off "
+                "at the server"
+            )
+
+
+class _AsGiven(requests.auth.AuthBase):
+    """Leaves a request with the ``Authorization`` that it has."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def _given_credentials(url: str, headers: dict[str, str]) -> requests.auth.AuthBase | None:
+    """Return what the user gave to authenticate with; None: nothing.
+
+    Without it requests would look into ~/.netrc first, which is for git and whatever else uses that host.
+    """
+    if any(name.lower() == "authorization" for name in headers):
+        return _AsGiven()
+    address = urlsplit(url)
+    if address.username is None:
+        return None
+    return requests.auth.HTTPBasicAuth(unquote(address.username), unquote(address.password or ""))
 
 
 def _start(response: requests.Response, asked: int) -> int:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import onnxruntime as ort
 from zoo.files import atomic, cache_folder
 from zoo.latency.session import provider_name
 from zoo.runs.provenance import cpu_name
+from zoo.runtime.processors import usable_processors
 
 FORMAT = 2
 """Version, raised when the measurement changes: older times are then not read."""
@@ -36,9 +36,10 @@ def _gpu() -> str:
 class TimeCache:
     """Numbers by name, in one JSON file per set of conditions.
 
-    The file's name is a hash of the conditions, and the file repeats them: processor (name, instruction sets, number),
-    ONNX Runtime's version, provider and threads. A file that is damaged, or of other conditions, counts as empty and is
-    replaced by the next entry. A file is written whole or not at all. If the folder is not writable, nothing is kept.
+    The file's name is a hash of the conditions, and the file repeats them: processor (name, instruction sets, number
+    that this process may use), ONNX Runtime's version, provider and threads. A file that is damaged, or of other
+    conditions, counts as empty and is replaced by the next entry. A file is written whole or not at all. If the folder
+    is not writable, nothing is kept.
 
     Args:
         device: that the times are measured on.
@@ -51,7 +52,7 @@ class TimeCache:
             "format": FORMAT,
             "processor": cpu_name(),
             "instructions": hashlib.sha256(" ".join(sorted(cpu_features())).encode()).hexdigest()[:12],
-            "processors": os.cpu_count(),
+            "processors": usable_processors(),
             "gpu": _gpu() if device == "cuda" else "",
             "onnxruntime": ort.__version__,
             "provider": provider_name(device),
@@ -81,6 +82,6 @@ class TimeCache:
         try:
             content = json.loads(self.path.read_text())
             times = content["times"] if content["conditions"] == self.conditions else {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
             return {}
         return times if isinstance(times, dict) else {}

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import io
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import UserError
 from zoo.runs.file_metadata import Metadata
+from zoo.runtime.processors import usable_processors
 
 Device = Literal["auto", "cpu", "cuda"]
 INPUT, OUTPUT = "images", "logits"
@@ -33,8 +33,8 @@ ort.set_default_logger_severity(4)  # its warnings bypass Python's stderr; failu
 
 
 def default_threads() -> int:
-    """Return 2, or 1 on a machine with one processor."""
-    return min(2, os.cpu_count() or 1)
+    """Return 2, or 1 where this process may use one processor only."""
+    return min(2, usable_processors())
 
 
 def cuda_devices() -> int:
@@ -200,7 +200,10 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
 
 def _weight_files(path: Path) -> list[str]:
     """Return the names of the files that hold an ONNX file's weights, which ONNX Runtime does not always report."""
-    weights = onnx.load(path, load_external_data=False).graph.initializer
+    try:
+        weights = onnx.load(path, load_external_data=False).graph.initializer
+    except Exception:  # protobuf's, of a file that is damaged, too
+        return []
     return sorted({x.value for weight in weights for x in weight.external_data if x.key == "location"})
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from zoo._version import __version__
 from zoo.errors import UserError
-from zoo.files import atomic, sha256
+from zoo.files import atomic, sha256, user_path
 from zoo.leaderboard.page import compose
 from zoo.leaderboard.standings import Contender, Row, Standing, standings
 from zoo.report.cases import Attack, clean
@@ -40,6 +40,7 @@ def write_leaderboard(models: Sequence[Contender], output: Path) -> Written:
     Raises:
         UserError: there is no model, or ``output`` is not named ``*.html``.
     """
+    output = user_path(output)
     if output.suffix not in (".html", ".htm") or output.is_dir():
         raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as leaderboard.html")
     if not models:

@@ -48,7 +48,7 @@ def read_forms(path: Path, weights_sha256: str) -> dict[str, LayerForm]:
         if props.get("weights_sha256") != weights_sha256 or KEY not in props:
             return {}
         return {name.removeprefix("backbone."): _form(entry) for name, entry in json.loads(props[KEY]).items()}
-    except (DecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError):
         raise UserError(f"{path} is damaged: export the run again, or remove it") from None
 
 

@@ -44,10 +44,16 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
             found += _timings(json.loads(path.read_text()))
         except FileNotFoundError:
             raise UserError(f"no file at {path}: write one with `zoo bench RUN --json {path}`") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        except (RecursionError, KeyError, TypeError, AttributeError, ValueError, OverflowError):
             raise UserError(f"{path} was not written by `zoo bench`: measure again, or remove it") from None
     # If a run has files in several precisions, the fp32 file counts: its accuracies are those of the card.
     return {sha256: timing for _, sha256, timing in sorted(found, key=lambda x: x[0])}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _timings(result: dict[str, Any]) -> Iterator[tuple[bool, str, Timing]]:
@@ -59,7 +65,7 @@ def _timings(result: dict[str, Any]) -> Iterator[tuple[bool, str, Timing]]:
         if row.get("weights_sha256") and single:
             yield (
                 precision == "fp32",
-                row["weights_sha256"],
+                _text(row["weights_sha256"]),
                 Timing(
                     conditions if precision == "fp32" else f"{conditions}, {precision}",
                     float(single[0]["median_ms"]),

@@ -23,7 +23,10 @@ class Scale:
 
     @classmethod
     def of(cls, axis: Axis, values: Iterable[float]) -> "Scale":
-        """Return the scale for some values, or for the axis's limits if it has any, with a small margin."""
+        """Return the scale for some values, or for the axis's limits if it has any, with a small margin.
+
+        Shares in 0..1 get no margin beyond.
+        """
         known = [v for v in values if math.isfinite(v) and (v > 0 or not axis.log)] or [1.0]
         low, high = min(known), max(known)
         if axis.log:
@@ -32,6 +35,8 @@ class Scale:
         else:
             room = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
             low, high = low - room, high + room
+        if axis.percent and 0 <= min(known) <= max(known) <= 1:
+            low, high = max(low, 0.0), min(high, 1.0)  # no share lies beyond
         first, last = axis.limits
         return cls(axis, low if first is None else first, high if last is None else last)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo._version import __version__
 from zoo.errors import UserError
-from zoo.files import atomic
+from zoo.files import atomic, user_path
 from zoo.report.figures import RunFigures, gather
 from zoo.report.page import Page, render
 from zoo.report.png import draw_png
@@ -46,9 +46,10 @@ def write_report(
     Raises:
         UserError: a folder is not a finished run, a file in it is damaged, or ``output`` is not named ``*.html``.
     """
+    output = user_path(output)
     if output.suffix not in (".html", ".htm") or output.is_dir():
         raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as --out report.html")
-    runs = gather(folders, bench, say)
+    runs = gather([user_path(folder) for folder in folders], [user_path(file) for file in bench], say)
     page = compose(runs)
     data = output.with_suffix(".json")
     pictures: list[Path] = []

@@ -10,7 +10,7 @@ from torch import nn
 from zoo.backbone import create_backbone, with_normalization
 from zoo.data import DataSet, open_data
 from zoo.errors import UserError
-from zoo.files import sha256
+from zoo.files import sha256, user_path
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
 from zoo.runs.run import CONFIG, read_config
@@ -31,6 +31,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path) -> None:
+        path = user_path(path)
         if not path.is_file():
             raise UserError(f"no checkpoint at {path}")
         if not (path.parent / CONFIG).is_file():

@@ -1,12 +1,15 @@
 """The configuration of a training run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from zoo.adversaries import Threat
 from zoo.attacks import parse_eps
 from zoo.errors import UserError
+from zoo.files import user_path
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -19,6 +22,11 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed must be in [0, 2^32), got {seed}")
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy scalar as a number of Python, which is what YAML can write, and anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass
@@ -104,7 +112,13 @@ class TrainConfig:
     """Further options of Lightning's Trainer."""
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            setattr(self, each.name, plain(getattr(self, each.name)))
+        self.trainer = {name: plain(value) for name, value in self.trainer.items()}
         self.eps = str(self.eps)  # YAML reads 0.03 as a number
+        for name in ("data_dir", "weights", "init", "teacher", "out"):
+            if (path := getattr(self, name)) is not None:
+                setattr(self, name, type(path)(user_path(path)))
         for name in ("epochs", "batch_size", "lr", "n"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name.replace('_', '-')} must be positive, got {getattr(self, name)}")

@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from zoo._version import __version__
 
@@ -94,22 +95,13 @@ class Metadata:
                 if entry.default is MISSING and entry.default_factory is MISSING:
                     raise ValueError(f"no {name!r}")
                 continue
-            value: Any = props[name]
+            values[name] = props[name]
             if hints[name] is not str:
                 try:
-                    value = json.loads(value)
-                except json.JSONDecodeError:
+                    values[name] = TypeAdapter(hints[name]).validate_json(props[name], strict=True)
+                except ValidationError:
                     raise ValueError(f"an unreadable {name!r}") from None
-                value = tuple(value) if isinstance(value, list) else value
-                if not isinstance(value, _kinds(hints[name])):
-                    raise ValueError(f"an unreadable {name!r}")
-            values[name] = value
         return cls(**values)
-
-
-def _kinds(hint: Any) -> tuple[type, ...]:
-    """Return the classes of a field's values: those of ``tuple[int, ...]`` are tuples."""
-    return tuple(get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
 
 
 _FROM_CARD = (

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zoo.errors import UserError, unknown_name
+from zoo.files import user_path
 
 FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -24,7 +25,7 @@ def recipe_path(name: str) -> Path:
     Raises:
         UserError: there is no such file and no such recipe.
     """
-    path = Path(name)
+    path = user_path(name)
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml"):

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zoo.backbone import create_backbone, with_normalization
-from zoo.errors import UserError
-from zoo.files import atomic, sha256
+from zoo.errors import UserError, first_line
+from zoo.files import atomic, sha256, user_path
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
 from zoo.runs.card import Card, Weights
@@ -39,7 +38,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         _ = config["arch"], config["data"], config["seed"], config["method"]["name"]
     except FileNotFoundError:
         raise UserError(f"{folder} has no {CONFIG}, which says how it was trained") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError):
         raise UserError(f"{path} is damaged, and says how the run was trained: restore it, or train again") from None
     return config
 
@@ -62,8 +61,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"no weights at {path}")
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): it is truncated or no safetensors file") from None
+    except Exception as error:  # SafetensorError, or what torch says of a type or a shape that it does not know
+        raise UserError(
+            f"{path} cannot be read ({first_line(error)}): it is truncated or no safetensors file"
+        ) from None
 
 
 def other_shapes(own: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
@@ -98,7 +99,7 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = user_path(folder)
         if folder.is_file():
             raise UserError(f"{folder} is a file: a run is the folder with {CARD} in it")
         if not folder.is_dir():

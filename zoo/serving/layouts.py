@@ -1,5 +1,6 @@
 """Folders from which inference servers load a model: Triton's model repository, and KServe's storage."""
 
+import hashlib
 import re
 from typing import Literal
 
@@ -13,9 +14,34 @@ QUEUE_DELAY_US = 1000
 """Longest time that a request waits for others to share its batch, in microseconds."""
 
 
+LONGEST_NAME = 200
+"""Characters of a model's name: file systems take 255 bytes, and a folder that is being written has a longer name."""
+LONGEST_SERVICE = 63
+"""Characters of a name in Kubernetes."""
+
+
 def model_name(name: str) -> str:
-    """Return a name that servers and file systems accept: letters, digits, ``_``, ``.`` and ``-``."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "model"
+    """Return a name that servers and file systems take: letters, digits, ``_``, ``.`` and ``-``, at most 200.
+
+    Another name than this is cleaned, and ends with a part of its own hash: no two names become one model.
+    """
+    return _distinct(re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "model", name, LONGEST_NAME)
+
+
+def _service_name(name: str) -> str:
+    """Return a model's name as one of a service in Kubernetes: a letter first, then also digits and ``-``."""
+    service = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+    if not service[:1].isalpha():
+        service = f"model-{service}".rstrip("-")
+    return _distinct(service, name, LONGEST_SERVICE)
+
+
+def _distinct(cleaned: str, name: str, longest: int) -> str:
+    """Return a cleaned name that says by a hash of the name what cleaning took away, if it took something."""
+    if cleaned == name and len(name) <= longest:
+        return name
+    tail = f"-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return cleaned[: longest - len(tail)].rstrip("-") + tail
 
 
 def triton_files(name: str, metadata: Metadata, *, preprocessing: bool) -> dict[str, str]:
@@ -69,14 +95,10 @@ def kserve_files(name: str, metadata: Metadata, *, preprocessing: bool) -> dict[
     Args:
         name, metadata, preprocessing: see `triton_files`.
     """
-    service = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
-    if not service[:1].isalpha():  # KServe's names begin with a letter
-        service = f"model-{service}".rstrip("-")
-    service = service[:63].rstrip("-")
     manifest = f"""apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: "{service}"  # quoted, or "off" would be no name
+  name: "{_service_name(name)}"  # quoted, or "off" would be no name
 spec:
   predictor:
     model:

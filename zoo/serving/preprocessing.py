@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from zoo.errors import UserError
 from zoo.export.parity import LIMIT, relative_difference
 from zoo.files import atomic
-from zoo.latency.session import INPUT, OUTPUT
+from zoo.latency.session import INPUT, OUTPUT, default_threads, open_session
 from zoo.runs.file_metadata import Metadata
 
 KEY = "preprocessing"
@@ -164,7 +163,7 @@ def check_preprocessing(
         UserError: a difference is above the limit.
     """
     channels, height, width = image_shape
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path, "cpu", default_threads())
     generator = torch.Generator().manual_seed(2)
     sizes = ((height, width), (2 * height + 3, 3 * width + 1), (3 * height, 2 * width - 1), (height // 2 + 1, width))
     differences = {}

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -84,8 +85,11 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
     metadata = session.get_modelmeta().custom_metadata_map
     if not {"class_names", "image_shape"} <= metadata.keys():
         raise SystemExit(f"{path} was not written by `zoo export`: it does not name its classes")
-    names = json.loads(metadata["class_names"])
-    channels, height, width = json.loads(metadata["image_shape"])
+    try:
+        names = json.loads(metadata["class_names"])
+        channels, height, width = json.loads(metadata["image_shape"])
+    except (ValueError, TypeError, RecursionError):
+        raise SystemExit(f"{path} was not written by `zoo export`: its classes cannot be read") from None
     preprocesses = session.get_inputs()[0].type == "tensor(uint8)"
 
     def classify(data: bytes) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
 
 
 def handler(classify: Callable[[bytes], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
-    """Return the request handler: GET answers ``ok`` (health check), POST classifies the body."""
+    """Return the request handler: GET and HEAD answer ``ok`` (health check), POST classifies the body."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE
@@ -111,10 +115,13 @@ def handler(classify: Callable[[bytes], dict[str, Any]]) -> type[BaseHTTPRequest
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":  # which wants the headers alone
+                self.wfile.write(data)
 
         def do_GET(self) -> None:
             self._answer(200, {"status": "ok"})
+
+        do_HEAD = do_GET
 
         def do_POST(self) -> None:
             said = self.headers.get("Content-Length", "")
@@ -136,7 +143,8 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--threads", type=int, default=2)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--threads", type=int, default=min(2, allowed))
     options = parser.parse_args()
     handle = handler(classifier(options.model, options.threads))
     try:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from zoo.backbone.fold_batch_norm import batch_norm_pairs, has_plain_weight
 from zoo.callbacks import StepHook
 from zoo.lowrank.layers import Factorized
+from zoo.runtime.eval_mode import evaluating
 
 if TYPE_CHECKING:
     from zoo.training.module import Classifier
@@ -44,17 +45,16 @@ def balance_layers_(module: "Classifier") -> dict[str, float]:
     """
     config, model = module.config, module.model
     images, _ = module.probe()
-    was_training = model.training
-    pairs = batch_norm_pairs(model.eval(), images[:2], _is_layer)
-    turns = dict.fromkeys((layer for layer, _ in pairs), 0.0)
-    model.train()
-    with _buffers_kept(model):
-        for batch in islice(module.train_dataloader(), BATCHES):
-            _set_gradients(module, [x.to(images.device) for x in batch])
-            for name in turns:
-                turns[name] += relative_change(model.get_submodule(name)) ** 2 / BATCHES
+    with evaluating(model):
+        pairs = batch_norm_pairs(model, images[:2], _is_layer)
+        turns = dict.fromkeys((layer for layer, _ in pairs), 0.0)
+        model.train()
+        with _buffers_kept(model):
+            for batch in islice(module.train_dataloader(), BATCHES):
+                _set_gradients(module, [x.to(images.device) for x in batch])
+                for name in turns:
+                    turns[name] += relative_change(model.get_submodule(name)) ** 2 / BATCHES
     model.zero_grad()
-    model.train(was_training)
     wanted = math.sqrt(2 * config.weight_decay * (1 - config.momentum) / config.lr)
     scales = {}
     for layer, norm in pairs:

@@ -108,8 +108,17 @@ class Classifier(pl.LightningModule):
         return self.method.ranks(self.model.get_submodule("backbone"))
 
     def load_checkpoint(self, path: Path) -> None:
-        """Load the weights of a checkpoint of this training, whose ranks may differ."""
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        """Take the weights of a checkpoint of this training, whose ranks may be others.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        except Exception as error:  # zip, pickle and key errors of a damaged file
+            raise UserError(
+                f"{path} cannot be read ({type(error).__name__}): delete it to end with the last epoch"
+            ) from None
         fit_shapes_(self, state)
         self.load_state_dict(state)
 
@@ -133,11 +142,24 @@ class Classifier(pl.LightningModule):
         """Images per validation batch: nothing is kept for a backward pass."""
         return 2 * self.config.batch_size
 
-    @property
-    def batches_per_epoch(self) -> tuple[int, int]:
-        """Batches of a training epoch and of a validation, in one process."""
-        training = max(1, len(self.train_indices) // self.config.batch_size)
-        return training, -(-len(self.val_indices) // self.val_batch_size)
+    def batches_per_epoch(self, processes: int = 1) -> tuple[int, int]:
+        """Return the batches of a training epoch and of a validation, in each of some processes.
+
+        Raises:
+            UserError: a process would have no image.
+        """
+        train, val = len(self.train_indices), len(self.val_indices)
+        for images, what, remedy in (
+            (train, "training", "train on more images"),
+            (val, "validation", "raise --val-fraction, or set it to 0"),
+        ):
+            if 0 < images < processes:
+                raise UserError(
+                    f"{processes} processes cannot share {images} {what} image{'s' if images > 1 else ''}: lower "
+                    f"--trainer.devices or --trainer.num_nodes, or {remedy}"
+                )
+        training = max(1, train // processes // self.config.batch_size)
+        return training, -(-val // processes // self.val_batch_size)
 
     @property
     def _shard(self) -> tuple[int, int]:

@@ -81,13 +81,7 @@ def validate_trainer_options(options: dict[str, Any], batches: int, val_batches:
     Raises:
         UserError: an option is unknown to Lightning, has a value that it refuses, or leaves nothing to train on.
     """
-    for name in DIVISORS:
-        if _given(options, name, 1) < 1:
-            raise UserError(f"trainer.{name} must be at least 1")
-    try:
-        trainer = pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
-    except Exception as error:  # MisconfigurationException, ValueError or TypeError, by option
-        raise UserError(f"Lightning's Trainer refuses its options: {first_line(error)}") from None
+    trainer = _trial_trainer(options)
     batches = _taken(trainer, "limit_train_batches", batches)
     _taken(trainer, "limit_val_batches", val_batches)
     interval = _given(options, "val_check_interval", 1.0)
@@ -95,6 +89,27 @@ def validate_trainer_options(options: dict[str, Any], batches: int, val_batches:
     if counts_epochs and isinstance(interval, int | float) and interval > batches:
         raise UserError(f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches only")
     return batches
+
+
+def process_count(options: dict[str, Any]) -> int:
+    """Return how many processes train together, on all nodes.
+
+    Raises:
+        UserError: Lightning refuses an option of the Trainer.
+    """
+    trainer = _trial_trainer(options)
+    return trainer.num_devices * trainer.num_nodes
+
+
+def _trial_trainer(options: dict[str, Any]) -> pl.Trainer:
+    """Build a Trainer that writes nothing, or raise `UserError`."""
+    for name in DIVISORS:
+        if _given(options, name, 1) < 1:
+            raise UserError(f"trainer.{name} must be at least 1")
+    try:
+        return pl.Trainer(**options | {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False})
+    except Exception as error:  # MisconfigurationException, ValueError or TypeError, by option
+        raise UserError(f"Lightning's Trainer refuses its options: {first_line(error)}") from None
 
 
 def ends_with_validation(options: dict[str, Any], batches: int) -> bool:

@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.errors import UserError
@@ -13,6 +15,7 @@ from zoo.post_training import FINISHERS, Finisher
 from zoo.post_training.none import NoFinisher
 from zoo.regularizers import REGULARIZERS, Regularizer
 from zoo.regularizers.none import NoRegularizer
+from zoo.runs.config import plain
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class Parts:
     finisher: Finisher = dataclasses.field(default_factory=NoFinisher)
 
     def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            plugin = getattr(self, each.name)
+            options = {field.name: getattr(plugin, field.name) for field in dataclasses.fields(plugin)}
+            if any(isinstance(value, np.generic) for value in options.values()):
+                plugin = dataclasses.replace(plugin, **{name: plain(value) for name, value in options.items()})
+                object.__setattr__(self, each.name, plugin)
         if reason := self.finisher.obstacle(adversarial=not isinstance(self.adversary, NoAdversary)):
             raise UserError(reason)
 

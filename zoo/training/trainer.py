@@ -39,7 +39,13 @@ from zoo.training.finalize import finalize_run
 from zoo.training.folder import prepare, refuse_occupied, removed_on_failure, started_by
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.module import Classifier
-from zoo.training.options import VALIDATION, ends_with_validation, lightning_options, validate_trainer_options
+from zoo.training.options import (
+    VALIDATION,
+    ends_with_validation,
+    lightning_options,
+    process_count,
+    validate_trainer_options,
+)
 from zoo.training.parts import Parts
 from zoo.training.progress import ProgressBar
 from zoo.training.resume_check import check_same_recipe, recipe
@@ -106,13 +112,14 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
     check_same_recipe(before, now, folder / CONFIG)
     module, options = _checked(config, parts, teacher, saved.get("ranks"))
     with removed_on_failure(folder) if _is_first_process() else nullcontext():
-        logger = extra_logger(config.logger, folder)
+        step = saved.get("global_step", 0)
+        logger = extra_logger(config.logger, folder, step, resume=resume)
         if not resume and _is_first_process():
             prepare(folder, config, parts)
         trainer = pl.Trainer(
             **options,
             callbacks=_callbacks(folder, module),
-            logger=[csv_logger(folder, saved.get("global_step", 0)), *([logger] if logger else [])],
+            logger=[csv_logger(folder, step), *([logger] if logger else [])],
             default_root_dir=folder,
         )
         if trainer.strategy.root_device.type == "cpu":
@@ -147,7 +154,7 @@ def _checked(
     _refuse_vain_monitor(module)
     _refuse_useless_compilation(module)
     options = lightning_options(config, model, data.image_shape)
-    batches = validate_trainer_options(options, *module.batches_per_epoch)
+    batches = validate_trainer_options(options, *module.batches_per_epoch(process_count(options)))
     _check_end_is_validated(module, options, batches)
     parts.finisher.check(module.held_out)
     if teacher and module.is_robust_training and teacher.card.training.get("adversary", "none") == "none":
