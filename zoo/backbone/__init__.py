@@ -3,7 +3,7 @@
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from zoo.backbone.small_images import SMALL, adapt, small_options
 from zoo.errors import UserError, first_line, unknown_name
 from zoo.runtime.eval_mode import evaluating
+
+Stem = Literal["auto", "original"]
+"""auto: images of 64 pixels and fewer get the small-image form; original: every image gets the form of large ones."""
 
 
 class Normalize(nn.Module):
@@ -35,6 +38,7 @@ def create_backbone(
     num_classes: int,
     image_shape: tuple[int, int, int],
     pretrained: bool = False,
+    stem: Stem = "auto",
 ) -> nn.Module:
     """Build a timm model; images of 64 pixels and fewer get the architecture's small-image form.
 
@@ -42,7 +46,8 @@ def create_backbone(
         arch: any name that ``timm.list_models()`` knows.
         num_classes: classes of the last layer.
         image_shape: (channels, height, width).
-        pretrained: load timm's weights (needs the network, and the full-size form).
+        pretrained: load timm's weights (needs the network, and the original form).
+        stem: whether small images get the small-image form; with ``original`` its stem, and the head of a VGG, stay.
 
     Raises:
         UserError: timm has no such model, it cannot be built for that image size, or its weights are not to be had.
@@ -52,9 +57,12 @@ def create_backbone(
         raise unknown_name("architecture", arch, timm.list_models())
     channels, height, width = image_shape
     size = max(height, width)
-    small = size <= SMALL
+    small = size <= SMALL and stem == "auto"
     if pretrained and small:
-        raise UserError(f"pretrained weights of {arch} are for large images, not for {height} x {width}")
+        raise UserError(
+            f"pretrained weights of {arch} are for large images, not for {height} x {width}: give --stem original, which "
+            "keeps the stem that they were trained with, or leave --pretrained out"
+        )
     options: list[dict[str, Any]] = (
         small_options(name, size) if small else [{"img_size": size}] if _fixed_size(arch) else [{}]
     )

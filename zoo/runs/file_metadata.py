@@ -34,6 +34,7 @@ class Metadata:
         weights_sha256: of the run's weights.
         training: the command that trained the weights.
         commit: the commit it ran at, or ``""``.
+        stem: of the dense backbone, see `zoo.backbone.create_backbone`.
         target: what the file was made for, see `zoo.export.target`.
         precision: of weights and products: fp32, fp16 or int8.
         forms: how each factorized layer is written and why, see `zoo.export.choice`.
@@ -58,6 +59,7 @@ class Metadata:
     weights_sha256: str
     training: str
     commit: str
+    stem: str = "auto"
     target: str = "generic"
     precision: str = "fp32"
     forms: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +119,7 @@ _FROM_CARD = (
     "method",
     "data",
     "image_shape",
+    "stem",
     "class_names",
     "mean",
     "std",

@@ -87,7 +87,7 @@ def write_run(
         sweeps = (*QUICK, Sweep(PGD(steps=20), (config.threat.eps,)))
     result = quick_evaluation(deployed, trained, images, labels, sweeps, device=device)
     deployed = deployed.cpu()
-    dense = create_backbone(config.arch, len(data.class_names), data.image_shape)
+    dense = create_backbone(config.arch, len(data.class_names), data.image_shape, stem=config.stem)
     card = Card(
         arch=config.arch,
         method=METHODS.name_of(method),
