@@ -60,8 +60,8 @@ def create_backbone(
     small = size <= SMALL and stem == "auto"
     if pretrained and small:
         raise UserError(
-            f"pretrained weights of {arch} are for large images, not for {height} x {width}: give --stem original, which "
-            "keeps the stem that they were trained with, or leave --pretrained out"
+            f"pretrained weights of {arch} are for large images, not for {height} x {width}: give --stem original, "
+            "which keeps the stem that they were trained with, or leave --pretrained out"
         )
     options: list[dict[str, Any]] = (
         small_options(name, size) if small else [{"img_size": size}] if _fixed_size(arch) else [{}]

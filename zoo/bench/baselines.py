@@ -90,7 +90,9 @@ def other_baselines(dense: Reference, folder: Path) -> list[Reference]:
 
 def _model(metadata: Metadata) -> nn.Module:
     classes, shape = len(metadata.class_names), metadata.image_shape
-    backbone = create_backbone(metadata.arch, classes, shape, stem="original" if metadata.stem == "original" else "auto")
+    backbone = create_backbone(
+        metadata.arch, classes, shape, stem="original" if metadata.stem == "original" else "auto"
+    )
     return with_normalization(backbone, metadata.mean, metadata.std).eval()
 
 

@@ -132,9 +132,7 @@ class Run:
         return with_normalization(backbone, self.card.mean, self.card.std).eval()
 
     def _backbone(self) -> nn.Module:
-        return create_backbone(
-            self.card.arch, len(self.card.class_names), self.card.image_shape, stem=self.card.stem
-        )
+        return create_backbone(self.card.arch, len(self.card.class_names), self.card.image_shape, stem=self.card.stem)
 
     def trained_model(self) -> nn.Module:
         """Return the model in the form it was trained in (U, S, V apart), in eval mode; images in [0, 1]."""

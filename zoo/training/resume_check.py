@@ -14,7 +14,7 @@ FREE = {
 }  # fmt: skip
 """What may be different where a training goes on: the machine, where files lie, and what is asked at its end."""
 TEACHER = "teacher.sha256"
-ADDED = {"monitor": "pgd", TEACHER: None}
+ADDED = {"monitor": "pgd", "stem": "auto", TEACHER: None}
 """Keys that checkpoints of earlier versions lack, with what those trained with."""
 
 
