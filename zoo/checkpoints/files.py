@@ -56,7 +56,7 @@ def _read_pickle(path: Path) -> Any:
 
 def _why_unreadable(path: Path, reason: str) -> str:
     """Return what is wrong with a file that the weights-only loader refuses."""
-    if found := re.search(r"(?:GLOBAL|class) ([\w.]+) was not an allowed", reason):
+    if found := re.search(r"(?:GLOBAL|class) (\w+(?:\.\w+)*)", reason):
         return f"{path} holds pickled code or objects ({found[1]}), which zoo never runs: {SAVE_WEIGHTS}"
     if "TorchScript" in reason:
         return f"{path} is a TorchScript program, which zoo never runs: {SAVE_WEIGHTS}"
