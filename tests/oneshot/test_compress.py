@@ -98,11 +98,11 @@ def test_what_cannot_be_done_is_told_and_leaves_nothing(checkpoint: Path) -> Non
     wrong: list[tuple[Method, dict[str, object], str]] = [
         (method(), {"compression": 0.9999}, "compression 0.9999 is impossible here: rank 1 in all"),
         (method(), {"compression": 1.5}, "compression 1.5 is impossible"),
-        (method("magnitude_prune"), {"compression": 0.99999}, "impossible|cannot"),
+        (method("magnitude_prune"), {"compression": 0.99999}, "one channel in each of the 11 groups"),
         (method("mrs_prune"), {}, "choose magnitude_prune"),
         (method(init="outputs"), {}, "--method.init outputs fits factors to training images: give --data"),
         (method(), {"data": "digits", "data_dir": Path("x")}, "digits is built in"),
-        (method(), {"mean": "0.5,0.5", "std": "1,1"}, "images of 1 channels need 1 numbers|--mean"),
+        (method(), {"mean": "0.5,0.5", "std": "1,1"}, "images with 1 channels need 1 numbers each"),
     ]
     for how, options, message in wrong:
         with pytest.raises(UserError, match=message):
@@ -135,8 +135,10 @@ def test_a_run_that_is_there_is_replaced_only_on_demand(checkpoint: Path) -> Non
 def test_the_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = checkpoint.with_name("run")
     run_command(
-        [*("compress", "test_resnet", "--weights", str(checkpoint), "--compression", "0.5", "--n", "50")]
-        + [*("--data", "digits", "--method", "lowrank(convolution=tucker)", "--device", "cpu", "--out", str(out))]
+        [
+            *("compress", "test_resnet", "--weights", str(checkpoint), "--compression", "0.5", "--n", "50"),
+            *("--data", "digits", "--method", "lowrank(convolution=tucker)", "--device", "cpu", "--out", str(out)),
+        ]
     )
     printed = capsys.readouterr().out
     assert "fewer than" in printed

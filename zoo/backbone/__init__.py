@@ -3,12 +3,14 @@
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from zoo.backbone.pretrained import told_at_once
 from zoo.backbone.small_images import SMALL, adapt, small_options
 from zoo.errors import UserError, first_line, unknown_name
 from zoo.runtime.eval_mode import evaluating
@@ -69,7 +71,7 @@ def create_backbone(
     reason: Exception | None = None
     for kwargs in options:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), told_at_once() if pretrained else nullcontext():
                 warnings.simplefilter("ignore")
                 model = timm.create_model(
                     arch, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **kwargs

@@ -96,15 +96,14 @@ def _task_of(arch: str, checkpoint: Checkpoint | None, config: CompressConfig, d
         )
     own = checkpoint.input_size if checkpoint is not None and checkpoint.input_size else default
     side = config.image_size or own[-1]
-    mean, std = _normalization(arch, checkpoint, config, data)
+    mean, std = _normalization(arch, checkpoint, config, data, channels)
     if data is not None:
         return Task(arch, config.stem, str(config.data), data.image_shape, mean, std, data.class_names)
-    mean, std = (_for_channels(values, channels) for values in (mean, std))
     return Task(arch, config.stem, "", (channels, side, side), mean, std, _class_names(checkpoint, classes))
 
 
 def _normalization(
-    arch: str, checkpoint: Checkpoint | None, config: CompressConfig, data: DataSet | None
+    arch: str, checkpoint: Checkpoint | None, config: CompressConfig, data: DataSet | None, channels: int
 ) -> tuple[Numbers, Numbers]:
     given = config.normalization()
     if given[0] and given[1]:
@@ -114,11 +113,12 @@ def _normalization(
     if data is not None:
         return data.mean, data.std
     cfg = timm.get_pretrained_cfg(arch)
-    return (cfg.mean, cfg.std) if cfg is not None else ((0.5,), (0.5,))
+    mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,), (0.5,))
+    return _for_channels(mean, channels), _for_channels(std, channels)
 
 
 def _for_channels(values: Numbers, channels: int) -> Numbers:
-    """Return one value per channel; the average of all where there are more or fewer channels than values."""
+    """Return one value per channel: the average where timm has another number of them."""
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
@@ -130,4 +130,4 @@ def _class_names(checkpoint: Checkpoint | None, classes: int) -> tuple[str, ...]
 def _check_channels(task: Task) -> None:
     channels = task.image_shape[0]
     if len(task.mean) != channels or len(task.std) != channels:
-        raise UserError(f"images of {channels} channels need {channels} numbers in --mean and in --std")
+        raise UserError(f"images with {channels} channels need {channels} numbers each in --mean and --std")
