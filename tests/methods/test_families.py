@@ -235,3 +235,23 @@ def test_pretrained_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"weights of resnet18\.a1_in1k cannot be fetched"):
         create_backbone("resnet18.a1_in1k", 10, (3, 96, 96), pretrained=True)
+
+
+def test_without_a_network_pretrained_weights_are_not_tried_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """huggingface_hub would take half a minute for each file, and print a line for each time."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"weights of resnet18\.a1_in1k cannot be fetched"):
+        create_backbone("resnet18.a1_in1k", 10, (3, 96, 96), pretrained=True)
+    assert capfd.readouterr() == ("", "")
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_the_original_stem_on_small_images() -> None:
+    original = create_backbone("resnet18", 10, (3, 32, 32), stem="original")
+    assert original.conv1.kernel_size == (7, 7)
+    assert create_backbone("resnet18", 10, (3, 32, 32)).conv1.kernel_size == (3, 3)
+    with pytest.raises(UserError, match="give --stem original"):
+        create_backbone("resnet18.a1_in1k", 10, (3, 32, 32), pretrained=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from saved_weights import same, weights
@@ -451,6 +452,27 @@ def test_starting_from_a_run_that_does_not_fit_is_told(train_tiny, tmp_path: Pat
         train_tiny("lowrank", "again", weights=tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="no run at"):
         train_tiny("lowrank", "again", weights=tmp_path / "none")
+
+
+def test_starting_from_a_checkpoint_of_another_tool(
+    train_tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(1)
+    original = timm.create_model("test_resnet", num_classes=7)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, tmp_path / "x.pth")
+    run = train_tiny("dense", "own", weights=tmp_path / "x.pth", stem="original")
+    printed = capsys.readouterr().out
+    assert "conv1.0.weight adapted to 1 channels, a new head for 10 classes, the checkpoint has 7" in printed
+    assert (run.card.stem, Run(run.folder).card.stem) == ("original", "original")
+    started = dense_backbone(
+        TrainConfig(arch="test_resnet", weights=tmp_path / "x.pth", stem="original"), open_data("digits")
+    )
+    deep = "layer1.0.conv2.weight"
+    assert torch.equal(started.state_dict()[deep], original.state_dict()[deep])
+    again = train_tiny("dense", "again", init=str(run.folder), stem="original")
+    assert again.card.stem == "original"
+    with pytest.raises(UserError, match="has the stem original: leave --stem auto out"):
+        train_tiny("dense", "third", init=str(run.folder))
 
 
 def test_files_for_a_data_set_that_has_none_are_refused(train_tiny, tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.api._checks import Shape, check_takes, plugin
 from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.lowrank.factorize import LayerReport, fold, weight_layers
 from zoo.lowrank.layers import factorized_layers
+from zoo.lowrank.output_fit import fit_to_outputs_
 from zoo.methods import METHODS, Method
 from zoo.runtime.complexity import count_macs, count_params
+from zoo.runtime.eval_mode import evaluating
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def compress(
     compression: float | Budget = 0.8,
     *,
     input_shape: Shape | None = None,
+    images: Tensor | None = None,
     **options: Any,
 ) -> Compressed:
     """Return a compressed copy of a model, in its trainable form.
@@ -77,6 +80,8 @@ def compress(
         compression: share of all parameters to remove, in (0, 1), or a `Budget`.
         input_shape: (channels, height, width) of the images; needed for a budget of multiply-accumulates and by
             ``magnitude_prune``.
+        images: training images (N, C, H, W), as the model takes them, for ``init="outputs"``: the factors then keep the
+            outputs of the layers on them, and lose less accuracy; some hundreds do.
         options: of the method, such as ``tau=0.1`` of ``robust_lowrank``.
 
     Raises:
@@ -102,10 +107,7 @@ def compress(
     how = plugin(METHODS, method, options) if isinstance(method, str) else method
     if options and not isinstance(method, str):
         raise UserError(f"a method that is given as an object has its options: leave {', '.join(options)} out")
-    if how.calibrated_on is not None:
-        raise UserError(
-            "init outputs fits the factors to training images, which only a training has: choose init weights or random"
-        )
+    _check_calibration(how, images)
     if any(factorized_layers(model)):
         raise UserError("the model has factorized layers already: give zoo.deploy(model)")
     budget = compression if isinstance(compression, Budget) else Budget(compression=compression)
@@ -116,8 +118,28 @@ def compress(
     layers, total = weight_layers(copied), count_params(copied)
     macs = count_macs(copied, input_shape) if input_shape is not None else None
     copied = how.compress(copied, budget)
+    if images is not None:
+        with evaluating(model):
+            fit_to_outputs_(copied, model, images)
     report = tuple(how.describe_layers(layers, how.ranks(copied)))
     return Compressed(copied, how, report, total, macs, input_shape)
+
+
+def _check_calibration(method: Method, images: Tensor | None) -> None:
+    """See that images are given to a method that is calibrated on some, and to no other."""
+    if method.calibrated_on is None:
+        if images is not None:
+            raise UserError(
+                'images are what init="outputs" fits factors to: give that to a low-rank method, or no images'
+            )
+    elif images is None:
+        raise UserError(
+            "init outputs needs training images to fit the factors to: give images, or choose init weights or random"
+        )
+    elif method.calibrated_on.adversarial:
+        raise UserError(
+            "calibration adversarial takes the images of an adversary, which only a training has: give clean"
+        )
 
 
 def deploy(model: nn.Module) -> nn.Module:

@@ -3,18 +3,22 @@
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from zoo.backbone.pretrained import told_at_once
 from zoo.backbone.small_images import SMALL, adapt, small_options
 from zoo.errors import UserError, first_line, unknown_name
 from zoo.runtime.eval_mode import evaluating
 
 SLACK = 0.01
 """By how much the images of a loaded model may leave [0, 1]: resizing by cubic filters rings a little."""
+Stem = Literal["auto", "original"]
+"""auto: images of 64 pixels and fewer get the small-image form; original: every image gets the form of large ones."""
 
 
 class Normalize(nn.Module):
@@ -59,6 +63,7 @@ def create_backbone(
     num_classes: int,
     image_shape: tuple[int, int, int],
     pretrained: bool = False,
+    stem: Stem = "auto",
 ) -> nn.Module:
     """Build a timm model; images of 64 pixels and fewer get the architecture's small-image form.
 
@@ -66,7 +71,8 @@ def create_backbone(
         arch: any name that ``timm.list_models()`` knows.
         num_classes: classes of the last layer.
         image_shape: (channels, height, width).
-        pretrained: load timm's weights (needs the network, and the full-size form).
+        pretrained: load timm's weights (needs the network, and the original form).
+        stem: whether small images get the small-image form; with ``original`` its stem, and the head of a VGG, stay.
 
     Raises:
         UserError: timm has no such model, it cannot be built for that image size, or its weights are not available.
@@ -76,9 +82,12 @@ def create_backbone(
         raise unknown_name("architecture", arch, timm.list_models())
     channels, height, width = image_shape
     size = max(height, width)
-    small = size <= SMALL
+    small = size <= SMALL and stem == "auto"
     if pretrained and small:
-        raise UserError(f"pretrained weights of {arch} are for large images, not for {height} x {width}")
+        raise UserError(
+            f"pretrained weights of {arch} are for large images, not for {height} x {width}: give --stem original, "
+            "which keeps the stem that they were trained with, or leave --pretrained out"
+        )
     options: list[dict[str, Any]] = (
         small_options(name, height, width)
         if small
@@ -89,7 +98,7 @@ def create_backbone(
     reason: Exception | None = None
     for kwargs in options:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), told_at_once() if pretrained else nullcontext():
                 warnings.simplefilter("ignore")
                 model = timm.create_model(
                     arch, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **kwargs

@@ -77,6 +77,7 @@ def other_baselines(dense: Reference, folder: Path) -> list[Reference]:
         "arch": arch,
         "classes": len(ours.class_names),
         "image_shape": ours.image_shape,
+        "stem": ours.stem,
         "mean": ours.mean,
         "std": ours.std,
     }
@@ -88,7 +89,10 @@ def other_baselines(dense: Reference, folder: Path) -> list[Reference]:
 
 
 def _model(metadata: Metadata) -> nn.Module:
-    backbone = create_backbone(metadata.arch, len(metadata.class_names), metadata.image_shape)
+    classes, shape = len(metadata.class_names), metadata.image_shape
+    backbone = create_backbone(
+        metadata.arch, classes, shape, stem="original" if metadata.stem == "original" else "auto"
+    )
     return with_normalization(backbone, metadata.mean, metadata.std).eval()
 
 

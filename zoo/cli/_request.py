@@ -167,7 +167,8 @@ def _settings_of(start: str) -> Settings:
 
     card = read_run(start).card
     options = {name: value for name, value in card.method_options.items() if value is not None}
-    return {"arch": card.arch, "method": {"name": card.method, **options}}
+    stem = {} if card.stem == "auto" else {"stem": card.stem}
+    return {"arch": card.arch, **stem, "method": {"name": card.method, **options}}
 
 
 def _expanded(words: list[str], flag: str) -> tuple[list[str], str | None]:

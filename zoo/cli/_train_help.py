@@ -13,7 +13,7 @@ COMMON = (
     "arch", "data", "data_dir", "method", "adversary", "compression", "epochs", "lr", "batch_size", "out", "device",
 )  # fmt: skip
 ADVERSARIAL = ("eps", "eps_ramp", "steps", "awp", "monitor")
-START = ("weights", "init", "pretrained")
+START = ("weights", "init", "pretrained", "stem")
 LIGHTNING = "see lightning.ai/docs/pytorch/stable/common/trainer.html"
 METAVARS = {"int": "N", "float": "X", "str": "NAME", "Path": "PATH", "bool": "true|false"}
 COLUMN, WIDEST = 24, 100

@@ -31,6 +31,8 @@ def open_data(
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"image-size must be at least 1 pixel, got {image_size}")
+    if not data:
+        raise UserError("this model names no data set, as it was compressed without one: compress it again with --data")
     found = DATA.get(data)(data_dir and user_path(data_dir), download, image_size)
     _, height, width = found.image_shape
     if image_size not in (None, height):
@@ -103,6 +105,19 @@ def load_test(
     return source.fetch(indices), source.labels[indices]
 
 
+def training_rows(labels: Tensor, n: int, val_fraction: float, seed: int) -> Tensor:
+    """Return rows of the train split to calibrate on, the same share of every class, none of them for validation.
+
+    Args:
+        labels: of the train split, (N,).
+        n: how many; too many for all of them.
+        val_fraction: share of the training images that is kept for validation.
+        seed: of the draw.
+    """
+    training, _ = train_val(labels, val_fraction)
+    return training[stratified(labels[training], n, seed)]
+
+
 def _check_classes(data: str, found: Sequence[str], known: Sequence[str]) -> None:
     if len(found) != len(known):
         difference = f"{data} has {len(found)} classes here, the model {len(known)}"
@@ -126,4 +141,5 @@ __all__ = [
     "open_known",
     "stratified",
     "train_val",
+    "training_rows",
 ]

@@ -93,7 +93,7 @@ def create_model(
         return load(found.folder(), factorized=factorized)
     run = Run(found.folder() if pretrained else found.card_file().parent)
     about = run.card
-    backbone = create_backbone(about.arch, num_classes or len(about.class_names), about.image_shape)
+    backbone = create_backbone(about.arch, num_classes or len(about.class_names), about.image_shape, stem=about.stem)
     backbone = run.method.convert(backbone, transferred_ranks(run, backbone))
     if pretrained:
         load_transferred(run, backbone)

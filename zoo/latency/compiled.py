@@ -1,6 +1,6 @@
 """Time a dense backbone under `torch.compile` in a separate process: the baseline that stays with PyTorch.
 
-Answers the requests of `zoo.latency.timing`; the argument is JSON: arch, classes, image_shape, mean, std.
+Answers the requests of `zoo.latency.timing`; the argument is JSON: arch, classes, image_shape, stem, mean, std.
 """
 
 import json
@@ -25,7 +25,7 @@ class Compiled:
         dynamo.recompile_limit = 1024  # beyond it, further batch sizes would silently run uncompiled
         self.device, self.image_shape = torch.device(device), tuple(spec["image_shape"])
         self.provider = f"torch.compile, {device}"
-        backbone = create_backbone(spec["arch"], spec["classes"], spec["image_shape"])
+        backbone = create_backbone(spec["arch"], spec["classes"], spec["image_shape"], stem=spec["stem"])
         self.model = with_normalization(backbone, spec["mean"], spec["std"]).eval().to(self.device)
         self._start: list[float] = []
         try:

@@ -61,7 +61,9 @@ def starting_model(run: Run) -> nn.Module:
     generator = torch.random.get_rng_state()
     try:
         torch.manual_seed(config["seed"])
-        model = starting_backbone(run.card.arch, len(run.card.class_names), run.card.image_shape, weights)
+        model = starting_backbone(
+            run.card.arch, len(run.card.class_names), run.card.image_shape, weights, stem=run.card.stem
+        )
         given = compression is not None or fraction is not None
         budget = Budget(compression, fraction, config.get("macs_reduction")) if given else None
         return run.method.convert(model, run.method.plan(model, budget))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from zoo.errors import UserError
 from zoo.files import atomic
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
 
 
@@ -175,6 +175,7 @@ class Card(_Record):
     data: str
     data_sha256: str | None = None
     image_shape: tuple[int, int, int]
+    stem: Literal["auto", "original"] = "auto"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]

@@ -64,7 +64,8 @@ class Checkpoint:
         return METHODS.saved(options.pop("name"), options, self.path)
 
     def _backbone(self) -> nn.Module:
-        return create_backbone(self._config["arch"], len(self.data.class_names), self.data.image_shape)
+        classes, stem = len(self.data.class_names), self._config.get("stem", "auto")
+        return create_backbone(self._config["arch"], classes, self.data.image_shape, stem=stem)
 
     def model(self) -> nn.Module:
         """Return the deployed form (plain layers), in eval mode; images in [0, 1] to logits.
@@ -99,6 +100,7 @@ class Checkpoint:
             method=self._config["method"]["name"],
             data=self._config["data"],
             image_shape=data.image_shape,
+            stem=self._config.get("stem", "auto"),
             class_names=data.class_names,
             mean=data.mean,
             std=data.std,

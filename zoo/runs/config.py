@@ -8,6 +8,7 @@ import numpy as np
 
 from zoo.adversaries import Threat
 from zoo.attacks import parse_eps
+from zoo.backbone import Stem
 from zoo.errors import UserError
 from zoo.files import user_path
 
@@ -50,13 +51,16 @@ class TrainConfig:
     macs_reduction: float | None = None
     """With a compression: share of the multiply-accumulates to remove, such as 0.85; early layers then keep less."""
     weights: Path | None = None
-    """Start from these weights: a RUN or published name, factors multiplied out, or the bare backbone's safetensors."""
+    """Start from these weights: a checkpoint (.pth, .pt, .ckpt, .safetensors or a folder with config.json), a RUN or a
+    published name, factors multiplied out; see docs/own_checkpoint.md."""
     init: str | None = None
     """Start from a trained model, a RUN or a published name: its ranks and weights, a new head for other classes."""
     teacher: str | None = None
     """Learn the answers of a trained model, a RUN or a published name, instead of labels: (robust) distillation."""
     pretrained: bool = False
-    """Start from timm's pretrained weights (needs the network; images above 64 pixels)."""
+    """Start from timm's pretrained weights (needs the network; with images of 64 pixels and fewer --stem original)."""
+    stem: Stem = "auto"
+    """auto: images of 64 pixels and fewer get the architecture's small-image form; original: never."""
     epochs: int = 20
     """Passes over the training images."""
     batch_size: int = 128

@@ -35,6 +35,7 @@ class Metadata:
         weights_sha256: of the run's weights.
         training: the command that trained the weights.
         commit: the commit it ran at, or ``""``.
+        stem: of the dense backbone, see `zoo.backbone.create_backbone`.
         target: of the file, see `zoo.export.target`.
         precision: of weights and products: fp32, fp16 or int8.
         forms: how each factorized layer is written and why, see `zoo.export.choice`.
@@ -59,6 +60,7 @@ class Metadata:
     weights_sha256: str
     training: str
     commit: str
+    stem: str = "auto"
     target: str = "generic"
     precision: str = "fp32"
     forms: dict[str, Any] = field(default_factory=dict)
@@ -109,6 +111,7 @@ _FROM_CARD = (
     "method",
     "data",
     "image_shape",
+    "stem",
     "class_names",
     "mean",
     "std",

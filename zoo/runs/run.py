@@ -133,7 +133,7 @@ class Run:
         return with_normalization(backbone, self.card.mean, self.card.std).eval()
 
     def _backbone(self) -> nn.Module:
-        return create_backbone(self.card.arch, len(self.card.class_names), self.card.image_shape)
+        return create_backbone(self.card.arch, len(self.card.class_names), self.card.image_shape, stem=self.card.stem)
 
     def trained_model(self) -> nn.Module:
         """Return the model in its trained form (U, S, V separate), in eval mode; images in [0, 1]."""

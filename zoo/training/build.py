@@ -1,20 +1,22 @@
 """Build the input of a training: data, dense backbone, starting weights, converted model."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
+import timm
 from torch import nn
 
 from zoo.adversaries import Adversary
-from zoo.backbone import create_backbone
+from zoo.backbone import Stem, create_backbone
 from zoo.budget import Budget
+from zoo.checkpoints import is_checkpoint, load_checkpoint_, read_checkpoint
 from zoo.data import DataSet, check_data_dir, open_data
 from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.lowrank.factorize import Ranks
 from zoo.methods import Method
 from zoo.runs.config import TrainConfig
-from zoo.runs.run import load_weights
 from zoo.runs.transfer import load_multiplied_out, load_transferred, transferred_ranks
 
 
@@ -29,10 +31,20 @@ def open_config_data(config: TrainConfig) -> DataSet:
     return open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
 
 
-def dense_backbone(config: TrainConfig, data: DataSet) -> nn.Module:
-    """Build the dense backbone with its starting weights."""
+def unheard(line: str) -> None:
+    """Say nothing: for callers that only want the model."""
+
+
+def dense_backbone(config: TrainConfig, data: DataSet, say: Callable[[str], None] = unheard) -> nn.Module:
+    """Build the dense backbone with its starting weights; `say` is told what was done to them."""
     return starting_backbone(
-        config.arch, len(data.class_names), data.image_shape, config.weights, pretrained=config.pretrained
+        config.arch,
+        len(data.class_names),
+        data.image_shape,
+        config.weights,
+        pretrained=config.pretrained,
+        stem=config.stem,
+        say=say,
     )
 
 
@@ -43,33 +55,39 @@ def starting_backbone(
     weights: Path | None = None,
     *,
     pretrained: bool = False,
+    stem: Stem = "auto",
+    say: Callable[[str], None] = unheard,
 ) -> nn.Module:
     """Build a dense backbone with a training's starting weights; random ones come from torch's generator.
 
     Args:
-        arch, num_classes, image_shape, pretrained: see `zoo.backbone.create_backbone`.
-        weights: start from these: a RUN or a published name whose factors are multiplied out, or a bare backbone's
-            safetensors file.
+        arch, num_classes, image_shape, pretrained, stem: see `zoo.backbone.create_backbone`.
+        weights: start from these: a checkpoint, see `zoo.checkpoints`, or a RUN or a published name, whose factors are
+            multiplied out.
+        say: told in a line what was done to the weights, such as that the head is new.
 
     Raises:
         UserError: the backbone cannot be built, or the weights are missing or belong to another model.
     """
-    model = create_backbone(arch, num_classes, image_shape, pretrained)
-    if weights is not None:
-        _start_from(model, weights)
+    model = create_backbone(arch, num_classes, image_shape, pretrained, stem)
+    if pretrained and num_classes != (had := timm.get_pretrained_cfg_value(arch, "num_classes")):
+        say(f"{arch}: a new head for {num_classes} classes, the pretrained weights have {had}")
+    if weights is None:
+        return model
+    if not is_checkpoint(weights):
+        load_multiplied_out(read_run(weights), model)
+    elif notes := load_checkpoint_(model, read_checkpoint(weights)).notes:
+        say(f"{weights}: {', '.join(notes)}")
     return model
 
 
-def _start_from(model: nn.Module, source: Path) -> None:
-    """Load a RUN's weights, its factors multiplied out, or a bare backbone's safetensors file."""
-    if source.suffix == ".safetensors" or source.is_file():
-        load_weights(model, source)
-    else:
-        load_multiplied_out(read_run(source), model)
-
-
 def starting_model(
-    config: TrainConfig, method: Method, data: DataSet, ranks: Ranks | None = None, adversary: Adversary | None = None
+    config: TrainConfig,
+    method: Method,
+    data: DataSet,
+    ranks: Ranks | None = None,
+    adversary: Adversary | None = None,
+    say: Callable[[str], None] = unheard,
 ) -> nn.Module:
     """Build the backbone that training starts from, in its trainable form.
 
@@ -79,6 +97,7 @@ def starting_model(
         data: of the training.
         ranks: of a checkpoint that is loaded next; None: those of ``config.init``, or the method's plan.
         adversary: what it is trained against, for factors that are fitted to attacked images.
+        say: told in a line what was done to the weights that it starts from.
 
     Raises:
         UserError: the backbone or the weights are not available, or the method has no use for them.
@@ -86,7 +105,7 @@ def starting_model(
     given = "--weights" if config.weights is not None else "--pretrained true" if config.pretrained else ""
     if given and not method.keeps_weights:
         raise UserError(f"--method.init random throws the weights away that {given} gives: leave one of them out")
-    model = dense_backbone(config, data)
+    model = dense_backbone(config, data, say)
     if ranks is not None:
         return method.convert(model, ranks)
     if config.init is None:
@@ -100,6 +119,8 @@ def starting_model(
     start = read_run(config.init)
     if start.card.arch != config.arch:
         raise UserError(f"{config.init} is a {start.card.arch}: leave --arch {config.arch} out")
+    if start.card.stem != config.stem:
+        raise UserError(f"{config.init} has the stem {start.card.stem}: leave --stem {config.stem} out")
     model = method.convert(model, transferred_ranks(start, model))
     load_transferred(start, model)
     return model

@@ -6,7 +6,7 @@ from torch import nn
 from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.data import DataSet, stratified, train_val
+from zoo.data import DataSet, training_rows
 from zoo.errors import UserError
 from zoo.lowrank.output_fit import fit_to_outputs_
 from zoo.methods import Calibration
@@ -41,8 +41,7 @@ def fit_to_training_images_(
     if calibration.adversarial and (adversary is None or isinstance(adversary, NoAdversary)):
         raise UserError("--method.calibration adversarial takes the images of an adversary: give --adversary, or clean")
     source = data.source(train=True)
-    training, _ = train_val(source.labels, config.val_fraction)
-    rows = training[stratified(source.labels[training], calibration.images, config.seed)]
+    rows = training_rows(source.labels, calibration.images, config.val_fraction, config.seed)
     device = torch.device("cuda" if trains_on_cuda(config) else "cpu")
     original, factorized = (with_normalization(x, data.mean, data.std).to(device) for x in (dense, model))
     images = source.fetch(rows).float().div(255)

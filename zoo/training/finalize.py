@@ -8,21 +8,18 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from torch import nn
 
 from zoo.adversaries import ADVERSARIES
 from zoo.attacks.pgd import PGD
-from zoo.backbone import create_backbone
 from zoo.callbacks import RankSchedule, peers
 from zoo.data import load_test
 from zoo.errors import UserError
 from zoo.evaluation import QUICK, Sweep, quick_evaluation
-from zoo.lowrank.factorize import weight_layers
-from zoo.methods import METHODS, Method
-from zoo.runs.card import Card, LayerRow, Provenance
+from zoo.runs.card import Provenance
+from zoo.runs.description import describe
 from zoo.runs.provenance import commit, hardware, versions
 from zoo.runs.run import BEST, CARD, Run, save_weights
-from zoo.runtime.complexity import count_macs, count_params
+from zoo.runs.task import Task
 from zoo.training.fine_tuning import trained_network
 from zoo.training.module import Classifier
 
@@ -87,45 +84,24 @@ def write_run(
         sweeps = (*QUICK, Sweep(PGD(steps=20), (config.threat.eps,)))
     result = quick_evaluation(deployed, trained, images, labels, sweeps, device=device)
     deployed = deployed.cpu()
-    dense = create_backbone(config.arch, len(data.class_names), data.image_shape)
-    card = Card(
-        arch=config.arch,
-        method=METHODS.name_of(method),
-        method_options=dataclasses.asdict(method),
-        data=config.data,
-        image_shape=data.image_shape,
-        mean=data.mean,
-        std=data.std,
-        class_names=data.class_names,
-        ranks=module.ranks,
-        params=count_params(deployed),
-        dense_params=count_params(dense),
-        macs=count_macs(deployed, data.image_shape),
-        dense_macs=count_macs(dense, data.image_shape),
-        layers=_layer_rows(method, dense, module.ranks, result.condition_numbers),
-        max_condition_number=result.max_condition_number,
-        lipschitz_bound=result.lipschitz_bound,
+    card = describe(
+        Task(config.arch, config.stem, config.data, data.image_shape, data.mean, data.std, data.class_names),
+        method,
+        deployed,
+        module.ranks,
+        save_weights(trained, folder),
+        result.condition_numbers,
         training=training,
-        applied=tuple(applied),
-        evaluations=tuple(result.evaluations),
-        sanity=result.sanity,
-        weights=save_weights(trained, folder),
+        applied=applied,
         provenance=Provenance(
             command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=hardware(device)
         ),
     )
+    measured = {"evaluations": tuple(result.evaluations), "sanity": result.sanity}
+    card = card.model_copy(update={**measured, "lipschitz_bound": result.lipschitz_bound})
     card.save(folder / CARD)
     (folder / BEST).unlink(missing_ok=True)
     return Run(folder)
-
-
-def _layer_rows(
-    method: Method, dense: nn.Module, ranks: dict[str, int], condition_numbers: dict[str, float | None]
-) -> tuple[LayerRow, ...]:
-    return tuple(
-        LayerRow(**vars(row), condition_number=condition_numbers.get(row.name))
-        for row in method.describe_layers(weight_layers(dense), ranks)
-    )
 
 
 def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:

@@ -149,7 +149,9 @@ def _checked(
     data = open_config_data(config)
     teaching = open_teacher(teacher, data, parts.adversary) if teacher else None
     source = data.source(train=True)
-    model = with_normalization(starting_model(config, parts.method, data, ranks, parts.adversary), data.mean, data.std)
+    model = with_normalization(
+        starting_model(config, parts.method, data, ranks, parts.adversary, _say), data.mean, data.std
+    )
     module = Classifier(model, parts, data, source, config, teaching)
     _refuse_vain_monitor(module)
     _refuse_useless_compilation(module)
