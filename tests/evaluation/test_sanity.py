@@ -209,11 +209,11 @@ class Constant(Scaled):
 def test_a_network_that_learned_nothing_is_said_to_be_uninformative(digits: Problem) -> None:
     model, images, labels = digits
     assert sanity(model, images, labels, [clean(model, images, labels)]).uninformative == ()
-    constant = Constant(model)
+    constant = Constant(model).eval()
     found = sanity(constant, images, labels, [clean(constant, images, labels)])
     assert found.uninformative == ("accuracy_of_guessing", "one_class")
     torch.manual_seed(0)
-    untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     assert sanity(untrained, images, labels, [clean(untrained, images, labels)]).uninformative
 
 

@@ -42,6 +42,7 @@ def check_same_recipe(before: dict[str, Any], now: dict[str, Any], file: Path) -
     Raises:
         UserError: a key has another value.
     """
+    now = ADDED | now
     for key, value in (ADDED | before if before else {}).items():
         if now.get(key) != value:
             raise UserError(
