@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import wandb
 
 from zoo.cli import run as zoo
 from zoo.errors import UserError
@@ -29,6 +30,7 @@ def sessions(folder: Path) -> list[str]:
 def test_a_resumed_training_goes_on_in_the_same_run_of_weights_and_biases(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.finish()  # a run that an earlier test of this process left open would be joined
     ids = []
     for resume in (False, True, False):
         logger = extra_logger("wandb", tmp_path, resume=resume)
