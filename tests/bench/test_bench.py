@@ -374,7 +374,7 @@ def test_checkpoints_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lies without its config\.yaml"):
         cli.run(["bench", str(path)])
     (tmp_path / "config.yaml").write_text("arch: test_resnet\n")
-    with pytest.raises(UserError, match="is no checkpoint of a training, or a damaged one"):
+    with pytest.raises(UserError, match="is not a checkpoint of a training, or is damaged"):
         cli.run(["bench", str(path)])
     torch.save({"state_dict": {}, "ranks": {}}, path)
     for config in ("arch: test_resnet\n", "[", "3"):

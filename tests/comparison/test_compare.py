@@ -123,7 +123,7 @@ def twin(train_tiny) -> Callable[..., list[str]]:
     ],
 )
 def test_runs_of_different_data_are_not_compared(twin, tmp_path: Path, known: dict, changes: dict, said: str) -> None:
-    with pytest.raises(UserError, match=f"first and .*second are of different data .*{said}"):
+    with pytest.raises(UserError, match=f"first and .*second use different data .*{said}"):
         zoo(["compare", *twin(known, **changes), "--out", str(tmp_path / "c")])
     assert not (tmp_path / "c").exists()
 

@@ -197,7 +197,7 @@ def test_resuming_with_another_teacher_is_refused(before: dict, now: str | None)
             "fgsm_rs",
             r"masked gradients \(flat\)",
         ),
-        ({}, "mart", r"does not go with --adversary mart, .* fgsm_rs"),
+        ({}, "mart", r"cannot be combined with --adversary mart, .* fgsm_rs"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(tmp_path: Path, changes: dict, adversary: str, words: str) -> None:

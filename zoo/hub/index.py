@@ -167,7 +167,7 @@ class Index(_Record):
             return cls.model_validate_json(content)
         except ValidationError as error:
             page = ": it is a web page" if content.lstrip()[:1] == b"<" else f" ({first_mistake(error)})"
-            raise UserError(f"{where} is no index of a hub{page}") from None
+            raise UserError(f"{where} is not a hub index{page}") from None
 
     def check_free(self, name: str, where: str) -> None:
         """Check that a name is not taken: a published model never changes.

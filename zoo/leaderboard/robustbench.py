@@ -108,7 +108,7 @@ def _with_hand_filled(info: dict[str, Any], file: Path) -> dict[str, Any]:
         old = json.loads(file.read_text())
         return info | {key: old[key] for key in BY_HAND if old.get(key) not in (None, "")}
     except (ValueError, RecursionError, AttributeError):
-        raise UserError(f"{file} is no JSON object: repair it, or remove it to have it written anew") from None
+        raise UserError(f"{file} is not a JSON object: repair it, or remove it to have it written again") from None
 
 
 def _reason(card: Card) -> str:

@@ -62,7 +62,7 @@ def compress_checkpoint(
         say: told in a line what was done to the weights.
 
     Raises:
-        UserError: the checkpoint, the data, the method or the budget do not go together; nothing is written then.
+        UserError: the checkpoint, the data, the method or the budget do not fit together; nothing is written then.
     """
     folder = config.out or Path("runs") / f"{arch.replace('.', '_')}-{METHODS.name_of(method)}-oneshot"
     refuse_occupied(folder, config.overwrite)

@@ -64,7 +64,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # SafetensorError, or what torch says of a type or a shape that it does not know
         raise UserError(
-            f"{path} cannot be read ({first_line(error)}): it is truncated or no safetensors file"
+            f"{path} cannot be read ({first_line(error)}): it is truncated, or not a safetensors file"
         ) from None
 
 

@@ -39,7 +39,7 @@ def finalize_run(folder: Path, module: Classifier, trainer: pl.Trainer, command:
     if not all(schedule.done for schedule in peers(trainer, RankSchedule)):
         raise UserError(
             f"the training ended in step {trainer.global_step}, before its last cut of ranks or channels: "
-            "let it go on for longer, or cut earlier"
+            "train for longer, or cut earlier"
         )
     if (folder / BEST).is_file():
         module.load_checkpoint(folder / BEST)

@@ -88,4 +88,4 @@ def _parts(runs: Sequence[RunFigures]) -> Table:
         for part, accuracy in e.parts.items()
     ]
     columns = [Column("run"), Column("attack"), Column("after"), Column("accuracy left, %"), Column("skipped")]
-    return Table(columns, rows, "what each part of an ensemble of attacks left standing")
+    return Table(columns, rows, "accuracy after each part of an ensemble of attacks")
