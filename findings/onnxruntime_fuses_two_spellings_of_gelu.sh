@@ -4,7 +4,7 @@
 # Seen with torch 2.15.0, onnx 1.23.2, onnxruntime 1.32.0, onnxscript 0.7.2 on x86-64 Linux, 1 December 2026.
 # GELU is x (1 + erf(x / sqrt 2)) / 2. With the division as a Div, "x (1 + erf) 0.5" and "(0.5 x) (1 + erf)" become one
 # Gelu; "x (0.5 (1 + erf))" stays five operators, and so does every order if x is multiplied by 1 / sqrt 2 instead. At
-# opset 18, the exporter's own default, torch.nn.GELU() becomes the third: no transformer exported so has a fused GELU.
+# opset 18 torch.nn.GELU() becomes the third, so that no transformer exported there has a fused GELU.
 # At opset 20 it is written as the operator Gelu. Nothing is logged.
 # What to do: export at opset 20, or write the order that is fused; count the operators of the optimized graph.
 #
