@@ -22,6 +22,8 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
     console.print(_table(card.evaluations))
+    if note := card.held_out:
+        console.print(f"measured on {note}\n", markup=False)
     if card.gradient_masking and card.sanity:
         signs = ", ".join(card.sanity.failures).replace("_", " ")
         console.print(f"[bold red]gradient masking[/] ({signs}): the accuracies under attack are not to be believed\n")

@@ -226,6 +226,12 @@ class Card(_Record):
         return self.sanity is not None and bool(self.sanity.uninformative)
 
     @property
+    def held_out(self) -> str:
+        """What the test images are, in words, if they are no split of the data set's own but held-out training images."""
+        note = str(self.training.get("test_images", ""))
+        return note if note.startswith("held-out") else ""
+
+    @property
     def doubts(self) -> tuple[str, ...]:
         """In words, why accuracies under attack are not to be believed, if they are not."""
         found = self.sanity
