@@ -70,6 +70,7 @@ class ImageFolder(DataSet):
             raise UserError(f"test-fraction must be in (0, 1), the share held out to measure on: got {test_fraction:g}")
         # Large photographs are no attack here: they are the user's own, and the summary names them.
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # such images are taken as they lie
         self.folder, self.skip_corrupt = root, skip_corrupt
         self.size = 224 if image_size is None else image_size
         self.image_shape = (3, self.size, self.size)
@@ -82,7 +83,7 @@ class ImageFolder(DataSet):
         self.held_out = (test_fraction or HELD_OUT) if self.folders.test is None else 0.0
         if self.held_out:
             where = f"{self.folders.train.name}/" if self.folders.train != root else "the images"
-            self.test_note = f"held-out training images, {self.held_out:.3g} of {where}"
+            self.test_note = f"held-out training images, {100 * self.held_out:g} % of {where}"
 
     def source(self, train: bool) -> Source:
         """Return the split as one tensor if it is small, decoded batch by batch otherwise.
@@ -117,7 +118,7 @@ class ImageFolder(DataSet):
         if "validation" not in labels and val_fraction:
             train, val = self.train_val(labels["train"], val_fraction)
             labels |= {"train": labels["train"][train], "validation": labels["train"][val]}
-            validation = f"{val_fraction:.3g} of {self.folders.train.name}/"
+            validation = f"{100 * val_fraction:g} % of the training images"
         return Summary(
             root=self.folder,
             class_names=self.class_names,
