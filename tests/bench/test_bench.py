@@ -27,9 +27,9 @@ from zoo.export.parity import check_parity
 from zoo.latency.measure import Latency, Timing, TimingProcess
 from zoo.latency.session import OnnxModel, failed_run
 from zoo.latency.timing import FEWEST, time_runs
-from zoo.runs.card import Sanity
 from zoo.runs.checkpoint import Checkpoint
 from zoo.runs.file_metadata import Metadata
+from zoo.runs.records import Sanity
 from zoo.runs.run import Run
 
 QUICK = ["--rounds", "2", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--device", "cpu"]

@@ -15,7 +15,8 @@ from zoo.cli import run as zoo
 from zoo.comparison import Comparison, Contender, Figures, print_comparison, summarise
 from zoo.comparison import plan as plan_module
 from zoo.errors import UserError
-from zoo.runs.card import Card, Evaluation
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
 
 SHARED = ["--", "--arch", "test_resnet", "--epochs", "1", "--n", "60", "--device", "cpu", "--compression", "0.5"]

@@ -21,7 +21,8 @@ from zoo.hub.names import check_name, default_tag, is_name, matching
 from zoo.hub.search import open_hub, published
 from zoo.hub.selection import Selection, parse_count
 from zoo.hub.table import models_table
-from zoo.runs.card import Card, Evaluation, Threat
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Threat
 
 SHA = "0" * 64
 FILES = {name: {"sha256": SHA, "bytes": 1} for name in ("card.json", "model.safetensors")}

@@ -25,7 +25,7 @@ from zoo.hub.search import BUNDLED, find, open_hub, published
 from zoo.publishing.measure import EvaluationSplit, evaluated
 from zoo.publishing.publish import Publication, entry_of, publish, without_places
 from zoo.publishing.verify import verify
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
 
 NAME = "test_resnet.lowrank50_digits"

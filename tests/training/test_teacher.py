@@ -17,8 +17,8 @@ from zoo.cli import run as zoo
 from zoo.data import open_data
 from zoo.errors import UserError
 from zoo.methods.dense import Dense
-from zoo.runs.card import Sanity
 from zoo.runs.config import TrainConfig
+from zoo.runs.records import Sanity
 from zoo.runs.run import Run
 from zoo.training.captured_step import CapturedStep
 from zoo.training.module import Classifier, to_unit

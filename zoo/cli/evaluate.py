@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from zoo.evaluation import Shard, Sweep
     from zoo.probes import Probe
-    from zoo.runs.card import Card, Finding
+    from zoo.runs.card import Card
+    from zoo.runs.records import Finding
     from zoo.runs.run import Run
 
 TASK = "measure"

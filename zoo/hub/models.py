@@ -10,8 +10,9 @@ from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.hub.search import find, published
 from zoo.hub.selection import Key, Selection
-from zoo.runs.card import Threat, first_mistake
+from zoo.runs.records import Threat
 from zoo.runs.run import Run
+from zoo.runs.schema import first_mistake
 from zoo.runs.transfer import load_transferred, transferred_ranks
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from zoo.errors import UserError
 from zoo.hub.index import Entry, Robust, Summary
 from zoo.hub.names import matching
-from zoo.runs.card import Threat
+from zoo.runs.records import Threat
 
 Key = Literal["name", "params", "macs", "clean", "robust", "latency", "bytes"]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}

@@ -19,7 +19,7 @@ from zoo.methods import METHODS, Method
 from zoo.oneshot.config import CompressConfig
 from zoo.oneshot.source import Source, open_source
 from zoo.oneshot.write import write
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
 from zoo.runtime.batch_norm import reestimate_batch_norm_
 from zoo.training.folder import refuse_occupied

@@ -13,7 +13,8 @@ from zoo.errors import UserError, first_line
 from zoo.files import atomic, sha256, user_path
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
-from zoo.runs.card import Card, Weights
+from zoo.runs.card import Card
+from zoo.runs.records import Weights
 
 CARD = "card.json"
 CONFIG = "config.yaml"

@@ -70,13 +70,8 @@ def open_teacher(run: Run, data: DataSet, adversary: Adversary) -> Teacher:
     """
     card = run.card
     _see_that_it_fits(run.name, card, data)
-    if card.sanity is not None and card.gradient_masking:
-        raise UserError(
-            f"teacher {run.name} shows signs of masked gradients ({', '.join(card.sanity.failures)}), so that its "
-            "robustness is not to be believed: take another one"
-        )
-    if card.uninformative:
-        raise UserError(f"teacher {run.name} answers as a network that learned nothing: take another one")
+    if card.doubts:
+        raise UserError(f"teacher {run.name} is not credible ({'; '.join(map(str, card.doubts))}): choose another one")
     if not adversary.takes_soft_targets:
         able = ", ".join(name for name in ADVERSARIES.names() if ADVERSARIES.get(name).takes_soft_targets)
         raise UserError(
