@@ -12,11 +12,15 @@ import skimage
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-SIDE = 160
 COPIES = 24
 ORIENTATION = 0x0112
 BACK = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 """Turns that a viewer undoes when it follows the tag."""
+FORTH = {
+    Image.Transpose.ROTATE_180: Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+    Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+}
 
 
 def photographs() -> dict[str, np.ndarray]:
@@ -96,13 +100,15 @@ def quirks(folder: Path, parts: list[Image.Image]) -> None:
 
 
 def pair(folder: Path, image: Image.Image) -> None:
-    """One picture, as a sideways camera writes it, and the same pixels upright."""
-    folder.mkdir(parents=True)
+    """Two trees of one picture, a class for each way of holding the camera: as it is stored, and the same pixels upright."""
     for orientation, back in BACK.items():
-        tagged(image, orientation, folder / f"turned{orientation}.jpg")
-        with Image.open(folder / f"turned{orientation}.jpg") as stored:
-            undone = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
-            stored.transpose(undone.get(back, back)).save(folder / f"upright{orientation}.png")
+        for split in ("train", "test"):
+            turned, upright = (folder / name / split / f"held{orientation}" for name in ("turned", "upright"))
+            turned.mkdir(parents=True)
+            upright.mkdir(parents=True)
+            tagged(image, orientation, turned / "0.jpg")
+            with Image.open(turned / "0.jpg") as stored:
+                stored.transpose(FORTH[back]).save(upright / "0.png")
 
 
 def bad(root: Path) -> None:
