@@ -203,7 +203,7 @@ def test_sizes_that_images_cannot_have_are_refused(data: str, size: int, tmp_pat
 def test_a_large_image_folder_is_read_batch_by_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = image_tree(tmp_path)
     whole = open_data("imagefolder", data_dir=root, image_size=16).source(train=True)
-    monkeypatch.setattr("zoo.data.imagefolder.IN_MEMORY", 0)
+    monkeypatch.setattr("zoo.data._own_images.IN_MEMORY", 0)
     lazy = open_data("imagefolder", data_dir=root, image_size=16).source(train=True)
     assert not isinstance(lazy, TensorSource)
     chosen = torch.tensor([5, 0, 2])

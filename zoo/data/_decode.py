@@ -27,16 +27,22 @@ TURNS = {
 }
 
 
-def decode(path: Path, size: int) -> Tensor:
+def decode(file: Path | IO[bytes], size: int, name: str = "") -> Tensor:
     """Return an image's central square at ``size`` pixels a side: (3, size, size), uint8.
+
+    Args:
+        file: of the image.
+        size: of the result.
+        name: of the file, for the message; by default its path.
 
     Raises:
         UserError: the file is no image, is damaged, or is so large that Pillow takes it for an attack.
     """
     try:
-        return square(rgb(path), size)
+        return square(rgb(file), size)
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
-        raise UserError(f"{path} cannot be read as an image ({first_line(error)}): repair or remove it") from None
+        reason = first_line(error)
+        raise UserError(f"{name or file} cannot be read as an image ({reason}): repair or remove it") from None
 
 
 def rgb(file: Path | IO[bytes]) -> Image.Image:
