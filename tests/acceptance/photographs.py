@@ -3,8 +3,10 @@
 Usage: python photographs.py DIR      needs scikit-image, and pillow-heif for HEIC
 """
 
+import io
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,9 @@ def cuts(image: np.ndarray, n: int) -> list[Image.Image]:
     draws, found = np.random.default_rng(0), []
     for _ in range(n):
         h, w = (int(draws.integers(100, min(image.shape[:2]) + 1)) for _ in range(2))
-        top, left = (int(draws.integers(0, whole - part + 1)) for whole, part in zip(image.shape[:2], (h, w), strict=True))
+        top, left = (
+            int(draws.integers(0, whole - part + 1)) for whole, part in zip(image.shape[:2], (h, w), strict=True)
+        )
         found.append(Image.fromarray(image[top : top + h, left : left + w]))
     return found
 
@@ -64,6 +68,8 @@ def write(root: Path) -> None:
     shutil.copytree(root / "tree/train", root / "alone/train")
     pair(root / "pair", Image.fromarray(photographs()["cat"]))
     bad(root)
+    shards(root)
+    table(root)
 
 
 def quirks(folder: Path, parts: list[Image.Image]) -> None:
@@ -100,7 +106,7 @@ def quirks(folder: Path, parts: list[Image.Image]) -> None:
 
 
 def pair(folder: Path, image: Image.Image) -> None:
-    """Two trees of one picture, a class for each way of holding the camera: as it is stored, and the same pixels upright."""
+    """Two trees of one picture, a class for each way of holding the camera: as stored, and the same pixels upright."""
     for orientation, back in BACK.items():
         for split in ("train", "test"):
             turned, upright = (folder / name / split / f"held{orientation}" for name in ("turned", "upright"))
@@ -126,6 +132,53 @@ def bad(root: Path) -> None:
     Image.new("RGB", (1, 1)).save(root / "small/train/cat/pixel.gif")
     Image.new("RGB", (10_000, 10_000), "orange").save(root / "large/train/cat/poster.jpg")
     Image.new("1", (20_000, 10_000)).save(root / "large/train/cat/scan.png")
+
+
+def shards(root: Path) -> None:
+    """Tar shards in webdataset's convention, and copies of which two end early."""
+    for i, split in enumerate(("train-000", "train-001", "test-000")):
+        target = root / "shards" / f"{split}.tar"
+        target.parent.mkdir(exist_ok=True)
+        with tarfile.open(target, "w") as tar:
+            for label, name in enumerate(photographs()):
+                for path in sorted((root / "flat" / name).iterdir())[6 * i : 6 * i + 6]:
+                    content = str(label).encode()
+                    info = tarfile.TarInfo(f"{name}-{path.stem}.cls")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+                    tar.add(path, f"{name}-{path.name}")
+    shutil.copytree(root / "shards", root / "cut_shards")
+    for name in ("train-001", "test-000"):
+        path = root / "cut_shards" / f"{name}.tar"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def table(root: Path) -> None:
+    """A data set as Hugging Face's library saves it."""
+    try:
+        import datasets
+    except ImportError:
+        print("datasets is not installed: no table")
+        return
+    names = list(photographs())
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {
+        split: [
+            (path, label) for label, name in enumerate(names) for path in sorted((root / "flat" / name).iterdir())[part]
+        ]
+        for split, part in (("train", slice(0, 8)), ("test", slice(8, 10)))
+    }
+    made = {
+        split: datasets.Dataset.from_dict(
+            {
+                "image": [{"bytes": path.read_bytes(), "path": None} for path, _ in found],
+                "label": [y for _, y in found],
+            },
+            features=kinds,
+        )
+        for split, found in rows.items()
+    }
+    datasets.DatasetDict(made).save_to_disk(str(root / "table"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Check that a picture gets the same logits however the camera was held: in training, graph and server.
 
-Usage: python same_logits.py RUN PAIR SERVE.py PAGE.md      PAIR holds the trees turned/ and upright/; RUN/model-uint8.onnx is there
+Usage: python same_logits.py RUN PAIR SERVE.py PAGE.md
+
+PAIR holds the trees turned/ and upright/, and RUN has been exported to RUN/model-uint8.onnx.
 """
 
 import json

@@ -1,10 +1,11 @@
 """Images a second from files: Pillow alone, zoo's threads, and torchvision's loader with the same number of workers.
 
-Usage: python tests/benchmarks/decoding.py [--n 300] [--side 500] [--size 224] [--workers 2] [--rounds 5] [--augment light]
+Usage: python tests/benchmarks/decoding.py [--n 300] [--side 500] [--size 224] [--workers 2] [--rounds 5]
+       [--augment light]
 
 JPEGs of about SIDE pixels are cut from scikit-learn's two photographs, and read in turns, in one process:
 
-- Pillow: open, turn upright, to RGB, central square, resize; once by one thread, times the workers: the decoder's own speed;
+- Pillow: open, turn upright, to RGB, central square, resize; by one thread, times the workers: the decoder's own speed;
 - zoo: batches of a split that stays in files, augmented, as a training gets them;
 - the same while the caller computes between batches, as a training does: what is decoded meanwhile costs no time;
 - torchvision: ImageFolder with its own transforms in a DataLoader with as many worker processes.

@@ -94,7 +94,11 @@ def test_one_colour_that_stands_for_nothing_is_white() -> None:
 
 def test_an_animation_shows_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    assert np.asarray(rgb(saved(frames[0], "GIF", save_all=True, append_images=frames[1:])))[0, 0].tolist() == [255, 0, 0]
+    assert np.asarray(rgb(saved(frames[0], "GIF", save_all=True, append_images=frames[1:])))[0, 0].tolist() == [
+        255,
+        0,
+        0,
+    ]
 
 
 def test_photographs_of_phones(photograph: Image.Image, tmp_path: Path) -> None:

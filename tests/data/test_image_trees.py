@@ -10,8 +10,8 @@ import torch
 from image_tree import image_tree
 from PIL import Image
 
-from zoo.data import check_data_dir, data_name, open_data, with_options
 from zoo.data import _image_files as files
+from zoo.data import check_data_dir, data_name, open_data, with_options
 from zoo.data._inspect import inspect_all
 from zoo.errors import UserError
 
@@ -109,7 +109,14 @@ def test_every_damaged_file_of_every_split_is_named_at_once(tmp_path: Path) -> N
         data.source(train=True)
     line = str(refused.value)
     assert "\n" not in line
-    for words in ("4 files", "train/cat/cut.png (", "val/dog/page.jpg (", "test/cat/a.gif (", "1 x 1 pixels", "--skip-"):
+    for words in (
+        "4 files",
+        "train/cat/cut.png (",
+        "val/dog/page.jpg (",
+        "test/cat/a.gif (",
+        "1 x 1 pixels",
+        "--skip-",
+    ):
         assert words in line
 
 
@@ -203,7 +210,12 @@ def test_the_summary_counts_what_is_used_and_what_is_not(tmp_path: Path) -> None
     lines = open_data("imagefolder", data_dir=tmp_path, image_size=8).summary(0.1)
     assert lines[0] == f"{tmp_path}: 34 images of 2 classes"
     table = [line.split() for line in lines[1:5]]
-    assert table == [["train", "validation", "test"], ["cat", "9", "1", "2"], ["dog", "18", "2", "2"], ["total", "27", "3", "4"]]
+    assert table == [
+        ["train", "validation", "test"],
+        ["cat", "9", "1", "2"],
+        ["dog", "18", "2", "2"],
+        ["total", "27", "3", "4"],
+    ]
     assert "validation: 10 % of the training images" in lines
     assert "test: test/" in lines
     assert "sizes: 30 x 20 (train/cat/000.png) to 30 x 39 (train/dog/019.png)" in lines
@@ -224,7 +236,9 @@ def test_a_poster_is_told_and_a_scan_beyond_measure_refused(tmp_path: Path, monk
     root = image_tree(tmp_path)
     Image.new("RGB", (45, 30)).save(root / "train/cat/poster.png")
     lines = open_data("imagefolder", data_dir=root, image_size=8).summary(0.1)
-    assert any(line.startswith("large: train/cat/poster.png (45 x 30)") or "poster.png (45 x 30)" in line for line in lines)
+    assert any(
+        line.startswith("large: train/cat/poster.png (45 x 30)") or "poster.png (45 x 30)" in line for line in lines
+    )
     Image.new("RGB", (60, 60)).save(root / "train/cat/scan.png")
     with pytest.raises(UserError, match=r"scan\.png cannot be read as an image \(Image size"):
         open_data("imagefolder", data_dir=root, image_size=8).source(train=True)

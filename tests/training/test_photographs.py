@@ -105,7 +105,12 @@ def test_given_numbers_are_first_and_known_data_keep_their_own(images: Path, tmp
     data = open_data("digits")
     chosen = normalize_(data, TrainConfig(init=None, weights=weights))
     assert (data.mean, data.normalization, chosen.mean) == ((0.305,), "the data set's", None)
-    for wrong in ({"mean": "0.1"}, {"mean": "0.1,a", "std": "1,1"}, {"mean": "0.1", "std": "0"}, {"mean": "1", "std": "1,1"}):
+    for wrong in (
+        {"mean": "0.1"},
+        {"mean": "0.1,a", "std": "1,1"},
+        {"mean": "0.1", "std": "0"},
+        {"mean": "1", "std": "1,1"},
+    ):
         with pytest.raises(UserError, match=r"--mean|--std"):
             TrainConfig(**wrong)
 
@@ -146,4 +151,3 @@ def test_smoothing_spreads_a_share_over_all_classes() -> None:
     shares = torch.tensor([[0.7, 0.3, 0.0, 0.0]])
     torch.testing.assert_close(smoothed(shares, 0.2), torch.tensor([[0.61, 0.29, 0.05, 0.05]]))
     assert torch.equal(smoothed(shares, 0.0), shares)
-

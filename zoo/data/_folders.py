@@ -109,7 +109,9 @@ class Folders:
                 hint = f"{self.train / near} differs in case only, so rename one of the two"
             else:
                 hint = f"take {'it' if len(unknown) == 1 else 'them'} away, or give training images"
-            raise UserError(f"{where} {'is no class' if len(unknown) == 1 else 'are no classes'} of {self.train}: {hint}")
+            raise UserError(
+                f"{where} {'is no class' if len(unknown) == 1 else 'are no classes'} of {self.train}: {hint}"
+            )
 
 
 def stray_files(folder: Path) -> int:
@@ -127,8 +129,8 @@ def _flat_classes(root: Path, test_fraction: float | None) -> tuple[str, ...]:
     names = visible_folders(root)
     if test_fraction is None and len(names) > 1:
         raise UserError(
-            f"{root} has no folder train: if its {len(names)} folders, such as {names[0]}, are the classes, hold some of "
-            "their images out to measure on with --test-fraction 0.2"
+            f"{root} has no folder train: if its {len(names)} folders, such as {names[0]}, are the classes, hold some "
+            "of their images out to measure on with --test-fraction 0.2"
         )
     if len(names) < 2:
         raise UserError(f"{root} is no tree of images, which is {FORMS}")

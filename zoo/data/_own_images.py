@@ -103,7 +103,7 @@ class OwnImages(DataSet):
 
     def summary(self, val_fraction: float) -> tuple[str, ...]:
         """Return the number of images by split and class, and what else is known of them, in lines."""
-        labels = {split: torch.tensor(images.labels) for split, images in self.splits.items()}
+        labels: dict[str, Tensor] = {split: torch.tensor(images.labels) for split, images in self.splits.items()}
         notes = {"test": self.test_note} if self.test_note else {}
         if not val_fraction:
             labels.pop("validation", None)
@@ -112,7 +112,7 @@ class OwnImages(DataSet):
             labels |= {"train": labels["train"][train], "validation": labels["train"][val]}
             notes["validation"] = f"{100 * val_fraction:g} % of the training images"
         k = len(self.class_names)
-        counts = {
+        counts: dict[str, list[int]] = {
             split: labels[split].bincount(minlength=k).tolist()
             for split in ("train", "validation", "test")
             if split in labels
@@ -136,6 +136,8 @@ class OwnImages(DataSet):
     def _check(self, splits: dict[str, Encoded]) -> None:
         present = set(splits["train"].labels)
         if lost := [name for label, name in enumerate(self.class_names) if label not in present]:
-            raise UserError(f"{self.title}: no image of {', '.join(lost)} is left to train on: add some, or repair some")
+            raise UserError(
+                f"{self.title}: no image of {', '.join(lost)} is left to train on: add some, or repair some"
+            )
         if empty := [split for split, images in splits.items() if not images.labels]:
             raise UserError(f"{self.title}: no image is left for {', '.join(empty)}: add some, or repair those there")

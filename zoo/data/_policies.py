@@ -18,7 +18,7 @@ OPERATIONS, MAGNITUDE = 2, 9
 ERASED = 0.25
 """Share of the images of which a rectangle is erased (Zhong et al. 2020)."""
 SHARED = 4
-"""Images of a batch that share a draw of the two, which are launched once for them: on small images that is the cost."""
+"""Images of a batch that share a draw of the two: on small images the cost is that of launching them."""
 MIXUP = 0.2
 """Parameter of the Beta distribution of mixup's weights (Zhang et al. 2018); CutMix's (Yun et al. 2019) is uniform."""
 

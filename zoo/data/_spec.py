@@ -1,4 +1,4 @@
-"""A data set's name with its options, such as ``imagefolder(test_fraction=0.2)``; the two say which images are meant."""
+"""A data set's name with its options, such as ``imagefolder(test_fraction=0.2)``: which images are meant."""
 
 from typing import Any
 

@@ -38,7 +38,9 @@ class HuggingFace(OwnImages):
     ) -> None:
         super().__init__(root, download, image_size, test_fraction)
         if (root is None) == (name is None):
-            raise UserError("huggingface needs a folder with --data-dir, or a name: --data 'huggingface(name=OWNER/NAME)'")
+            raise UserError(
+                "huggingface needs a folder with --data-dir, or a name: --data 'huggingface(name=OWNER/NAME)'"
+            )
         self.title = name or str(root)
         self._tables = _by_split(_opened(root, name, config), self.title)
         train = self._tables["train"]

@@ -33,10 +33,10 @@ class Member(NamedTuple):
 
 
 class WebDataset(OwnImages):
-    """Tar shards of images and labels (KEY.jpg beside KEY.cls), for sets of millions of files; --image-size: their side.
+    """Tar shards of images and labels (KEY.jpg beside KEY.cls), for millions of them; --image-size gives their side.
 
-    DIR/train/*.tar and DIR/test/*.tar, or DIR/train-000.tar and DIR/test-000.tar (``val`` likewise; without either, some
-    images are held out to measure on). A label is a whole number or a name; DIR/classes.txt names the numbers, a line
+    DIR/train/*.tar and DIR/test/*.tar, or DIR/train-000.tar and DIR/test-000.tar (``val`` likewise; without either,
+    some images are held out to measure on). A label is a whole number or a name; DIR/classes.txt names the numbers, a line
     each. Nothing is unpacked: the shards are indexed once, and images read at their place, in any order.
     """
 

@@ -38,7 +38,7 @@ class CompressConfig:
     test_fraction: float | None = None
     """Share of an image folder's images to hold out and measure on, for DIR/CLASS/* or a train split alone."""
     skip_corrupt: bool = False
-    """Leave out files of an image folder that cannot be read as images; otherwise they are named, and end the command."""
+    """Leave out files of an image folder that cannot be read as images; by default they end the command, all named."""
     stem: Stem = "auto"
     """auto: images of 64 pixels and fewer get the architecture's small-image form; original: never."""
     mean: str | None = None

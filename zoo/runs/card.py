@@ -97,7 +97,7 @@ class Card(Record):
 
     @property
     def held_out(self) -> str:
-        """What the test images are, in words, if they are no split of the data set's own but held-out training images."""
+        """What the test images are, in words, if they were held out of the training images; otherwise ``""``."""
         note = str(self.training.get("test_images", ""))
         return note if note.startswith("held-out") else ""
 

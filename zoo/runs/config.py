@@ -49,7 +49,7 @@ class TrainConfig:
     test_fraction: float | None = None
     """Share of an image folder's images to hold out and measure on, for DIR/CLASS/* or a train split alone."""
     skip_corrupt: bool = False
-    """Leave out files of an image folder that cannot be read as images; otherwise they are named, and end the command."""
+    """Leave out files of an image folder that cannot be read as images; by default they end the command, all named."""
     mean: str | None = None
     """Mean per channel of pixels in [0, 1], such as 0.485,0.456,0.406; default for an image folder: that of the weights
     it starts from, or ImageNet's."""

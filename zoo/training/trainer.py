@@ -174,10 +174,11 @@ def _checked(
 def _check_mixing(config: TrainConfig, adversary: Adversary) -> None:
     """Check that the loss takes the labels of blended images, which are shares of classes."""
     if config.augment == "strong" and not adversary.takes_soft_targets:
-        able = ", ".join(name for name in ADVERSARIES.names() if ADVERSARIES.get(name).takes_soft_targets)
+        able = ", ".join(x for x in ADVERSARIES.names() if ADVERSARIES.get(x).takes_soft_targets)
+        name = ADVERSARIES.name_of(adversary)
         raise UserError(
-            f"--augment strong blends images and their labels, and the loss of --adversary {ADVERSARIES.name_of(adversary)} "
-            f"needs whole labels: give --augment standard, or one of {able}"
+            f"--augment strong blends images and their labels, and the loss of --adversary {name} needs whole labels: "
+            f"give --augment standard, or one of {able}"
         )
 
 
