@@ -1,7 +1,7 @@
 """Run zoo's commands in one process, which spares each the seconds that its imports take, and check what they say.
 
-Reads lines from standard input: `works | WORDS | COMMAND` must end well and say WORDS (a regular expression, in one line
-of what it prints), `refused | WORDS | COMMAND` must end in one line with them, as a mistake of the user's.
+Reads lines from standard input: `works | WORDS | COMMAND` must end well and say WORDS (a regular expression, in one
+line of what it prints), `refused | WORDS | COMMAND` must end in one line with them, as a mistake of the user's.
 """
 
 import contextlib

@@ -100,8 +100,11 @@ def quirks(folder: Path, parts: list[Image.Image]) -> None:
     except ImportError:
         print("pillow-heif is not installed: no HEIC")
     else:
-        pillow_heif.register_heif_opener()
-        parts[15].save(folder / "IMG_2.HEIC", quality=90)
+        phone = pillow_heif.from_pillow(parts[15].transpose(BACK[6]))
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        phone.info["exif"] = exif.tobytes()  # writes the property that turns the picture, too
+        phone.save(folder / "IMG_2.HEIC", quality=90)
     parts[16].save(folder / "IMG_3.avif", quality=90)
 
 

@@ -53,6 +53,10 @@ class OwnImages(DataSet):
             Augmentation(self.size // 8, flip=True) if self.size <= SMALL else RandomCrops(self.size)
         )
 
+    def __deepcopy__(self, memo: object) -> "OwnImages":
+        # A copy of the training module (such as an average of its weights) shares it: it is read only.
+        return self
+
     @abstractmethod
     def read(self) -> dict[str, Encoded]:
         """Return the images of each split: ``train``, and ``validation`` and ``test`` where there are such."""

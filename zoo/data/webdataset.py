@@ -1,6 +1,5 @@
 """Shards of images: tar files as webdataset writes them, read where they lie."""
 
-import os
 import re
 import tarfile
 from collections.abc import Sequence
@@ -27,17 +26,18 @@ class Member(NamedTuple):
     size: int
 
     def bytes(self) -> bytes:
-        """Read them; several threads may do so at once."""
+        """Read them; several threads may do so at once, as each opens the file anew."""
         with self.shard.open("rb") as file:
-            return os.pread(file.fileno(), self.size, self.offset)
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
 class WebDataset(OwnImages):
     """Tar shards of images and labels (KEY.jpg beside KEY.cls), for millions of them; --image-size gives their side.
 
     DIR/train/*.tar and DIR/test/*.tar, or DIR/train-000.tar and DIR/test-000.tar (``val`` likewise; without either,
-    some images are held out to measure on). A label is a whole number or a name; DIR/classes.txt names the numbers, a line
-    each. Nothing is unpacked: the shards are indexed once, and images read at their place, in any order.
+    some images are held out to measure on). A label is a whole number or a name; DIR/classes.txt names the numbers, a
+    line each. Nothing is unpacked: the shards are indexed once, and images read at their place, in any order.
     """
 
     options: ClassVar[dict[str, type]] = {"test_fraction": float}
