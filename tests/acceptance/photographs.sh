@@ -5,7 +5,7 @@
 set -uo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 source "$HERE/steps.sh"
-COMMON="--method dense --arch test_resnet --epochs 1 --n 40 --batch-size 16 --image-size 64 --overwrite true --trainer.enable_progress_bar false"
+COMMON="--method dense --arch test_resnet --epochs 1 --n 8 --batch-size 16 --image-size 32 --overwrite true --trainer.enable_progress_bar false"
 TRAIN="zoo train $COMMON --data imagefolder --data-dir photos"
 
 # together: commands from standard input, see in_one_process.py.
@@ -28,10 +28,10 @@ works | validation: val/ | $TRAIN/tree --out run-tree
 works | validation: 10 % of the training images | $TRAIN/two --out run-two
 works | measured on held-out training images, 10 % of train/ | $TRAIN/alone --out run-alone
 refused | has no folder train.*--test-fraction 0.2 | $TRAIN/flat --out no
-works | measured on held-out training images, 25 % of the images | $TRAIN/flat --test-fraction 0.25 --augment standard --out run-flat
-works | held-out training images, 25 % | zoo evaluate run-flat --attacks fgsm --eps 2/255 --n 20
+works | measured on held-out training images, 25 % of the images | $TRAIN/flat --image-size 72 --test-fraction 0.25 --augment standard --out run-flat
+works | held-out training images, 25 % | zoo evaluate run-flat --attacks fgsm --eps 2/255 --n 8
 refused | has a test split | $TRAIN/two --test-fraction 0.2 --out no
-works | skipped: 8 files that are no images | $TRAIN/quirks --test-fraction 0.25 --augment strong --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25 --out run-quirks
+works | skipped: 8 files that are no images | $TRAIN/quirks --image-size 72 --test-fraction 0.25 --augment strong --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25 --out run-quirks
 works | . | zoo export run-tree --target generic --embed-preprocessing true
 refused | 3 files cannot be read as images: train/cat/cut.jpg .*train/rocket/page.jpg .*test/flower/empty.png.*--skip-corrupt true | $TRAIN/corrupt --out no
 works | skipped: 3 that cannot be used: train/cat/cut.jpg | $TRAIN/corrupt --skip-corrupt true --out run-corrupt

@@ -45,10 +45,11 @@ def _of_the_start(config: TrainConfig) -> tuple[Numbers, Numbers] | None:
     if config.pretrained:
         cfg = timm.get_pretrained_cfg(config.arch)
         return (cfg.mean, cfg.std) if cfg is not None else None
-    if config.init is not None or (config.weights is not None and not is_checkpoint(config.weights)):
-        card = read_run(config.init or config.weights).card
-        return card.mean, card.std
-    if config.weights is None:
+    start = config.init or config.weights
+    if start is None:
         return None
+    if config.weights is None or not is_checkpoint(config.weights):
+        card = read_run(start).card
+        return card.mean, card.std
     checkpoint = read_checkpoint(config.weights)
     return (checkpoint.mean, checkpoint.std) if checkpoint.mean and checkpoint.std else None
