@@ -10,7 +10,8 @@ from image_tree import image_tree
 from PIL import Image, features
 
 from zoo.data import open_data
-from zoo.data._image_files import decode, image_files
+from zoo.data._decode import decode
+from zoo.data._image_files import image_files
 from zoo.errors import UserError
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from zoo._version import __version__
 from zoo.api._checks import Shape, check_takes
 from zoo.api.compression import Compressed, deploy
-from zoo.data import DATA
+from zoo.data import data_class
 from zoo.errors import UserError
 from zoo.export.exporter import Exported, export_model
 from zoo.export.settings import ExportSettings
@@ -65,7 +65,7 @@ def export_onnx(
     if shape is None:
         raise UserError("an export needs the images' input_shape (channels, height, width), such as (3, 32, 32)")
     if data:
-        DATA.get(data)
+        data_class(data)
     require_eval_mode(network, "an export")
     deployed = deploy(network).cpu()
     classes = check_takes(deployed, shape)

@@ -13,7 +13,7 @@ from torch import nn
 from zoo.backbone.folded import folded
 from zoo.bench.baselines import Reference, export_dense, has_backbone, other_baselines
 from zoo.bench.results import Row
-from zoo.data import DATA, check_data_dir, load_test
+from zoo.data import check_data_dir, data_class, load_test
 from zoo.errors import UserError
 from zoo.evaluation.sweeps import Sweep
 from zoo.export.accuracy import (
@@ -157,7 +157,7 @@ def bench(
         One row per dense backbone, further baseline and target, each target after its backbone.
     """
     names = sorted({target.metadata.data for target in targets if target.metadata.data})
-    built_in = bool(names) and all(DATA.get(name).built_in for name in names)
+    built_in = bool(names) and all(data_class(name).built_in for name in names)
     if settings.data_dir is not None and built_in:  # others may need the folder
         check_data_dir(names[0], settings.data_dir)
     device = resolve_device(settings.device)

@@ -8,6 +8,8 @@ from torch import Tensor
 from zoo.data._base import DataSet, Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
 from zoo.data._pixels import to_unit
+from zoo.data._policies import Strength, augmentation, mixing
+from zoo.data._spec import data_name, parsed_options, with_options
 from zoo.data._split import stratified, train_val
 from zoo.errors import UserError
 from zoo.files import user_path
@@ -22,7 +24,7 @@ def open_data(
     """Return a data set by name.
 
     Args:
-        data: a name of `DATA`.
+        data: a name of `DATA`, with options or without, such as ``imagefolder(test_fraction=0.2)``.
         data_dir: where its files are (not needed for ``digits``).
         download: fetch them there first if they are missing.
         image_size: side in pixels, for data sets whose images have no size of their own.
@@ -34,11 +36,22 @@ def open_data(
         raise UserError(f"image-size must be at least 1 pixel, got {image_size}")
     if not data:
         raise UserError("this model names no data set, as it was compressed without one: compress it again with --data")
-    found = DATA.get(data)(data_dir and user_path(data_dir), download, image_size)
+    kind = data_class(data)
+    _, options = parsed_options(data, kind.options)
+    found = kind(data_dir and user_path(data_dir), download, image_size, **options)
     _, height, width = found.image_shape
     if image_size not in (None, height):
         raise UserError(f"--image-size {image_size}: the images of {data} have {height} x {width} pixels; leave it out")
     return found
+
+
+def data_class(data: str) -> type[DataSet]:
+    """Return the class of a data set, given with options or without.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return DATA.get(data_name(data))
 
 
 def check_data_dir(data: str, data_dir: Path | None) -> None:
@@ -47,7 +60,7 @@ def check_data_dir(data: str, data_dir: Path | None) -> None:
     Raises:
         UserError: a folder was given.
     """
-    if data_dir is not None and DATA.get(data).built_in:
+    if data_dir is not None and data_class(data).built_in:
         raise UserError(
             f"--data-dir {data_dir}: {data} is built in and has no files; leave it out (a training on other data says "
             "so with --data, such as --data cifar10 or --data imagefolder)"
@@ -106,16 +119,17 @@ def load_test(
     return source.fetch(indices), source.labels[indices]
 
 
-def training_rows(labels: Tensor, n: int, val_fraction: float, seed: int) -> Tensor:
+def training_rows(data: DataSet, labels: Tensor, n: int, val_fraction: float, seed: int) -> Tensor:
     """Return rows of the train split to calibrate on, the same share of every class, none of them for validation.
 
     Args:
-        labels: of the train split, (N,).
+        data: the data set.
+        labels: of its train split, (N,).
         n: how many; too many for all of them.
         val_fraction: share of the training images that is kept for validation.
         seed: of the draw.
     """
-    training, _ = train_val(labels, val_fraction)
+    training, _ = data.train_val(labels, val_fraction)
     return training[stratified(labels[training], n, seed)]
 
 
@@ -134,14 +148,20 @@ __all__ = [
     "DataSet",
     "EvalBatches",
     "Source",
+    "Strength",
     "TrainBatches",
+    "augmentation",
     "check_data_dir",
+    "data_class",
+    "data_name",
     "load_test",
     "mixed_seed",
+    "mixing",
     "open_data",
     "open_known",
     "stratified",
     "to_unit",
     "train_val",
     "training_rows",
+    "with_options",
 ]

@@ -1,15 +1,16 @@
-"""Files of images: which ones a folder holds, and their pixels."""
+"""Which files of a folder are images."""
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+from PIL import Image, features
 
-from zoo.errors import UserError, first_line
+HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+AVIF = frozenset({".avif", ".avifs"})
+NOT_FOR_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow knows but cannot decode by itself, or not into pictures; for EPS it runs another program."""
 
 
 def visible_folders(folder: Path) -> tuple[str, ...]:
@@ -20,30 +21,50 @@ def visible_folders(folder: Path) -> tuple[str, ...]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder at any depth, sorted, those that Pillow knows by their suffix.
+    """Return the image files in a folder at any depth, sorted, those whose suffix is that of an image.
 
     Links are followed; a folder that several of them lead to, or that lies above itself, is read once. Hidden files and
     folders are left out: notebooks keep copies in ``.ipynb_checkpoints``, macOS writes ``._NAME`` beside a file.
     """
-    known = set(Image.registered_extensions())
-    return sorted(path for path in _visible_files(folder, set()) if path.suffix.lower() in known)
+    return [path for path in visible_files(folder) if is_image(path)]
 
 
-def decode(path: Path, size: int) -> Tensor:
-    """Return an image's central square at ``size`` pixels a side: (3, size, size), uint8.
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files in a folder at any depth, sorted, without hidden ones; see `image_files`."""
+    return sorted(_visible_files(folder, set()))
 
-    Raises:
-        UserError: the file is no image, is damaged, or is so large that Pillow takes it for an attack.
-    """
+
+def is_image(path: Path) -> bool:
+    """Whether a file's suffix is that of an image, one that needs another package to be read among them."""
+    return path.suffix.lower() in _suffixes() | HEIC | AVIF
+
+
+def missing_decoder(path: Path) -> str:
+    """Return the command that installs what reads a file, ``""`` if it is there or none is needed."""
+    suffix = path.suffix.lower()
+    if suffix in HEIC and not reads_heic():
+        return "pip install 'robust-zoo[heic]'"
+    if suffix in AVIF and not features.check("avif"):
+        return "pip install --upgrade pillow"
+    return ""
+
+
+@cache
+def reads_heic() -> bool:
+    """Whether Pillow reads HEIC, which pillow-heif, an optional package, teaches it."""
     try:
-        with Image.open(path) as file:
-            image = _eight_bits(file).convert("RGB")
-    except Exception as error:  # decoders of damaged files raise whatever they stumble over
-        raise UserError(f"{path} cannot be read as an image ({first_line(error)}): repair or remove it") from None
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    reads_heic()
+    known = Image.registered_extensions()  # of formats that can only be written, too
+    return frozenset(s for s, kind in known.items() if kind in Image.OPEN and kind not in NOT_FOR_PICTURES)
 
 
 def _is_hidden(name: str) -> bool:
@@ -63,18 +84,3 @@ def _visible_files(folder: Path, read: set[Path]) -> Iterator[Path]:
             yield from _visible_files(Path(entry.path), read)
         else:
             yield Path(entry.path)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return grey pixels of 16 bits at 8, which Pillow's own conversion would cut off at white, and others as they are.
-
-    The server does the same (`zoo.serving.serve`), in a file that must run without this package.
-
-    Raises:
-        OSError: the pixels are of 32 bits: which value is white is not known.
-    """
-    if image.mode in ("I", "F"):
-        raise OSError("pixels of 32 bits, whose white is not known: convert them to 8 or 16 bits")
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from zoo.data._augment import Augmentation
-from zoo.data._base import Source
+from zoo.data._base import Augment, Source
+
+Mix = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Blends the images (B, C, H, W) of a batch with one another, and their labels (B,), to probabilities (B, K)."""
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -31,6 +33,7 @@ class TrainBatches:
         seed: of the order and the augmentation.
         epoch: gives the current epoch when an iteration begins.
         shard: (rank, number of processes): each takes its own part of every epoch's order.
+        mix: applied after the augmentation; None: the labels stay class indices.
     """
 
     def __init__(
@@ -38,12 +41,13 @@ class TrainBatches:
         source: Source,
         indices: Tensor,
         batch_size: int,
-        augmentation: Augmentation,
+        augmentation: Augment,
         seed: int,
         epoch: Callable[[], int],
         shard: tuple[int, int] = (0, 1),
+        mix: Mix | None = None,
     ) -> None:
-        self.source, self.indices, self.augmentation = source, indices, augmentation
+        self.source, self.indices, self.augmentation, self.mix = source, indices, augmentation, mix
         self.seed, self.epoch = seed, epoch
         self.rank, self.world = shard
         self.per_process = len(indices) // self.world
@@ -58,10 +62,11 @@ class TrainBatches:
         order = self.indices[torch.randperm(len(self.indices), generator=shuffle)]
         order = order[self.rank :: self.world]
         labels = self.source.labels
-        for batch in range(len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size].to(labels.device)
+        parts = [part.to(labels.device) for part in order.split(self.batch_size)[: len(self)]]
+        for batch, images in enumerate(self.source.batches(parts)):
             noise = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, batch, self.rank))
-            yield self.augmentation(self.source.fetch(chosen), noise), labels[chosen]
+            augmented, truth = self.augmentation(images, noise), labels[parts[batch]]
+            yield (augmented, truth) if self.mix is None else self.mix(augmented, truth, noise)
 
 
 class EvalBatches:
@@ -77,6 +82,6 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         labels = self.source.labels
-        for chosen in self.indices.split(self.batch_size):
-            chosen = chosen.to(labels.device)
-            yield self.source.fetch(chosen), labels[chosen]
+        parts = [part.to(labels.device) for part in self.indices.split(self.batch_size)]
+        for chosen, images in zip(parts, self.source.batches(parts), strict=True):
+            yield images, labels[chosen]

@@ -1,5 +1,8 @@
 """Seeded, stratified choices of images."""
 
+from collections.abc import Sequence
+from hashlib import sha256
+
 import torch
 from torch import Tensor
 
@@ -27,6 +30,27 @@ def stratified(labels: Tensor, n: int | None, seed: int) -> Tensor:
     take[remainder.argsort(descending=True, stable=True)[: n - int(take.sum())]] += 1
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     return torch.cat([order[labels[order] == c][:k] for c, k in enumerate(take.tolist())]).sort().values
+
+
+def held_out(keys: Sequence[str], labels: Sequence[int], fraction: float) -> set[int]:
+    """Choose rows to measure on, a share of each class, by a hash of their keys: more rows hardly change the choice.
+
+    A row of every class stays, and of a class with two one is chosen.
+
+    Args:
+        keys: of each row, whatever its place.
+        labels: of each row.
+        fraction: share of the rows to choose.
+    """
+    rows: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    chosen: set[int] = set()
+    for own in rows.values():
+        own.sort(key=lambda row: sha256(keys[row].encode(errors="surrogateescape")).digest())
+        n = min(max(1, round(fraction * len(own))), len(own) - 1)
+        chosen.update(own[:n])
+    return chosen
 
 
 def train_val(labels: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:

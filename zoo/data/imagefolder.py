@@ -1,100 +1,91 @@
 """Any tree of image files, one folder per class."""
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
-import torch
-from torch import Tensor
+from PIL import Image
 
-from zoo.data._augment import Augmentation
-from zoo.data._base import DataSet, Source, TensorSource
-from zoo.data._image_files import decode, image_files, visible_folders
+from zoo.data._encoded import Encoded
+from zoo.data._folders import FORMS, Folders, stray_files
+from zoo.data._inspect import Inspected, inspect_all, refusal, relative
+from zoo.data._own_images import OwnImages
+from zoo.data._summary import details
 from zoo.errors import UserError
-from zoo.runtime.processors import usable_processors
-
-TEST_FOLDERS = ("test", "val", "validation")
-IN_MEMORY = 2 * 2**30
-"""Splits of at most this many bytes are decoded once and kept as one tensor; larger ones are decoded per batch."""
 
 
-@dataclass(frozen=True)
-class FileSource:
-    """A split whose images stay on disk and are decoded by threads on request."""
+class ImageFolder(OwnImages):
+    """Any tree of image files, in folders of classes; --image-size gives their side.
 
-    paths: tuple[Path, ...]
-    labels: Tensor
-    size: int
-    pool: ThreadPoolExecutor
+    DIR/train/CLASS/* with DIR/test/CLASS/* or DIR/val/CLASS/*, or both, and then the training is validated on val. A
+    train split alone, or DIR/CLASS/* with ``test_fraction``: some of its images are held out to measure on, the same
+    ones as long as the files keep their names. With ``skip_corrupt``, files that cannot be read are left out.
+    """
 
-    def __deepcopy__(self, memo: object) -> "FileSource":
-        # A copy of the training module (such as an average of its weights) shares it: threads cannot be copied.
-        return self
+    options: ClassVar[dict[str, type]] = {"test_fraction": float, "skip_corrupt": bool}
 
-    def fetch(self, indices: Tensor) -> Tensor:
-        """Return images (B, 3, size, size), uint8."""
-        chosen = [self.paths[i] for i in indices.tolist()]
-        return torch.stack(list(self.pool.map(lambda path: decode(path, self.size), chosen)))
-
-    def to(self, device: torch.device) -> "FileSource":
-        """Return the split itself: its batches are moved one at a time."""
-        return self
-
-
-class ImageFolder(DataSet):
-    """Any tree of image files: DIR/train/CLASS/* and DIR/test/CLASS/* (or val); --image-size gives their side."""
-
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
-
-    def __init__(self, root: Path | None, download: bool, image_size: int | None) -> None:
-        super().__init__(root, download, image_size)
+    def __init__(
+        self,
+        root: Path | None,
+        download: bool,
+        image_size: int | None,
+        *,
+        test_fraction: float | None = None,
+        skip_corrupt: bool = False,
+    ) -> None:
+        super().__init__(root, download, image_size, test_fraction)
         if root is None:
-            raise UserError("imagefolder needs --data-dir DIR with DIR/train/CLASS/* and DIR/test/CLASS/*")
+            raise UserError(f"imagefolder needs --data-dir DIR with {FORMS}")
         if not root.is_dir():
             raise UserError(f"imagefolder: there is no folder {root}; correct --data-dir")
-        self.size = 224 if image_size is None else image_size
-        self.image_shape = (3, self.size, self.size)
-        self.augmentation = Augmentation(shift=self.size // 8, flip=True)
-        self.folder = {True: root / "train", False: self._test_folder(root)}
-        self.class_names = self._classes(self.folder[True])
-        self._check_test_classes(self.folder[False])
+        # Large photographs are no attack here: they are the user's own, and the summary names them.
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # such images are taken as they lie
+        self.folder, self.title, self.skip_corrupt = root, str(root), skip_corrupt
+        self.folders = Folders.of(root, test_fraction)
+        self.folders.check_images()
+        self.class_names = self.folders.class_names
+        if self.folders.test is None:
+            self.hold_out("the images" if self.folders.train == root else f"{self.folders.train.name}/")
 
-    @staticmethod
-    def _test_folder(root: Path) -> Path:
-        for name in TEST_FOLDERS:
-            if (root / name).is_dir():
-                return root / name
-        raise UserError(f"{root} has no test split: it needs a folder {' or '.join(TEST_FOLDERS)}")
+    def read(self) -> dict[str, Encoded]:
+        """Return the usable images by split, in the order of the labels.
 
-    @staticmethod
-    def _classes(folder: Path) -> tuple[str, ...]:
-        names = visible_folders(folder)
-        if len(names) < 2:
-            raise UserError(f"{folder} must hold one folder per class, at least two; it has {len(names)}")
-        return names
+        Raises:
+            UserError: images cannot be read, of whichever split; all of them are named.
+        """
+        if self._damaged and not self.skip_corrupt:
+            raise refusal(self.folder, self._damaged)
+        found = {}
+        for split in self.folders.parts:
+            rows = [(each.path, label) for each, label, of in self._inspected if of == split and not each.problem]
+            found[split] = Encoded.files([path for path, _ in rows], [label for _, label in rows])
+        return found
 
-    def _check_test_classes(self, folder: Path) -> None:
-        """Refuse, before the training, whatever would make its figures wrong or impossible."""
-        if unknown := sorted(set(visible_folders(folder)) - set(self.class_names)):
-            raise UserError(
-                f"{folder / unknown[0]} is not a class of {self.folder[True]}: remove it, or give it training images"
-            )
-        if not any(image_files(folder / name) for name in self.class_names):
-            raise UserError(f"{folder} holds no images of the classes in {self.folder[True]}")
+    def key(self, images: Encoded, row: int) -> str:
+        """Return an image's path below the folder of its split."""
+        return relative(self.folders.train, Path(images.where(row)))
 
-    def source(self, train: bool) -> Source:
-        """Return the split as one tensor if it is small, decoded batch by batch otherwise."""
-        folder = self.folder[train]
-        paths: list[Path] = []
-        labels: list[int] = []
-        for label, name in enumerate(self.class_names):
-            found = image_files(folder / name)
-            if train and not found:
-                raise UserError(f"class folder {folder / name} holds no images")
-            paths += found
-            labels += [label] * len(found)
-        source = FileSource(tuple(paths), torch.tensor(labels), self.size, ThreadPoolExecutor(usable_processors()))
-        if len(paths) * 3 * self.size**2 > IN_MEMORY:
-            return source
-        return TensorSource(source.fetch(torch.arange(len(paths))), source.labels)
+    def places(self) -> dict[str, str]:
+        """Return the folders of the splits."""
+        return {split: f"{folder.name}/" for split, folder in self.folders.parts.items() if split != "train"}
+
+    def details(self) -> Sequence[str]:
+        """Return the sizes of the images, and what is skipped and why."""
+        stray = sum(stray_files(folder) for folder in self.folders.parts.values())
+        used = [each for each, _, _ in self._inspected if not each.problem]
+        return details(self.folder, used, self._damaged, self.folders.other_files, stray)
+
+    @cached_property
+    def _damaged(self) -> list[Inspected]:
+        return [each for each, _, _ in self._inspected if each.problem]
+
+    @cached_property
+    def _inspected(self) -> list[tuple[Inspected, int, str]]:
+        """Every image with its label and its split; those of all splits are looked at together."""
+        parts = self.folders.parts.items()
+        listed = [(*found, split) for split, folder in parts for found in self.folders.images(folder)]
+        inspected = inspect_all(self.folder, [path for path, _, _ in listed])
+        return [(each, label, split) for each, (_, label, split) in zip(inspected, listed, strict=True)]

@@ -23,6 +23,8 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
     console.print(_table(card.evaluations))
+    if note := card.held_out:
+        console.print(f"measured on {note}\n", markup=False)
     for doubt in card.doubts:
         console.print(f"[bold red]{doubt.reason}[/]: {doubt.consequence}\n")
     bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"

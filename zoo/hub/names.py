@@ -64,12 +64,12 @@ def default_tag(method: str, compression: float, data: str, robust: bool) -> str
     Args:
         method: its name.
         compression: share of parameters removed; not part of the tag if it is zero.
-        data: the data set.
+        data: the data set; options in parentheses are not part of the tag.
         robust: trained against an adversary.
     """
     percent = 5 * int(20 * compression)
     size = str(percent) if percent else ""
-    short = re.sub(r"^cifar(\d+)$", r"c\1", data)
+    short = re.sub(r"^cifar(\d+)$", r"c\1", data.partition("(")[0])
     return "_".join([method + size, *(["at"] if robust else []), short])
 
 

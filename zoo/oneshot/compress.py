@@ -101,7 +101,7 @@ def _compressed(source: Source, method: Method, config: CompressConfig, device: 
 def _batches(data: DataSet, n: int, seed: int, device: torch.device) -> Iterator[Tensor]:
     """Yield training images in [0, 1], drawn evenly over the classes."""
     source = data.source(train=True)
-    rows = training_rows(source.labels, n, VAL_FRACTION, seed)
+    rows = training_rows(data, source.labels, n, VAL_FRACTION, seed)
     for part in rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))].split(BATCH):
         yield source.fetch(part).to(device).float().div(255)
 
@@ -128,6 +128,8 @@ def _training(seconds: float, source: Source, method: Method, before: Evaluation
         "seconds": round(seconds, 1),
         "calibration_images": calibration,
         "batch_norm_images": BATCH_NORM_IMAGES if source.data is not None else 0,
+        "test_images": (source.data.test_note or "the test split") if source.data is not None else "none",
+        "normalization": source.normalization,
         "adversary": "none",
         "adversary_options": {},
         "dense_accuracy": None if before is None else before.accuracy,

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.backbone import Stem
+from zoo.data import with_options
 from zoo.errors import UserError
 from zoo.runs.config import check_seed
+from zoo.runs.normalization import given_normalization
 
 
 @dataclass
@@ -33,6 +35,10 @@ class CompressConfig:
     """Fetch missing data into the data folder."""
     image_size: int | None = None
     """Side of the images in pixels; default: the data's, the checkpoint's, or that of timm's pretrained weights."""
+    test_fraction: float | None = None
+    """Share of an image folder's images to hold out and measure on, for DIR/CLASS/* or a train split alone."""
+    skip_corrupt: bool = False
+    """Leave out files of an image folder that cannot be read as images; by default they end the command, all named."""
     stem: Stem = "auto"
     """auto: images of 64 pixels and fewer get the architecture's small-image form; original: never."""
     mean: str | None = None
@@ -58,26 +64,7 @@ class CompressConfig:
         if self.data is None and self.data_dir is not None:
             raise UserError(f"--data-dir {self.data_dir}: say of which data set with --data, such as --data cifar10")
         check_seed(self.seed)
-        self.normalization()
-
-    def normalization(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-        """Return the mean and the standard deviation that were given, per channel.
-
-        Raises:
-            UserError: they are no numbers, or only one of the two is given.
-        """
-        if (self.mean is None) != (self.std is None):
-            raise UserError("--mean and --std go together: give both")
-        mean, std = _numbers(self.mean, "--mean"), _numbers(self.std, "--std")
-        if std is not None and not all(x > 0 for x in std):
-            raise UserError(f"--std {self.std} divides the pixels: give numbers above 0")
-        return mean, std
-
-
-def _numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise UserError(f"{flag} {text}: give a number per channel, separated by commas") from None
+        if self.data is not None:
+            self.data = with_options(self.data, test_fraction=self.test_fraction, skip_corrupt=self.skip_corrupt)
+            self.test_fraction, self.skip_corrupt = None, False
+        given_normalization(self.mean, self.std)

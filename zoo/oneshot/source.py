@@ -12,11 +12,10 @@ from zoo.data import DataSet, check_data_dir, open_data
 from zoo.errors import UserError, unknown_name
 from zoo.hub.runs import read_run
 from zoo.oneshot.config import CompressConfig
+from zoo.runs.normalization import Numbers, given_normalization
 from zoo.runs.run import Run
 from zoo.runs.task import Task
 from zoo.training.build import starting_backbone
-
-Numbers = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,14 @@ class Source:
     Attributes:
         task: what it is for.
         model: the bare backbone, which takes normalised images, in eval mode.
+        normalization: whose mean and standard deviation the task has, in words.
         data: to calibrate and measure on; None where none was given.
         data_dir: where the data set of the task is, as far as is known.
     """
 
     task: Task
     model: nn.Module
+    normalization: str
     data: DataSet | None
     data_dir: Path | None
 
@@ -53,16 +54,17 @@ def open_source(arch: str, config: CompressConfig, say: Callable[[str], None]) -
     run = None if config.weights is None or is_checkpoint(config.weights) else read_run(config.weights)
     if run is not None:
         task, data_dir = _task_of_run(arch, run, config, data), config.data_dir or run.data_dir
+        normalization = f"that of {config.weights}"
     else:
         checkpoint = read_checkpoint(config.weights) if config.weights is not None else None
-        task, data_dir = _task_of(arch, checkpoint, config, data), config.data_dir
+        (task, normalization), data_dir = _task_of(arch, checkpoint, config, data), config.data_dir
     _check_channels(task)
     weights = config.weights
     classes = len(task.class_names)
     model = starting_backbone(
         arch, classes, task.image_shape, weights, pretrained=config.pretrained, stem=task.stem, say=say
     )
-    return Source(task, model.eval(), data, data_dir)
+    return Source(task, model.eval(), normalization, data, data_dir)
 
 
 def _open_data(config: CompressConfig) -> DataSet | None:
@@ -81,8 +83,13 @@ def _task_of_run(arch: str, run: Run, config: CompressConfig, data: DataSet | No
     return Task(arch, card.stem, config.data or card.data, card.image_shape, card.mean, card.std, card.class_names)
 
 
-def _task_of(arch: str, checkpoint: Checkpoint | None, config: CompressConfig, data: DataSet | None) -> Task:
-    """Return what a checkpoint is for, from the data, from what it says of itself, or from timm's configuration."""
+def _task_of(
+    arch: str, checkpoint: Checkpoint | None, config: CompressConfig, data: DataSet | None
+) -> tuple[Task, str]:
+    """Return what a checkpoint is for, from the data, from what it says of itself, or from timm's configuration.
+
+    The text says whose mean and standard deviation it is.
+    """
     cfg = timm.get_pretrained_cfg(arch)
     default = cfg.input_size if cfg is not None else (3, 224, 224)
     if checkpoint is None:
@@ -96,25 +103,27 @@ def _task_of(arch: str, checkpoint: Checkpoint | None, config: CompressConfig, d
         )
     own = checkpoint.input_size if checkpoint is not None and checkpoint.input_size else default
     side = config.image_size or own[-1]
-    mean, std = _normalization(arch, checkpoint, config, data, channels)
+    mean, std, normalization = _normalization(arch, checkpoint, config, data, channels)
     if data is not None:
-        return Task(arch, config.stem, str(config.data), data.image_shape, mean, std, data.class_names)
-    return Task(arch, config.stem, "", (channels, side, side), mean, std, _class_names(checkpoint, classes))
+        task = Task(arch, config.stem, str(config.data), data.image_shape, mean, std, data.class_names)
+    else:
+        task = Task(arch, config.stem, "", (channels, side, side), mean, std, _class_names(checkpoint, classes))
+    return task, normalization
 
 
 def _normalization(
     arch: str, checkpoint: Checkpoint | None, config: CompressConfig, data: DataSet | None, channels: int
-) -> tuple[Numbers, Numbers]:
-    given = config.normalization()
-    if given[0] and given[1]:
-        return given[0], given[1]
+) -> tuple[Numbers, Numbers, str]:
+    """Return the mean and the standard deviation per channel, and whose they are."""
+    if given := given_normalization(config.mean, config.std):
+        return *given, "given"
     if checkpoint is not None and checkpoint.mean and checkpoint.std:
-        return checkpoint.mean, checkpoint.std
+        return checkpoint.mean, checkpoint.std, "the checkpoint's"
     if data is not None:
-        return data.mean, data.std
+        return data.mean, data.std, data.normalization
     cfg = timm.get_pretrained_cfg(arch)
     mean, std = (cfg.mean, cfg.std) if cfg is not None else ((0.5,), (0.5,))
-    return _for_channels(mean, channels), _for_channels(std, channels)
+    return _for_channels(mean, channels), _for_channels(std, channels), f"timm's for {arch}"
 
 
 def _for_channels(values: Numbers, channels: int) -> Numbers:

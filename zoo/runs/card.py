@@ -96,6 +96,12 @@ class Card(Record):
         return self.sanity is not None and bool(self.sanity.uninformative)
 
     @property
+    def held_out(self) -> str:
+        """What the test images are, in words, if they were held out of the training images; otherwise ``""``."""
+        note = str(self.training.get("test_images", ""))
+        return note if note.startswith("held-out") else ""
+
+    @property
     def doubts(self) -> tuple[Doubt, ...]:
         """Why the accuracies are not credible; empty if no check failed, or none was made."""
         return self.sanity.doubts if self.sanity else ()

@@ -13,6 +13,7 @@ from zoo.errors import UserError
 from zoo.files import sha256, user_path
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
+from zoo.runs.normalization import given_normalization
 from zoo.runs.run import CONFIG, read_config
 from zoo.runtime.complexity import count_macs, count_params
 
@@ -50,7 +51,10 @@ class Checkpoint:
     @cached_property
     def data(self) -> DataSet:
         """The data set it is trained on."""
-        return open_data(self._config["data"], data_dir=self.data_dir, image_size=self._config.get("image_size"))
+        data = open_data(self._config["data"], data_dir=self.data_dir, image_size=self._config.get("image_size"))
+        if given := given_normalization(self._config.get("mean"), self._config.get("std")):
+            data.mean, data.std = given
+        return data
 
     @property
     def data_dir(self) -> Path | None:

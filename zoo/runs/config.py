@@ -9,8 +9,10 @@ import numpy as np
 from zoo.adversaries import Threat
 from zoo.attacks import parse_eps
 from zoo.backbone import Stem
+from zoo.data import Strength, data_name, with_options
 from zoo.errors import UserError
 from zoo.files import user_path
+from zoo.runs.normalization import given_normalization
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -44,6 +46,18 @@ class TrainConfig:
     """Fetch missing data into the data folder."""
     image_size: int | None = None
     """Side of the images in pixels, for image folders (default 224)."""
+    test_fraction: float | None = None
+    """Share of an image folder's images to hold out and measure on, for DIR/CLASS/* or a train split alone."""
+    skip_corrupt: bool = False
+    """Leave out files of an image folder that cannot be read as images; by default they end the command, all named."""
+    mean: str | None = None
+    """Mean per channel of pixels in [0, 1], such as 0.485,0.456,0.406; default for an image folder: that of the weights
+    it starts from, or ImageNet's."""
+    std: str | None = None
+    """Standard deviation per channel, likewise."""
+    augment: Strength = "light"
+    """none; light: a shift and a flip, or a random part of photographs (images above 64 pixels) and a flip; standard:
+    also RandAugment and random erasing; strong: also mixup and CutMix."""
     compression: float | None = None
     """Share of the backbone's parameters to remove, such as 0.8 (the default of methods that compress)."""
     rank_fraction: float | None = None
@@ -135,6 +149,10 @@ class TrainConfig:
                 "--balance true is for SGD with weight decay, which says by how much a layer turns in a step"
             )
         check_seed(self.seed)
+        # Options of a data set say which images are meant, so they stay with its name: on the card, in every file.
+        self.data = with_options(self.data, test_fraction=self.test_fraction, skip_corrupt=self.skip_corrupt)
+        self.test_fraction, self.skip_corrupt = None, False
+        given_normalization(self.mean, self.std)
         if not 0 <= self.val_fraction < 1:
             raise UserError(f"val-fraction must be in [0, 1), got {self.val_fraction}")
         if not 0 <= self.warmup <= 1:
@@ -165,4 +183,4 @@ class TrainConfig:
 
     def folder(self, method: str) -> Path:
         """Return the run's folder."""
-        return self.out or Path("runs") / f"{self.arch.replace('.', '_')}-{method}-{self.data}"
+        return self.out or Path("runs") / f"{self.arch.replace('.', '_')}-{method}-{data_name(self.data)}"

@@ -5,6 +5,7 @@ Usage: python serve.py MODEL.onnx [--port 8000] [--host 127.0.0.1] [--threads 2]
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -19,6 +20,19 @@ from PIL import Image
 MAX_BYTES = 32 * 2**20
 PATIENCE = 60.0
 """Seconds that a client may take to send its announced body."""
+ORIENTATION = 0x0112
+"""EXIF's tag for how the camera was held."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+with contextlib.suppress(ImportError):  # if it is installed, HEIC images are read too
+    importlib.import_module("pillow_heif").register_heif_opener()
 
 
 class NotAnImage(Exception):
@@ -38,14 +52,34 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation says; one whose EXIF data cannot be read stays as it is."""
+    image.load()  # turns TIFF, and finds EXIF data behind the pixels of a PNG
+    try:
+        turn = int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged EXIF data raise whatever their reader stumbles over; the pixels are intact
+        turn = 1
+    return image.transpose(TURNS[turn]) if turn in TURNS else image
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return an image whose transparent parts, whose colour nobody sees, are white."""
+    if not image.has_transparency_data:
+        return image
+    seen = image.convert("RGBA")
+    white = Image.new("RGBA", seen.size, "white")
+    white.alpha_composite(seen)
+    return white.convert("RGB")
+
+
 def pixels(data: bytes, channels: int) -> np.ndarray:
-    """Decode an image: uint8 (height, width, channels).
+    """Decode an image, upright and on white: uint8 (height, width, channels).
 
     Raises:
         NotAnImage: the bytes are not an image, or a damaged one.
     """
     try:
-        image = eight_bits(Image.open(io.BytesIO(data))).convert("L" if channels == 1 else "RGB")
+        image = on_white(eight_bits(upright(Image.open(io.BytesIO(data))))).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         raise NotAnImage(str(error) or type(error).__name__) from None
     return np.asarray(image).reshape(image.height, image.width, channels)

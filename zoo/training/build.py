@@ -17,6 +17,7 @@ from zoo.hub.runs import read_run
 from zoo.lowrank.factorize import Ranks
 from zoo.methods import Method
 from zoo.runs.config import TrainConfig
+from zoo.runs.normalization import given_normalization
 from zoo.runs.transfer import load_multiplied_out, load_transferred, transferred_ranks
 
 
@@ -28,7 +29,10 @@ def open_config_data(config: TrainConfig) -> DataSet:
             than intended.
     """
     check_data_dir(config.data, config.data_dir)
-    return open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
+    data = open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
+    if given := given_normalization(config.mean, config.std):
+        data.mean, data.std = given
+    return data
 
 
 def unheard(line: str) -> None:

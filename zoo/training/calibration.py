@@ -41,7 +41,7 @@ def fit_to_training_images_(
     if calibration.adversarial and (adversary is None or isinstance(adversary, NoAdversary)):
         raise UserError("--method.calibration adversarial takes the images of an adversary: give --adversary, or clean")
     source = data.source(train=True)
-    rows = training_rows(source.labels, calibration.images, config.val_fraction, config.seed)
+    rows = training_rows(data, source.labels, calibration.images, config.val_fraction, config.seed)
     device = torch.device("cuda" if trains_on_cuda(config) else "cpu")
     original, factorized = (with_normalization(x, data.mean, data.std).to(device) for x in (dense, model))
     images = source.fetch(rows).float().div(255)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from zoo.data import TrainBatches, to_unit
+from zoo.data import TrainBatches, augmentation, to_unit
 from zoo.post_training import TrainedNetwork
 from zoo.training.module import Classifier
 from zoo.training.options import lightning_options
@@ -42,7 +42,7 @@ class PartialClassifier(pl.LightningModule):
             c.source,
             c.train_indices,
             c.config.batch_size,
-            c.data.augmentation,
+            augmentation(c.config.augment, c.data),
             c.config.seed + 1,
             epoch=lambda: self.current_epoch,
         )

@@ -16,7 +16,7 @@ from zoo.attacks import Gradients
 from zoo.callbacks import InputGradients, RankSchedule
 from zoo.callbacks.conditioning import log_interval
 from zoo.channels import fit_shapes_
-from zoo.data import DataSet, EvalBatches, Source, TrainBatches, mixed_seed, stratified, to_unit, train_val
+from zoo.data import DataSet, EvalBatches, Source, TrainBatches, augmentation, mixed_seed, mixing, stratified, to_unit
 from zoo.errors import UserError
 from zoo.lowrank.applied_once import applied_once
 from zoo.lowrank.factorize import Ranks
@@ -73,7 +73,7 @@ class Classifier(pl.LightningModule):
         self._compiled = (cast(nn.Module, torch.compile(self.model, dynamic=False)),) if config.compile else ()
         self.weight_adversary = WeightPerturbation(self.model, config.awp) if config.awp else None
         self.captured = CapturedStep(self.model, self.losses, self.on_after_backward) if config.cuda_graph else None
-        self.train_indices, self.val_indices = train_val(source.labels, config.val_fraction)
+        self.train_indices, self.val_indices = data.train_val(source.labels, config.val_fraction)
 
     def setup(self, stage: str) -> None:
         """Move the training images and the teacher to the device."""
@@ -168,10 +168,11 @@ class Classifier(pl.LightningModule):
             self.source,
             self.train_indices,
             self.config.batch_size,
-            self.data.augmentation,
+            augmentation(self.config.augment, self.data),
             self.config.seed,
             epoch=lambda: self.current_epoch,
             shard=self._shard,
+            mix=mixing(self.config.augment, self.data),
         )
 
     def val_dataloader(self) -> EvalBatches:
@@ -198,9 +199,12 @@ class Classifier(pl.LightningModule):
 
         Args:
             images: uint8 (B, C, H, W).
-            labels: (B,).
+            labels: (B,), or the probabilities (B, K) of blended images.
         """
         images, threat = to_unit(images), self.threat
+        if labels.ndim == 2:
+            threat = replace(threat, soft_targets=smoothed(labels, threat.label_smoothing))
+            labels = labels.argmax(1)
         if self.teacher is not None:
             threat = replace(threat, soft_targets=self.teacher(images))
         watched = self.input_gradients
@@ -227,11 +231,10 @@ class Classifier(pl.LightningModule):
         """Compute the loss, and log it with its further scalars."""
         # A graph replays the eps of its capture, so there is no graph while eps rises.
         result = (self.captured if self.captured and self._risen == 1 else self.losses)(*batch)
-        labels = batch[1]
-        loss, logits = result["loss"], result.pop("logits").float()
+        loss, labels, logits = result["loss"], batch[1], result.pop("logits").float()
         self._check_finite(loss)
-        accuracy = (logits.argmax(1) == labels).float().mean()
-        self.log("accuracy", accuracy, prog_bar=True)
+        truth = labels.argmax(1) if labels.ndim == 2 else labels  # of a blend, the class that most of it shows
+        self.log("accuracy", (logits.argmax(1) == truth).float().mean(), prog_bar=True)
         for name, value in result.items():
             self.log(name, value.detach(), prog_bar=name == "loss")
         return loss
@@ -283,3 +286,8 @@ class Classifier(pl.LightningModule):
         """Save the ranks, from which a resumed run rebuilds the model, and the recipe, which it must not change."""
         checkpoint["ranks"] = self.ranks
         checkpoint["recipe"] = recipe(self.config, self.parts, self.teacher.sha256 if self.teacher else None)
+
+
+def smoothed(probabilities: Tensor, smoothing: float) -> Tensor:
+    """Spread a share of each probability over all classes: (B, K) to the same shape."""
+    return probabilities * (1 - smoothing) + smoothing / probabilities.shape[1]

@@ -14,7 +14,10 @@ FREE = {
 }  # fmt: skip
 """Keys that may differ in a resumed training: the machine, the paths of files, and the final evaluation."""
 TEACHER = "teacher.sha256"
-ADDED = {"monitor": "pgd", "stem": "auto", "balance": False, TEACHER: None}
+ADDED = {
+    "monitor": "pgd", "stem": "auto", "balance": False, "augment": "light", "mean": None, "std": None,
+    "test_fraction": None, "skip_corrupt": False, TEACHER: None,
+}  # fmt: skip
 """Keys that checkpoints of earlier versions lack, with the values that those versions used."""
 
 

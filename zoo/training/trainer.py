@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
-from zoo.adversaries import Adversary
+from zoo.adversaries import ADVERSARIES, Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
 from zoo.callbacks import (
@@ -24,6 +24,7 @@ from zoo.callbacks import (
     OverfittingGuard,
     RankSchedule,
 )
+from zoo.data import check_data_dir, open_data
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Ranks
 from zoo.methods import METHODS, Method
@@ -34,11 +35,12 @@ from zoo.regularizers.none import NoRegularizer
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
 from zoo.runtime.memory import keep_freed_memory
-from zoo.training.build import open_config_data, starting_model
+from zoo.training.build import starting_model
 from zoo.training.finalize import finalize_run
 from zoo.training.folder import prepare, refuse_occupied, removed_on_failure, started_by
 from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.module import Classifier
+from zoo.training.normalization import normalize_
 from zoo.training.options import (
     VALIDATION,
     ends_with_validation,
@@ -115,7 +117,7 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
         step = saved.get("global_step", 0)
         logger = extra_logger(config.logger, folder, step, resume=resume)
         if not resume and _is_first_process():
-            prepare(folder, config, parts)
+            prepare(folder, module.config, parts)
         trainer = pl.Trainer(
             **options,
             callbacks=_callbacks(folder, module),
@@ -146,9 +148,14 @@ def _checked(
         teacher: whose answers are learned, if there is one.
         ranks: of the checkpoint from which the training resumes, if there is one.
     """
-    data = open_config_data(config)
+    check_data_dir(config.data, config.data_dir)
+    data = open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
+    config = normalize_(data, config)
     teaching = open_teacher(teacher, data, parts.adversary) if teacher else None
     source = data.source(train=True)
+    for line in data.summary(config.val_fraction):
+        _say(line)
+    _check_mixing(config, parts.adversary)
     model = with_normalization(
         starting_model(config, parts.method, data, ranks, parts.adversary, _say), data.mean, data.std
     )
@@ -162,6 +169,17 @@ def _checked(
     if teacher and module.is_robust_training and teacher.card.training.get("adversary", "none") == "none":
         _say(f"note: teacher {teacher.name} knew no adversary: a robust one makes a student more robust")
     return module, options
+
+
+def _check_mixing(config: TrainConfig, adversary: Adversary) -> None:
+    """Check that the loss takes the labels of blended images, which are shares of classes."""
+    if config.augment == "strong" and not adversary.takes_soft_targets:
+        able = ", ".join(x for x in ADVERSARIES.names() if ADVERSARIES.get(x).takes_soft_targets)
+        name = ADVERSARIES.name_of(adversary)
+        raise UserError(
+            f"--augment strong blends images and their labels, and the loss of --adversary {name} needs whole labels: "
+            f"give --augment standard, or one of {able}"
+        )
 
 
 def _say(line: str) -> None:
