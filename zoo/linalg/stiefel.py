@@ -116,6 +116,19 @@ def tangent_(x: Float[Tensor, "n r"], d: Float[Tensor, "n k"]) -> Float[Tensor, 
     return d.addmm_(x, x.T @ d, alpha=-1)
 
 
+def stiefel_tangent_(x: Float[Tensor, "n r"], d: Float[Tensor, "n r"]) -> Float[Tensor, "n r"]:
+    """Project D onto the tangent space of the Stiefel manifold at X, in place, and return it: D - X sym(X^T D).
+
+    Unlike `tangent`, it keeps rotations within span(X), which change the spans of X's leading columns.
+
+    Args:
+        x: orthonormal columns.
+        d: any directions.
+    """
+    inner = x.T @ d
+    return d.addmm_(x, inner + inner.T, alpha=-0.5)
+
+
 def complement(x: Float[Tensor, "n r"], d: Float[Tensor, "n l"], k: int) -> Float[Tensor, "n k"]:
     """Return k orthonormal directions orthogonal to X's columns that capture the most of D.
 

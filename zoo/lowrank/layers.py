@@ -285,14 +285,14 @@ def applied_once(model: nn.Module) -> Iterator[None]:
     layers = [layer for _, layer in factorized_layers(model) if layer._applied is None]
     try:
         for layer in layers:
-            layer._applied = tuple(_as_computed(weight) for weight in layer._weights())
+            layer._applied = tuple(as_computed(weight) for weight in layer._weights())
         yield
     finally:
         for layer in layers:
             layer._applied = None
 
 
-def _as_computed(weight: Float[Tensor, "n c *kernel"]) -> Float[Tensor, "n c *kernel"]:
+def as_computed(weight: Float[Tensor, "n c *kernel"]) -> Float[Tensor, "n c *kernel"]:
     """Return a weight in the type and layout of its multiplication."""
     device = weight.device.type
     if torch.is_autocast_enabled(device):
