@@ -4,6 +4,9 @@ The figures are added to the run's card, and the robustness curve is drawn to RU
 network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each image after
 each search: the same command resumes after an interruption.
 
+With --compression A,B,... the command measures networks inside a nested run, adds them to the card's curve, and draws
+accuracy against multiply-accumulates to RUN/curve.png.
+
 With --shard K/N the command evaluates one of N parts of the images and keeps its verdicts in RUN/outcomes.K-of-N.npz;
 with --merge N it puts the parts together, and continues as if it had evaluated them all.
 """
@@ -21,9 +24,10 @@ from zoo.cli._run import add_run
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from zoo.evaluation import Shard, Sweep
+    from zoo.oneshot.cut import Cut
     from zoo.probes import Probe
     from zoo.runs.card import Card, Finding
     from zoo.runs.run import Run
@@ -54,7 +58,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     check_data_dir(run.card.data, options.data_dir)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
     probes = probes_of(options.probes, options.seed)
-    model = run.model()
+    cuts = _cuts(run, options)
     images, labels = load_test(
         run.card.data,
         data_dir=options.data_dir or run.data_dir,
@@ -64,7 +68,11 @@ def main(parser: Parser, argv: list[str]) -> None:
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
+    if cuts:
+        _measure_curve(run, cuts, options, images, labels, sweeps, device)
+        return
     origin = Origin.of(run.card.weights.sha256, run.card.data, options.seed, images, labels)
+    model = run.model()
     exported = folded(model, run.card.image_shape)
     measure = partial(
         evaluate, exported, sweeps=sweeps, batch_size=options.batch_size, gradients=options.gradients, device=device
@@ -98,6 +106,10 @@ def _checked(options: Any) -> Shard | None:
 
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
         raise UserError("--batch-size and --n must be at least 1")
+    if options.compression is not None:
+        _check_curve(options)
+    elif options.time:
+        raise UserError("--time is of networks inside a nested run: give --compression, or time a file with zoo bench")
     if options.shard is None:
         return None
     if options.merge is not None:
@@ -105,6 +117,59 @@ def _checked(options: Any) -> Shard | None:
     if options.probes is not None:
         raise UserError("--probes look at all images: leave them out with --shard, and give them with --merge")
     return Shard.parse(options.shard)
+
+
+def _check_curve(options: Any) -> None:
+    """Refuse what does not go with a curve."""
+    from zoo.oneshot.curve import parse_compressions
+
+    for flag in ("shard", "merge", "probes"):
+        if getattr(options, flag) is not None:
+            raise UserError(f"--{flag} does not go with --compression: leave one of them out")
+    parse_compressions(options.compression)
+
+
+def _cuts(run: Run, options: Any) -> list[Cut]:
+    """Cut the requested networks out of a nested run; none if the run's own is measured."""
+    if options.compression is None:
+        return []
+    from zoo.oneshot.curve import cut_all, parse_compressions
+
+    return cut_all(run, parse_compressions(options.compression), options.data_dir, options.download)
+
+
+def _measure_curve(
+    run: Run,
+    cuts: list[Cut],
+    options: Any,
+    images: Tensor,
+    labels: Tensor,
+    sweeps: Sequence[Sweep],
+    device: str,
+) -> None:
+    """Measure networks inside a nested run, and show and draw their figures."""
+    from zoo.evaluation import print_points
+    from zoo.export.settings import ExportSettings
+    from zoo.oneshot.curve import CURVE as SIZES
+    from zoo.oneshot.curve import draw_size_curve, measure_curve
+    from zoo.oneshot.latency_budget import median_ms
+    from zoo.runs.run import CARD
+
+    points = measure_curve(
+        run,
+        cuts,
+        images,
+        labels,
+        sweeps,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        gradients=options.gradients,
+        device=device,
+        time=partial(median_ms, settings=ExportSettings()) if options.time else None,
+    )
+    print_points(points)
+    draw_size_curve(run.card, run.folder / SIZES)
+    print(f"\nsaved in {run.folder / CARD}\ncurve in {run.folder / SIZES}")
 
 
 def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
@@ -134,6 +199,13 @@ def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add_run(parser)
     add("--attacks", type=str, default="quick", help=ATTACKS_HELP)
+    add(
+        "--compression",
+        type=str | None,
+        default=None,
+        help="Of a nested run: measure networks inside it, such as 0.5,0.8,0.9.",
+    )
+    add("--time", type=bool, default=False, help="With --compression: milliseconds of one image on this machine too.")
     add("--probes", type=str | None, default=None, help="More than attacks: all, or names from `zoo list --probes`.")
     add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
     add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")

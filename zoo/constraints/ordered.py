@@ -12,7 +12,7 @@ from zoo.constraints._base import Layers, several
 from zoo.constraints.bounded_spectrum import BoundedSpectrum
 from zoo.constraints.orthonormal import Orthonormal
 from zoo.linalg import clamp_each
-from zoo.linalg.stiefel import householder_qr, stiefel_tangent_
+from zoo.linalg.stiefel import full_precision, householder_qr, stiefel_tangent_
 from zoo.lowrank.layers import Factorized
 from zoo.runtime.cuda_graph import called
 
@@ -43,8 +43,8 @@ class OrderedSpectrum(BoundedSpectrum):
 
     With a lower triangular S the prefix of k components is U_k U_k^T W. Its singular values are those of k rows of S,
     which by Cauchy's interlacing lie between the smallest and the largest of S. `project_` clamps as `BoundedSpectrum`
-    does and factors the result S = L Q^T, L lower triangular with a positive diagonal; Q goes into V, so the weight does
-    not change, nor does any prefix.
+    does and factors the result S = L Q^T, L lower triangular with a positive diagonal; Q goes into V, so the weight
+    does not change.
 
     A prefix of a Tucker-2 core has fewer input channels as well, and no such bound. `project_` therefore clamps the
     cores of the prefixes that ``prefixes`` names, the smallest first, and the whole core last. Each clamp moves a few
@@ -75,6 +75,14 @@ class OrderedSpectrum(BoundedSpectrum):
 
     def _holds(self, layer: Factorized) -> bool:
         return is_ordered(layer) and super()._holds(layer)
+
+    def project_if_outside_(self, layers: Layers) -> None:
+        """Make matrices lower triangular, which changes no weight, then clamp batches of layers that need it."""
+        unordered = [x for x in several(layers) if self._trains(x) and not is_ordered(x)]
+        for batch in _by_shape(unordered):
+            with full_precision(batch[0].S.device):
+                order_(batch)
+        super().project_if_outside_(layers)
 
     def _project_batches(self, found: Iterable[list[Factorized]]) -> None:
         # On a GPU matrices of several sizes are one batch; QR wants them by size.

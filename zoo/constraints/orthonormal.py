@@ -101,9 +101,7 @@ class Orthonormal(BatchedConstraint):
         if all(momenta) and plain_sgd and not clipped:
             # SGD adds them before it steps: projecting the sum projects both, unless the trainer clips in between.
             first = [of_factor[0] for of_factor in momenta]
-            directions = self.run(
-                _flow_beside, xs, cores, gradients, first, float(group["momentum"]), self.tangent_
-            )
+            directions = self.run(_flow_beside, xs, cores, gradients, first, float(group["momentum"]), self.tangent_)
         else:
             directions = self.run(_flow, xs, cores, gradients, self.tangent_)
             for x, of_factor in zip(xs, momenta, strict=True):

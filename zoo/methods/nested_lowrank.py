@@ -54,7 +54,7 @@ class NestedLowrank(ConstrainedMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.smallest < 1:
-            raise UserError(f"smallest {self.smallest} is impossible: give a share of parameters to remove, such as 0.95")
+            raise UserError(f"smallest {self.smallest} is impossible: give a share to remove, between 0 and 1")
         if not 0.01 <= self.step < 1:
             raise UserError(f"step {self.step} is impossible: give the distance of two compressions, from 0.01 up")
         if self.between < 0:
@@ -67,16 +67,21 @@ class NestedLowrank(ConstrainedMethod):
             UserError: the budget cannot be met, or no smaller network is nested in it.
         """
         ranks = self.ranks_for(model, budget or DEFAULT_BUDGET)
-        self._sizes(model, ranks)
+        self.sizes(model, ranks)
         return ranks
 
-    def _sizes(self, dense: nn.Module, ranks: Ranks) -> dict[float, Ranks]:
+    def sizes(self, dense: nn.Module, ranks: Ranks) -> dict[float, Ranks]:
+        """Return the ranks of the trained sizes below the largest network, by compression.
+
+        Raises:
+            UserError: there is none.
+        """
         layers = [x for x in in_form(weight_layers(dense), self.convolution) if x.name in ranks]
         return grid(layers, count_params(dense), ranks, self.smallest, self.step)
 
     def convert(self, model: nn.Module, ranks: Ranks) -> nn.Module:
         """Replace each layer that has a rank by its factorization, and attach the sizes."""
-        found, channels = self._sizes(model, ranks), len(running_statistics(model)[0])
+        found, channels = self.sizes(model, ranks), len(running_statistics(model)[0])
         model = super().convert(model, ranks)
         setattr(model, NAME, Sizes([*found], [*found.values()], channels))
         return model
@@ -93,7 +98,7 @@ class NestedLowrank(ConstrainedMethod):
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, objective: Objective = cross_entropy
     ) -> dict[str, Tensor]:
-        """Return the sum of the losses of the largest network, with the labels, and of smaller ones, with its answers."""
+        """Return the sum of the losses of the largest network, with labels, and of smaller ones, with its answers."""
         sizes = sizes_of(model)[1]
         with torch.no_grad(), evaluating(model):
             answers = F.softmax(model(images).float(), 1)

@@ -24,6 +24,16 @@ def running_statistics(model: nn.Module) -> tuple[Tensor, Tensor]:
     return torch.cat(means), torch.cat(variances)
 
 
+@torch.no_grad()
+def load_running_statistics_(model: nn.Module, means: Tensor, variances: Tensor) -> None:
+    """Set all running means and variances, in place, to those that `running_statistics` returned."""
+    norms = batch_norms(model)
+    sizes = [len(norm.running_mean) for norm in norms]
+    for norm, mean, variance in zip(norms, means.split(sizes), variances.split(sizes), strict=True):
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+
 @contextmanager
 def running_statistics_in(model: nn.Module, means: Tensor, variances: Tensor) -> Iterator[None]:
     """Read and update running statistics in other tensors inside.
