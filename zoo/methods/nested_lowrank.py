@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.budget import Budget
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Ranks, in_form, weight_layers
-from zoo.lowrank.sizes import NAME, Sizes, grid, size_applied, sizes_of
+from zoo.lowrank.sizes import NAME, Sizes, grid, size_applied, sizes_of, start_statistics_
 from zoo.methods._base import Objective, cross_entropy
 from zoo.methods._constrained import ConstrainedMethod
 from zoo.runtime.batch_norm import running_statistics
@@ -84,6 +84,7 @@ class NestedLowrank(ConstrainedMethod):
         found, channels = self.sizes(model, ranks), len(running_statistics(model)[0])
         model = super().convert(model, ranks)
         setattr(model, NAME, Sizes([*found], [*found.values()], channels))
+        start_statistics_(model)
         return model
 
     @contextmanager

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from zoo.budget import Budget
 from zoo.data import DataSet, stratified, training_rows
 from zoo.errors import UserError
 from zoo.evaluation import evaluate
+from zoo.lowrank.sizes import size_applied, sizes_of
 from zoo.methods import METHODS, Method
 from zoo.oneshot.config import CompressConfig
 from zoo.oneshot.source import Source, open_source
@@ -74,7 +76,12 @@ def compress_checkpoint(
     compressed = _compressed(source, method, config, device)
     trained = with_normalization(compressed.model, source.task.mean, source.task.std).eval().to(device)
     if source.data is not None:
-        reestimate_batch_norm_(trained, _batches(source.data, BATCH_NORM_IMAGES, config.seed, device))
+        batches = partial(_batches, source.data, BATCH_NORM_IMAGES, config.seed, device)
+        reestimate_batch_norm_(trained, batches())
+        if method.trains_several:
+            for i in range(len(sizes_of(trained)[1])):
+                with size_applied(trained, i):
+                    reestimate_batch_norm_(trained, batches())
     seconds = time.monotonic() - start
     before = after = None
     if source.data is not None:

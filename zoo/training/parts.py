@@ -43,8 +43,8 @@ class Parts:
         if self.method.trains_several and not self.adversary.takes_soft_targets:
             raise UserError(
                 f"--method {METHODS.name_of(self.method)} does not go with --adversary "
-                f"{ADVERSARIES.name_of(self.adversary)}, whose loss needs labels: smaller networks learn the answers of "
-                "the largest; take n_fgsm, pgd or trades"
+                f"{ADVERSARIES.name_of(self.adversary)}, whose loss needs labels: smaller networks learn the answers "
+                "of the largest; take n_fgsm, pgd or trades"
             )
         if reason := self.finisher.obstacle(adversarial=not isinstance(self.adversary, NoAdversary)):
             raise UserError(reason)
