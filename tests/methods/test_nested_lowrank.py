@@ -142,7 +142,7 @@ def test_what_does_not_go_together_is_refused(train_tiny) -> None:
     with pytest.raises(UserError, match="--compile true does not go with nested_lowrank"):
         train_tiny("nested_lowrank", compile=True)
     dense = create_backbone("test_resnet", 10, IMAGE)
-    with pytest.raises(UserError, match="removes 80.* already, the smallest is to remove 60.0%"):
+    with pytest.raises(UserError, match=r"removes 80.* already, the smallest is to remove 60\.0%"):
         NestedLowrank(smallest=0.6).plan(dense, Budget(compression=0.8))
     with pytest.raises(UserError, match="one size only: train it with --method nested_lowrank"):
         sizes_of(dense)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from zoo.evaluation import Shard, Sweep
-    from zoo.oneshot.cut import Cut
+    from zoo.nested.cut import Cut
     from zoo.probes import Probe
     from zoo.runs.card import Card, Finding
     from zoo.runs.run import Run
@@ -121,7 +121,7 @@ def _checked(options: Any) -> Shard | None:
 
 def _check_curve(options: Any) -> None:
     """Refuse what does not go with a curve."""
-    from zoo.oneshot.curve import parse_compressions
+    from zoo.nested.curve import parse_compressions
 
     for flag in ("shard", "merge", "probes"):
         if getattr(options, flag) is not None:
@@ -133,7 +133,7 @@ def _cuts(run: Run, options: Any) -> list[Cut]:
     """Cut the requested networks out of a nested run; none if the run's own is measured."""
     if options.compression is None:
         return []
-    from zoo.oneshot.curve import cut_all, parse_compressions
+    from zoo.nested.curve import cut_all, parse_compressions
 
     return cut_all(run, parse_compressions(options.compression), options.data_dir, options.download)
 
@@ -150,9 +150,9 @@ def _measure_curve(
     """Measure networks inside a nested run, and show and draw their figures."""
     from zoo.evaluation import print_points
     from zoo.export.settings import ExportSettings
-    from zoo.oneshot.curve import CURVE as SIZES
-    from zoo.oneshot.curve import draw_size_curve, measure_curve
-    from zoo.oneshot.latency_budget import median_ms
+    from zoo.nested.curve import CURVE as SIZES
+    from zoo.nested.curve import draw_size_curve, measure_curve
+    from zoo.nested.latency_budget import median_ms
     from zoo.runs.run import CARD
 
     points = measure_curve(

@@ -16,7 +16,7 @@ from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.export.settings import ExportSettings
-    from zoo.oneshot.cut import Cut
+    from zoo.nested.cut import Cut
     from zoo.runs.run import Run
 
 TASK = "deploy"
@@ -109,8 +109,8 @@ def _smaller(
     """
     if compression is None and latency is None:
         return None
-    from zoo.oneshot.cut import cut
-    from zoo.oneshot.latency_budget import cut_for_latency, parse_latency
+    from zoo.nested.cut import cut
+    from zoo.nested.latency_budget import cut_for_latency, parse_latency
 
     if compression is not None and latency is not None:
         raise UserError("--compression and --latency each choose a network: leave one of them out")

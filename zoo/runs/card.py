@@ -130,7 +130,8 @@ class CurvePoint(_Record):
         params: of its deployed form.
         macs: of its deployed form.
         evaluations: clean accuracy first.
-        latency_ms: of one image in ONNX Runtime on this machine, the median; None: not measured.
+        latency_ms: of one image in ONNX Runtime, the median; None: not measured.
+        hardware: that it was measured on, in words.
     """
 
     compression: float = Field(gt=0, lt=1)
@@ -138,6 +139,7 @@ class CurvePoint(_Record):
     macs: int = Field(ge=0)
     evaluations: tuple[Evaluation, ...] = ()
     latency_ms: FiniteFloat | None = None
+    hardware: str = ""
 
 
 class StoredFile(_Record):
@@ -281,9 +283,9 @@ class Card(_Record):
         """Return the card with a point of the curve added, merged with an earlier one of the same network."""
         points = {(p.compression, p.params): p for p in self.curve}
         if old := points.get((point.compression, point.params)):
-            merged = {"evaluations": merged_evaluations(old.evaluations, point.evaluations)}
+            merged: dict[str, Any] = {"evaluations": merged_evaluations(old.evaluations, point.evaluations)}
             if point.latency_ms is None:
-                merged["latency_ms"] = old.latency_ms
+                merged |= {"latency_ms": old.latency_ms, "hardware": old.hardware}
             point = point.model_copy(update=merged)
         points[point.compression, point.params] = point
         return self.model_copy(update={"curve": tuple(points[key] for key in sorted(points))})

@@ -15,7 +15,7 @@ from zoo.lowrank.nested_ranks import nested_ranks
 from zoo.lowrank.prefix import cut_
 from zoo.lowrank.sizes import NAME, sizes_of
 from zoo.methods.nested_lowrank import NestedLowrank
-from zoo.oneshot.recalibrate import recalibrate_
+from zoo.nested.recalibrate import recalibrate_
 from zoo.runs.card import Card, LayerRow
 from zoo.runs.run import Run
 from zoo.runtime.batch_norm import load_running_statistics_

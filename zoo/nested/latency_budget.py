@@ -9,7 +9,7 @@ from zoo.errors import UserError
 from zoo.export.exporter import export_model
 from zoo.export.settings import ExportSettings
 from zoo.latency.measure import measure
-from zoo.oneshot.cut import Cut, cut, trained_sizes
+from zoo.nested.cut import Cut, cut, trained_sizes
 from zoo.runs.file_metadata import Metadata
 from zoo.runs.run import Run
 

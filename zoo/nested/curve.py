@@ -11,8 +11,9 @@ from zoo.backbone.folded import folded
 from zoo.errors import UserError
 from zoo.evaluation import Origin, Outcomes, Sweep, evaluate
 from zoo.evaluation.curve import draw_panels
-from zoo.oneshot.cut import Cut, cut, trained_sizes
+from zoo.nested.cut import Cut, cut, trained_sizes
 from zoo.runs.card import Card, CurvePoint, Evaluation
+from zoo.runs.provenance import cpu_name
 from zoo.runs.run import Run
 
 CURVE = "curve.png"
@@ -34,7 +35,7 @@ def parse_compressions(text: str) -> list[float]:
 
 
 def cut_all(run: Run, compressions: Sequence[float], data_dir: Path | None, download: bool) -> list[Cut]:
-    """Cut every network before any is measured, so that a mistake shows at once; see `zoo.oneshot.cut.cut`."""
+    """Cut every network before any is measured, so that a mistake shows at once; see `zoo.nested.cut.cut`."""
     trained_sizes(run)
     return [cut(run, compression, data_dir, download) for compression in compressions]
 
@@ -76,6 +77,7 @@ def measure_curve(
             macs=found.card.macs,
             evaluations=tuple(e.model_copy(update={"seed": seed}) for e in measured),
             latency_ms=time(found) if time is not None else None,
+            hardware=cpu_name() if time is not None else "",
         )
         run.save_card(run.card.with_curve_point(point))
         points.append(point)

@@ -10,11 +10,11 @@ from make_run import make_run
 
 from zoo.cli import run as zoo
 from zoo.errors import UserError
-from zoo.lowrank.sizes import size_applied, sizes_of, start_statistics_
-from zoo.oneshot.curve import parse_compressions
-from zoo.oneshot.cut import cut, trained_sizes
-from zoo.oneshot.latency_budget import cut_for_latency, parse_latency
 from zoo.export.exporter import GENERIC
+from zoo.lowrank.sizes import size_applied, sizes_of, start_statistics_
+from zoo.nested.curve import parse_compressions
+from zoo.nested.cut import cut, trained_sizes
+from zoo.nested.latency_budget import cut_for_latency, parse_latency
 from zoo.runs.card import CurvePoint, Evaluation
 from zoo.runs.run import Run, save_weights
 from zoo.runtime.complexity import count_params
@@ -65,7 +65,7 @@ def test_only_a_size_between_two_needs_the_data(folder: Path, monkeypatch: pytes
     def missing(*args, **kwargs):
         raise UserError("digits are not there")
 
-    monkeypatch.setattr("zoo.oneshot.recalibrate.open_known", missing)
+    monkeypatch.setattr("zoo.nested.recalibrate.open_known", missing)
     assert cut(Run(folder), 0.7).images == 0
     with pytest.raises(UserError, match=r"digits are not there \(BatchNorm needs training images, except at .*0\.7, "):
         cut(Run(folder), 0.72)
@@ -73,14 +73,18 @@ def test_only_a_size_between_two_needs_the_data(folder: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(("compression", "nearest"), [(0.3, "0.5"), (0.99, "0.9")])
 def test_a_compression_outside_the_trained_range_is_refused(folder: Path, compression: float, nearest: str) -> None:
-    with pytest.raises(UserError, match=rf"compression {compression} is outside what run was trained for.*give {nearest}"):
+    with pytest.raises(
+        UserError, match=rf"compression {compression} is outside what run was trained for.*give {nearest}"
+    ):
         cut(Run(folder), compression)
 
 
 def test_a_run_that_is_not_nested_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "plain")
     for words in (["export"], ["evaluate", "--n", "20"]):
-        with pytest.raises(UserError, match="plain was trained by lowrank for one size: --compression cuts networks of"):
+        with pytest.raises(
+            UserError, match="plain was trained by lowrank for one size: --compression cuts networks of"
+        ):
             zoo([*words, str(run.folder), "--compression", "0.8"])
 
 
@@ -97,7 +101,7 @@ def test_an_export_names_its_network(folder: Path, capsys: pytest.CaptureFixture
 
 def test_a_latency_chooses_the_largest_network_that_meets_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(folder)
-    monkeypatch.setattr("zoo.oneshot.latency_budget.median_ms", lambda found, settings: found.card.params / 1e5)
+    monkeypatch.setattr("zoo.nested.latency_budget.median_ms", lambda found, settings: found.card.params / 1e5)
     sizes = [cut(run, compression).card.params for compression in trained_sizes(run)]
     for i, params in enumerate(sizes):
         found, time = cut_for_latency(run, params / 1e5, GENERIC)
