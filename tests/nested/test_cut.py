@@ -106,7 +106,7 @@ def test_a_latency_chooses_the_largest_network_that_meets_it(folder: Path, monke
     for i, params in enumerate(sizes):
         found, time = cut_for_latency(run, params / 1e5, GENERIC)
         assert (found.card.params, time) == (sizes[i], sizes[i] / 1e5)
-    with pytest.raises(UserError, match="the smallest network in run.*takes .* ms here: give a latency of"):
+    with pytest.raises(UserError, match=r"the smallest network in run.*takes .* ms here: give a latency of"):
         cut_for_latency(run, sizes[-1] / 1e5 * 0.9, GENERIC)
 
 
