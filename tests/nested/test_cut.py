@@ -9,6 +9,7 @@ import torch
 from make_run import make_run
 
 from zoo.cli import run as zoo
+from zoo.constraints import OrderedSpectrum
 from zoo.errors import UserError
 from zoo.export.exporter import GENERIC
 from zoo.lowrank.sizes import size_applied, sizes_of, start_statistics_
@@ -25,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A nested run that was never trained, whose sizes have statistics of their own."""
     run = make_run(tmp_path_factory.mktemp("cut") / "run", method="nested_lowrank")
     trained = run.trained_model()
+    OrderedSpectrum(0.1).project_(trained)
     start_statistics_(trained)
     sizes = sizes_of(trained)[1]
     with torch.no_grad():

@@ -95,6 +95,8 @@ def start_statistics_(model: nn.Module) -> None:
 def grid(layers: Sequence[Layer], total: int, largest: Ranks, smallest: float, step: float) -> dict[float, Ranks]:
     """Return the ranks of the sizes below the largest: at multiples of a step, up to the smallest, by compression.
 
+    Each size lies inside the next larger one: no layer has a higher rank in it.
+
     Args:
         layers: all layers that have a rank.
         total: parameters of the dense network.
@@ -105,19 +107,20 @@ def grid(layers: Sequence[Layer], total: int, largest: Ranks, smallest: float, s
     Raises:
         UserError: there is no smaller size.
     """
-    begin, found = compression_at(layers, total, largest), dict[float, Ranks]()
+    begin, found, larger = compression_at(layers, total, largest), dict[float, Ranks](), largest
     counted = (round(k * step, 6) for k in range(1, math.ceil(1 / step)))
     for compression in sorted({*(c for c in counted if c < smallest), smallest}):
         if compression <= begin:
             continue
         try:
-            ranks = nested_ranks(layers, total, largest, compression)
+            chosen = nested_ranks(layers, total, largest, compression)
         except UserError:
             if not found:
                 raise
             break
-        if ranks not in (largest, *found.values()):
-            found[compression] = ranks
+        ranks = {name: min(rank, larger[name]) for name, rank in chosen.items()}
+        if ranks != larger:
+            found[compression] = larger = ranks
     if not found:
         raise UserError(
             f"the largest network removes {begin:.1%} of the parameters already, the smallest is to remove "

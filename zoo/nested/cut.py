@@ -14,10 +14,12 @@ from zoo.lowrank.factorize import Ranks, fold, in_form, weight_layers
 from zoo.lowrank.nested_ranks import nested_ranks
 from zoo.lowrank.prefix import cut_
 from zoo.lowrank.sizes import NAME, sizes_of
+from zoo.methods import Method
 from zoo.methods.nested_lowrank import NestedLowrank
 from zoo.nested.recalibrate import recalibrate_
 from zoo.runs.card import Card, LayerRow
 from zoo.runs.run import Run
+from zoo.runs.task import Task
 from zoo.runtime.batch_norm import load_running_statistics_
 from zoo.runtime.complexity import count_macs, count_params
 
@@ -86,7 +88,8 @@ def cut(run: Run, compression: float, data_dir: Path | None = None, download: bo
     model, images = fold(trained).eval(), 0
     if i is None and ranks != run.card.ranks:
         images = recalibrate_(model, run, data_dir, download, sizes)
-    return Cut(compression, model, _card(run, model, ranks, condition_numbers(trained)), images)
+    card = smaller_card(run.card, method, model, ranks, condition_numbers(trained))
+    return Cut(compression, model, card, images)
 
 
 def _check_range(run: Run, compression: float, sizes: Sequence[float]) -> None:
@@ -116,10 +119,20 @@ def _choose(
     return found, next((i for i, known in enumerate(ranks) if known == found), None)
 
 
-def _card(run: Run, model: nn.Module, ranks: Ranks, conditions: dict[str, float | None]) -> Card:
-    """Return the run's card for a smaller network."""
-    card = run.card
-    rows = run.method.describe_layers(weight_layers(run.dense_model().get_submodule("backbone")), ranks)
+def smaller_card(
+    card: Card, method: Method, model: nn.Module, ranks: Ranks, conditions: dict[str, float | None]
+) -> Card:
+    """Return the card of a nested run for one of its smaller networks: nothing is measured.
+
+    Args:
+        card: of the nested run.
+        method: that describes the layers.
+        model: the smaller network, deployed.
+        ranks: its ranks.
+        conditions: condition number of each layer.
+    """
+    task = Task(card.arch, card.stem, card.data, card.image_shape, card.mean, card.std, card.class_names)
+    rows = method.describe_layers(weight_layers(task.backbone()), ranks)
     return card.model_copy(
         update={
             "ranks": ranks,
@@ -134,5 +147,7 @@ def _card(run: Run, model: nn.Module, ranks: Ranks, conditions: dict[str, float 
             "latency": (),
             "parity": {},
             "curve": (),
+            "prefixes": (),
+            "files": (),
         }
     )

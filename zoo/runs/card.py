@@ -156,6 +156,14 @@ class Weights(StoredFile):
     dtype: Literal["float32", "float16"] = "float32"
 
 
+class Prefix(_Record):
+    """The beginning of the weights' file that holds a size of a nested network: its length and its SHA-256."""
+
+    compression: float = Field(gt=0, lt=1)
+    bytes: int = Field(ge=1)
+    sha256: str
+
+
 class LayerRow(_Record):
     """One linear or convolution layer: weight shape, rank (None: dense), why, and its condition number."""
 
@@ -182,7 +190,7 @@ class Card(_Record):
 
     ``params`` and ``macs`` are those of the deployed form (S folded). ``applied`` lists the plugins that were applied,
     in order: each with its kind, its name, its hyper-parameters, and its outcome if that is more than the weights.
-    ``curve`` lists the smaller networks inside a nested one.
+    ``curve`` lists the smaller networks inside a nested one, ``prefixes`` how much of the stored weights each needs.
     ``zoo publish`` fills in what a hub needs besides: name, licence, threat, data_sha256 (of the test split), latency,
     parity (largest relative difference of the exported file's logits, by batch size), files (those besides card, README
     and weights) and commands (the command that repeats each measurement).
@@ -219,6 +227,7 @@ class Card(_Record):
     curve: tuple[CurvePoint, ...] = ()
     parity: dict[str, float] = {}
     weights: Weights
+    prefixes: tuple[Prefix, ...] = ()
     files: tuple[StoredFile, ...] = ()
     provenance: Provenance
     commands: dict[str, str] = {}
