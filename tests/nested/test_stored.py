@@ -13,7 +13,7 @@ from zoo.errors import UserError
 from zoo.hub.index import Index
 from zoo.hub.partial import download_size
 from zoo.hub.search import Found
-from zoo.lowrank.layers import FactorizedLinear
+from zoo.lowrank.layers import Factorized, FactorizedLinear
 from zoo.lowrank.shells import merge_shells, split_shells
 from zoo.lowrank.sizes import sizes_of, start_statistics_
 from zoo.lowrank.tucker import TuckerConv2d
@@ -148,5 +148,5 @@ def test_a_size_that_is_not_stored_is_refused(hub: Path, tmp_path: Path) -> None
     card = Run(hub / NAME).card
     with pytest.raises(UserError, match=r"is stored at the compressions 0\.5.*, 0\.9: give one of them"):
         choose_prefix(card, NAME, 0.83)
-    with pytest.raises(UserError, match="test_resnet.x is stored as a whole"):
+    with pytest.raises(UserError, match=r"test_resnet\.x is stored as a whole"):
         choose_prefix(make_run(tmp_path / "plain").card, "test_resnet.x", 0.8)
