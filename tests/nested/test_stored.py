@@ -59,12 +59,9 @@ def found(place, hub: Path) -> Found:
 
 @pytest.mark.parametrize("kind", ["matrix", "tucker"])
 def test_the_first_shells_are_the_prefix_of_the_components(kind: str) -> None:
-    layer: FactorizedLinear | TuckerConv2d
-    layer = (
-        FactorizedLinear(torch.nn.Linear(20, 30), 12)
-        if kind == "matrix"
-        else TuckerConv2d(torch.nn.Conv2d(20, 30, 3), 12)
-    )
+    layer: Factorized = FactorizedLinear(torch.nn.Linear(20, 30), 12)
+    if kind == "tucker":
+        layer = TuckerConv2d(torch.nn.Conv2d(20, 30, 3), 12)
     state = {f"a.{name}": value.detach() for name, value in layer.state_dict().items()}
     shared, *shells = split_shells(state, {"a": [layer.ranks_at(rank) for rank in (3, 3, 7, 12)]})
     assert [*shared] == ["a.bias"]
