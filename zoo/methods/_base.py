@@ -1,6 +1,7 @@
 """The contract of a method."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -145,6 +146,14 @@ class Method(ABC):
             held_out: validation images, for methods that measure on them; None if there are none.
         """
         return []
+
+    def calibrate(self, model: nn.Module, batches: Callable[[], Iterable[Tensor]]) -> None:  # noqa: B027
+        """Estimate on training images what the final weights leave open, in place; by default, nothing.
+
+        Args:
+            model: trained, in eval mode; takes images in [0, 1].
+            batches: gives a few training batches, attacked on the model as it is when they are taken.
+        """
 
     @abstractmethod
     def deploy(self, model: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ prefixes: Rippel, Gelbart, Adams: Learning ordered representations with nested d
 constraints are CondLR's, see `zoo.methods.robust_lowrank`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -21,7 +21,7 @@ from zoo.lowrank.factorize import Ranks, in_form, weight_layers
 from zoo.lowrank.sizes import NAME, Sizes, grid, size_applied, sizes_of, start_statistics_
 from zoo.methods._base import Objective, cross_entropy
 from zoo.methods._constrained import ConstrainedMethod
-from zoo.runtime.batch_norm import running_statistics
+from zoo.runtime.batch_norm import reestimate_batch_norm_, running_statistics
 from zoo.runtime.complexity import count_params
 from zoo.runtime.eval_mode import evaluating
 from zoo.sensitivity.held_out import HeldOut
@@ -115,6 +115,12 @@ class NestedLowrank(ConstrainedMethod):
         from zoo.callbacks import OrderedClamp, OrderedRetraction  # a finished model needs no Lightning
 
         return [OrderedRetraction(), OrderedClamp(self.tau)]
+
+    def calibrate(self, model: nn.Module, batches: Callable[[], Iterable[Tensor]]) -> None:
+        """Estimate the statistics of every size below the largest anew: those of the training lag behind its weights."""
+        for i in range(len(sizes_of(model)[1])):
+            with size_applied(model, i):
+                reestimate_batch_norm_(model, [*batches()])
 
     def deploy(self, model: nn.Module) -> nn.Module:
         """Return the largest network, its factors folded."""

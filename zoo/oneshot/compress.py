@@ -16,7 +16,6 @@ from zoo.budget import Budget
 from zoo.data import DataSet, stratified, training_rows
 from zoo.errors import UserError
 from zoo.evaluation import evaluate
-from zoo.lowrank.sizes import size_applied, sizes_of
 from zoo.methods import METHODS, Method
 from zoo.oneshot.config import CompressConfig
 from zoo.oneshot.source import Source, open_source
@@ -78,10 +77,7 @@ def compress_checkpoint(
     if source.data is not None:
         batches = partial(_batches, source.data, BATCH_NORM_IMAGES, config.seed, device)
         reestimate_batch_norm_(trained, batches())
-        if method.trains_several:
-            for i in range(len(sizes_of(trained)[1])):
-                with size_applied(trained, i):
-                    reestimate_batch_norm_(trained, batches())
+        method.calibrate(trained, batches)
     seconds = time.monotonic() - start
     before = after = None
     if source.data is not None:
