@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from zoo.adversaries.mart import Mart
+from zoo.adversaries.pgd import PGDAdversary
 from zoo.backbone import create_backbone
 from zoo.budget import Budget
 from zoo.constraints import LowRankConstraint
@@ -17,6 +18,7 @@ from zoo.lowrank.nested_ranks import compression_at, nested_ranks
 from zoo.lowrank.prefix import cut_
 from zoo.lowrank.sizes import size_applied, sizes_of
 from zoo.methods.nested_lowrank import NestedLowrank
+from zoo.post_training.rift import Rift
 from zoo.runtime.batch_norm import load_running_statistics_, running_statistics
 from zoo.runtime.complexity import count_params
 from zoo.training.parts import Parts
@@ -140,6 +142,8 @@ def test_impossible_options_are_refused(options: dict, text: str) -> None:
 def test_what_does_not_go_together_is_refused(train_tiny) -> None:
     with pytest.raises(UserError, match="mart, whose loss needs labels"):
         Parts(NestedLowrank(), Mart())
+    with pytest.raises(UserError, match="--finish rift does not go with --method nested_lowrank"):
+        Parts(NestedLowrank(), PGDAdversary(), finisher=Rift())
     with pytest.raises(UserError, match="--compile true does not go with nested_lowrank"):
         train_tiny("nested_lowrank", compile=True)
     dense = create_backbone("test_resnet", 10, IMAGE)

@@ -1,6 +1,6 @@
 """Keep the factors of a nested network ordered while a LightningModule trains."""
 
-from typing import Any
+from collections.abc import Callable
 
 import lightning.pytorch as pl
 from torch.optim import Optimizer
@@ -32,7 +32,7 @@ class OrderedClamp(SpectrumClamp):
         self.ordered = OrderedSpectrum(tau)
         super().__init__(tau, self.ordered)
         self._ranks: list[dict[Factorized, int]] = []
-        self._drawn: Any = None
+        self._drawn: Callable[[], tuple[int, ...]] = tuple
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the layers and the ranks of each size."""

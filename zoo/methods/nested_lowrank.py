@@ -117,7 +117,7 @@ class NestedLowrank(ConstrainedMethod):
         return [OrderedRetraction(), OrderedClamp(self.tau)]
 
     def calibrate(self, model: nn.Module, batches: Callable[[], Iterable[Tensor]]) -> None:
-        """Estimate the statistics of every size below the largest anew: those of the training lag behind its weights."""
+        """Estimate the statistics of every size below the largest anew: those of the training lag behind weights."""
         for i in range(len(sizes_of(model)[1])):
             with size_applied(model, i):
                 reestimate_batch_norm_(model, [*batches()])

@@ -46,6 +46,11 @@ class Parts:
                 f"{ADVERSARIES.name_of(self.adversary)}, whose loss needs labels: smaller networks learn the answers "
                 "of the largest; take n_fgsm, pgd or trades"
             )
+        if self.method.trains_several and not isinstance(self.finisher, NoFinisher):
+            raise UserError(
+                f"--finish {FINISHERS.name_of(self.finisher)} does not go with --method "
+                f"{METHODS.name_of(self.method)}: it would change the largest network alone; leave it out"
+            )
         if reason := self.finisher.obstacle(adversarial=not isinstance(self.adversary, NoAdversary)):
             raise UserError(reason)
 
