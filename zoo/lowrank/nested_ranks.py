@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from zoo.budget import BLOCKS
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Layer, Ranks
 from zoo.lowrank.rank_selection import Shares, compression_ranks
@@ -18,8 +19,10 @@ def compression_at(layers: Sequence[Layer], total: int, ranks: Ranks) -> float:
     return sum(x.n * x.m - x.deployed_size(ranks[x.name]) for x in layers) / total
 
 
-def nested_ranks(layers: Sequence[Layer], total: int, largest: Ranks, compression: float) -> Ranks:
-    """Choose the ranks of a smaller network for a compression; none exceeds that of the largest network.
+def nested_ranks(
+    layers: Sequence[Layer], total: int, largest: Ranks, compression: float, inside: Ranks | None = None
+) -> Ranks:
+    """Choose the ranks of a network inside a larger one for a compression.
 
     Layers keep weights in the proportions of the largest network, which a budget of multiply-accumulates may have made
     unequal. Layers whose factors do not pay in the largest network keep their rank.
@@ -28,6 +31,7 @@ def nested_ranks(layers: Sequence[Layer], total: int, largest: Ranks, compressio
         layers: all layers that have a rank.
         total: parameters of the dense network.
         largest: the ranks of the largest network.
+        inside: ranks that are not exceeded, of a smaller network around this one; None: those of the largest.
         compression: share of ``total`` to remove, in (0, 1).
 
     Returns:
@@ -41,6 +45,8 @@ def nested_ranks(layers: Sequence[Layer], total: int, largest: Ranks, compressio
         raise UserError("no layer of the largest network is of low rank: nothing is nested in it")
     kept = {x.name: x.factorized_size(largest[x.name]) / (x.n * x.m) for x in shrinking}
     most = max(kept.values())
-    shares = Shares({name: share / most for name, share in kept.items()})
-    chosen = compression_ranks(shrinking, total, compression, shares)
-    return largest | {name: min(rank, largest[name]) for name, rank in chosen.items()}
+    cap = inside or largest
+    equal = compression_ranks(shrinking, total, compression, Shares(most=cap))
+    least = {name: min(rank, BLOCKS[0]) for name, rank in equal.items()}  # kernels compute 16 channels at a time
+    shares = Shares({name: share / most for name, share in kept.items()}, least, cap)
+    return largest | compression_ranks(shrinking, total, compression, shares)

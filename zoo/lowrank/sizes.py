@@ -113,12 +113,11 @@ def grid(layers: Sequence[Layer], total: int, largest: Ranks, smallest: float, s
         if compression <= begin:
             continue
         try:
-            chosen = nested_ranks(layers, total, largest, compression)
+            ranks = nested_ranks(layers, total, largest, compression, larger)
         except UserError:
             if not found:
                 raise
             break
-        ranks = {name: min(rank, larger[name]) for name, rank in chosen.items()}
         if ranks != larger:
             found[compression] = larger = ranks
     if not found:

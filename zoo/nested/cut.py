@@ -115,7 +115,9 @@ def _choose(
     assert isinstance(method, NestedLowrank)
     dense = run.dense_model().get_submodule("backbone")
     layers = [x for x in in_form(weight_layers(dense), method.convolution) if x.name in run.card.ranks]
-    found = nested_ranks(layers, count_params(dense), run.card.ranks, compression)
+    around = [found for known, found in zip(compressions, ranks, strict=True) if known < compression]
+    inside = around[-1] if around else None
+    found = nested_ranks(layers, count_params(dense), run.card.ranks, compression, inside)
     return found, next((i for i, known in enumerate(ranks) if known == found), None)
 
 
