@@ -16,6 +16,9 @@ from zoo.lowrank.sizes import size_applied, sizes_of, start_statistics_
 from zoo.nested.curve import parse_compressions
 from zoo.nested.cut import cut, trained_sizes
 from zoo.nested.latency_budget import cut_for_latency, parse_latency
+from zoo.report.chart import Style
+from zoo.report.figures import RunFigures
+from zoo.report.size_curve import size_curve_blocks
 from zoo.runs.card import CurvePoint, Evaluation
 from zoo.runs.run import Run, save_weights
 from zoo.runtime.complexity import count_params
@@ -151,3 +154,16 @@ def test_points_of_one_network_are_merged(folder: Path) -> None:
     merged = card.with_curve_point(first).with_curve_point(second).curve
     assert [e.attack for e in merged[0].evaluations] == ["clean", "pgd"]
     assert merged[0].latency_ms == 1.0
+
+
+def test_a_report_draws_the_curve_beside_networks_of_one_size(folder: Path, tmp_path: Path) -> None:
+    figure = Evaluation(attack="clean", norm=None, eps=0, accuracy=0.5, n=10)
+    points = [CurvePoint(compression=c, params=9, macs=int(1e6 / c), evaluations=(figure,)) for c in (0.5, 0.8)]
+    nested = Run(folder).card.model_copy(update={"curve": tuple(points)})
+    plain = make_run(tmp_path / "plain").card.model_copy(update={"evaluations": (figure,)})
+    runs = [RunFigures("nested", Style(), nested), RunFigures("plain", Style(), plain)]
+    _, gallery = size_curve_blocks(runs)
+    (chart,) = gallery.charts
+    assert [(series.name, series.kind) for series in chart.series] == [("nested", "line"), ("plain", "points")]
+    assert chart.series[0].points == ((1.25, 0.5), (2.0, 0.5))
+    assert size_curve_blocks(runs[1:]) == []
