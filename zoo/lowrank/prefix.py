@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -26,9 +27,9 @@ def prefix(layer: Factorized, rank: int) -> Factorized:
     if not 1 <= rank <= layer.rank:
         raise ValueError(f"prefix {rank} of a layer of rank {layer.rank}")
     r, s = layer.ranks_at(rank)
-    sliced = {"U": layer.U[:, :r], "S": layer.S[:r, :s], "V": layer.V[:, :s]}
+    sliced: dict[str, Any] = {"U": layer.U[:, :r], "S": layer.S[:r, :s], "V": layer.V[:, :s]}
     shallow = copy.copy(layer)
-    shallow._parameters = layer._parameters | sliced  # type: ignore[assignment]  # slices, not parameters of their own
+    shallow._parameters = layer._parameters | sliced  # slices, not parameters of their own
     return shallow
 
 

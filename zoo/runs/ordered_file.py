@@ -64,8 +64,10 @@ def read_beginning(path: Path) -> dict[str, Tensor]:
             if start + last <= len(content) and not name.startswith(PADDING):
                 dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
                 size = (last - first) // torch.empty(0, dtype=dtype).element_size()
-                flat = torch.frombuffer(content, dtype=dtype, count=size, offset=start + first) if size else []
-                found[name] = torch.as_tensor(flat, dtype=dtype).reshape(shape).clone()
+                flat = torch.empty(0, dtype=dtype)
+                if size:
+                    flat = torch.frombuffer(content, dtype=dtype, count=size, offset=start + first).clone()
+                found[name] = flat.reshape(shape)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} is no beginning of a safetensors file ({type(error).__name__})") from None
     return found
