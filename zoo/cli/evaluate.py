@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_run
+from zoo.cli._size_curve import check_curve, requested_cuts, show_curve
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from zoo.evaluation import Shard, Sweep
-    from zoo.nested.cut import Cut
     from zoo.probes import Probe
     from zoo.runs.card import Card, Finding
     from zoo.runs.run import Run
@@ -58,7 +58,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     check_data_dir(run.card.data, options.data_dir)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
     probes = probes_of(options.probes, options.seed)
-    cuts = _cuts(run, options)
+    cuts = requested_cuts(run, options)
     images, labels = load_test(
         run.card.data,
         data_dir=options.data_dir or run.data_dir,
@@ -69,7 +69,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         seed=options.seed,
     )
     if cuts:
-        _measure_curve(run, cuts, options, images, labels, sweeps, device)
+        show_curve(run, cuts, options, images, labels, sweeps, device)
         return
     origin = Origin.of(run.card.weights.sha256, run.card.data, options.seed, images, labels)
     model = run.model()
@@ -107,7 +107,7 @@ def _checked(options: Any) -> Shard | None:
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
         raise UserError("--batch-size and --n must be at least 1")
     if options.compression is not None:
-        _check_curve(options)
+        check_curve(options)
     elif options.time:
         raise UserError("--time is of networks inside a nested run: give --compression, or time a file with zoo bench")
     if options.shard is None:
@@ -117,59 +117,6 @@ def _checked(options: Any) -> Shard | None:
     if options.probes is not None:
         raise UserError("--probes look at all images: leave them out with --shard, and give them with --merge")
     return Shard.parse(options.shard)
-
-
-def _check_curve(options: Any) -> None:
-    """Refuse what does not go with a curve."""
-    from zoo.nested.curve import parse_compressions
-
-    for flag in ("shard", "merge", "probes"):
-        if getattr(options, flag) is not None:
-            raise UserError(f"--{flag} does not go with --compression: leave one of them out")
-    parse_compressions(options.compression)
-
-
-def _cuts(run: Run, options: Any) -> list[Cut]:
-    """Cut the requested networks out of a nested run; none if the run's own is measured."""
-    if options.compression is None:
-        return []
-    from zoo.nested.curve import cut_all, parse_compressions
-
-    return cut_all(run, parse_compressions(options.compression), options.data_dir, options.download)
-
-
-def _measure_curve(
-    run: Run,
-    cuts: list[Cut],
-    options: Any,
-    images: Tensor,
-    labels: Tensor,
-    sweeps: Sequence[Sweep],
-    device: str,
-) -> None:
-    """Measure networks inside a nested run, and show and draw their figures."""
-    from zoo.evaluation import print_points
-    from zoo.export.settings import ExportSettings
-    from zoo.nested.curve import CURVE as SIZES
-    from zoo.nested.curve import draw_size_curve, measure_curve
-    from zoo.nested.latency_budget import median_ms
-    from zoo.runs.run import CARD
-
-    points = measure_curve(
-        run,
-        cuts,
-        images,
-        labels,
-        sweeps,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        gradients=options.gradients,
-        device=device,
-        time=partial(median_ms, settings=ExportSettings()) if options.time else None,
-    )
-    print_points(points)
-    draw_size_curve(run.card, run.folder / SIZES)
-    print(f"\nsaved in {run.folder / CARD}\ncurve in {run.folder / SIZES}")
 
 
 def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
