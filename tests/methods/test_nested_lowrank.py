@@ -1,6 +1,7 @@
 """One training for every compression: what a step trains, what its prefixes keep, and what is refused."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from zoo.adversaries.mart import Mart
 from zoo.adversaries.pgd import PGDAdversary
 from zoo.backbone import create_backbone
 from zoo.budget import Budget
+from zoo.cli import run as zoo
 from zoo.constraints import LowRankConstraint
 from zoo.errors import UserError
 from zoo.lowrank.factorize import fold, weight_layers
@@ -152,3 +154,15 @@ def test_what_does_not_go_together_is_refused(train_tiny) -> None:
         NestedLowrank(smallest=0.6).plan(dense, Budget(compression=0.8))
     with pytest.raises(UserError, match="one size only: train it with --method nested_lowrank"):
         sizes_of(dense)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(train_tiny, dying_at, tmp_path: Path) -> None:
+    """With everything that the recipe of CIFAR-10 has: Tucker-2, an adversary, averaged weights, balanced layers."""
+    method = NestedLowrank(tau=1.0, convolution="tucker")
+    recipe = {"epochs": 2, "adversary": "n_fgsm", "ema": 0.9, "balance": True, "label_smoothing": 0.4, "eps": "0.05"}
+    whole = train_tiny(method, "whole", **recipe)
+    with dying_at(whole.card.training["steps"] - 1):
+        train_tiny(method, "killed", **recipe)
+    zoo(["train", "--resume", str(tmp_path / "killed")])
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+    assert whole.card.max_condition_number <= 2 + 1e-4
