@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from zoo.linalg.stiefel import full_precision, householder_qr, stiefel_tangent_
 from zoo.lowrank.layers import Factorized
 from zoo.runtime.cuda_graph import called
 
+ROTATION = 0.25
+"""Speed of rotations within the span of a factor, in units of the gradient flow's."""
 TRIANGULAR = 1e-6
 """Largest entry above the diagonal, over the largest entry, of an S that counts as lower triangular."""
 
@@ -26,9 +29,12 @@ class OrderedOrthonormal(Orthonormal):
     `Orthonormal` leaves these rotations to S, since they change the whole weight no differently. A prefix has only the
     leading columns, so for it they matter. The QR retraction keeps the span of every number of leading columns, because
     R is triangular. Gradients of an S that is a matrix are made lower triangular, see `OrderedSpectrum`.
+
+    S moves the weight within the spans already, and so do the rotations of U and of V: they are slowed down to `ROTATION`
+    each, or the weight would move three times as fast there as elsewhere.
     """
 
-    tangent_ = staticmethod(stiefel_tangent_)
+    tangent_ = partial(stiefel_tangent_, rotation=ROTATION)
 
     def gradient_flow_(self, layers: Layers, optimizer: Optimizer | None = None, *, clipped: bool = False) -> None:
         """Turn the gradients into the directions of the gradient flow on ordered factors; see `Orthonormal`."""

@@ -99,16 +99,16 @@ class NestedLowrank(ConstrainedMethod):
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, objective: Objective = cross_entropy
     ) -> dict[str, Tensor]:
-        """Return the sum of the losses of the largest network, with labels, and of smaller ones, with its answers."""
+        """Return the loss of the largest network, with labels, plus the mean of the smaller ones', with its answers."""
         sizes = sizes_of(model)[1]
         with torch.no_grad(), evaluating(model):
             answers = F.softmax(model(images).float(), 1)
-        result = objective(model, images, labels)
-        losses = [result["loss"]]
+        result, losses = objective(model, images, labels), []
         for i in sizes.draw(self.between) if sizes.drawn is None else sizes.drawn:
             with size_applied(model, i):
                 losses.append(objective(model, images, labels, answers)["loss"])
-        return result | {"loss": torch.stack(losses).sum(), "largest_loss": losses[0], "smallest_loss": losses[1]}
+        largest, smaller = result["loss"], torch.stack(losses)
+        return result | {"loss": largest + smaller.mean(), "largest_loss": largest, "smallest_loss": losses[0]}
 
     def callbacks(self, budget: Budget | None, held_out: HeldOut | None = None) -> "list[Callback]":
         """Return the retraction of U and V, then the clamp of S, for every prefix."""
