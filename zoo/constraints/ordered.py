@@ -30,11 +30,11 @@ class OrderedOrthonormal(Orthonormal):
     leading columns, so for it they matter. The QR retraction keeps the span of every number of leading columns, because
     R is triangular. Gradients of an S that is a matrix are made lower triangular, see `OrderedSpectrum`.
 
-    S moves the weight within the spans already, and so do the rotations of U and of V: they are slowed down to `ROTATION`
-    each, or the weight would move three times as fast there as elsewhere.
+    S moves the weight within the spans already, and so do the rotations of U and of V: they are slowed down to
+    `ROTATION`, or the weight would move three times as fast there as elsewhere.
     """
 
-    tangent_ = partial(stiefel_tangent_, rotation=ROTATION)
+    tangent_ = staticmethod(partial(stiefel_tangent_, rotation=ROTATION))
 
     def gradient_flow_(self, layers: Layers, optimizer: Optimizer | None = None, *, clipped: bool = False) -> None:
         """Turn the gradients into the directions of the gradient flow on ordered factors; see `Orthonormal`."""
