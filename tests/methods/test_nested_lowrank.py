@@ -161,6 +161,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(train_tiny, dying_at, tmp_pa
     """With everything that the recipe of CIFAR-10 has: Tucker-2, an adversary, averaged weights, balanced layers."""
     method = NestedLowrank(tau=1.0, convolution="tucker", step=0.3)
     recipe = {"epochs": 2, "adversary": "n_fgsm", "ema": 0.9, "balance": True, "label_smoothing": 0.4, "eps": "0.05"}
+    recipe["trainer"] = {"limit_train_batches": 3}
     whole = train_tiny(method, "whole", **recipe)
     with dying_at(whole.card.training["steps"] - 1):
         train_tiny(method, "killed", **recipe)
