@@ -99,16 +99,18 @@ def _handler(owner: FaultyServer) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 return
             content = self.content(fault, file.read_bytes())
-            start = 0
+            start, partial, whole = 0, False, len(content)
             if asked and fault not in ("no ranges", "html", "html as 200"):
-                start = min(int(asked.removeprefix("bytes=").rstrip("-")), len(content))
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                start, partial = min(int(first), whole), first != "0" or last != ""
+                content = content[: int(last) + 1] if last else content
                 if fault == "wrong range":
                     start = max(0, start - 1)
             body = content[start:]
             length = len(body) + (100 if fault == "wrong length" else 0)
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_response(206 if partial else 200)
+            if partial:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{whole}")
             self.send_header("Content-Type", "text/html" if fault == "html" else "application/octet-stream")
             self.send_header("Content-Length", str(length))
             if fault == "gzip":

@@ -65,3 +65,9 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_beginning(path: Path, length: int) -> str:
+    """Return the SHA-256 of the first bytes of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(length)).hexdigest()

@@ -13,6 +13,7 @@ from zoo.callbacks.gradient_alignment import GradientAlignment, InputGradients
 from zoo.callbacks.held_out_sensitivity import HeldOutSensitivity
 from zoo.callbacks.layer_history import LayerHistory
 from zoo.callbacks.mask_search import MaskSearch
+from zoo.callbacks.nested import OrderedClamp, OrderedRetraction
 from zoo.callbacks.overfitting import OverfittingGuard
 from zoo.callbacks.rank_pruning import RankPruning
 from zoo.callbacks.retraction import OrthonormalRetraction
@@ -29,6 +30,8 @@ __all__ = [
     "InputGradients",
     "LayerHistory",
     "MaskSearch",
+    "OrderedClamp",
+    "OrderedRetraction",
     "OrthonormalRetraction",
     "OverfittingGuard",
     "RankPruning",

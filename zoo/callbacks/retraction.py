@@ -19,10 +19,13 @@ class OrthonormalRetraction(StepHook):
 
     Works in any LightningModule that holds `zoo.lowrank.layers.Factorized` layers, under gradient accumulation,
     gradient clipping and mixed precision, with one optimizer or several.
+
+    Args:
+        constraint: another form of the constraint; None: `Orthonormal`.
     """
 
-    def __init__(self) -> None:
-        super().__init__(Orthonormal())
+    def __init__(self, constraint: Orthonormal | None = None) -> None:
+        super().__init__(constraint or Orthonormal())
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer

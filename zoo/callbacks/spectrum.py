@@ -17,10 +17,11 @@ class SpectrumClamp(StepHook):
 
     Args:
         tau: >= 0; 0 makes all singular values of a layer equal.
+        spectrum: another form of the constraint; None: `BoundedSpectrum`.
     """
 
-    def __init__(self, tau: float = 0.1) -> None:
-        self.spectrum = BoundedSpectrum(tau)
+    def __init__(self, tau: float = 0.1, spectrum: BoundedSpectrum | None = None) -> None:
+        self.spectrum = spectrum or BoundedSpectrum(tau)
         super().__init__(self.spectrum)
         self._latest = self._worst = torch.ones(())
 

@@ -4,6 +4,9 @@ The figures are added to the run's card, and the robustness curve is drawn to RU
 network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each image after
 each search: the same command resumes after an interruption.
 
+With --compression A,B,... the command measures networks inside a nested run, adds them to the card's curve, and draws
+accuracy against multiply-accumulates to RUN/curve.png.
+
 With --shard K/N the command evaluates one of N parts of the images and keeps its verdicts in RUN/outcomes.K-of-N.npz;
 with --merge N it puts the parts together, and continues as if it had evaluated them all.
 """
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_run
+from zoo.cli._size_curve import check_curve, requested_cuts, show_curve
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     check_data_dir(run.card.data, options.data_dir)
     sweeps = _sweeps(options, math.prod(run.card.image_shape))
     probes = probes_of(options.probes, options.seed)
-    model = run.model()
+    cuts = requested_cuts(run, options)
     images, labels = load_test(
         run.card.data,
         data_dir=options.data_dir or run.data_dir,
@@ -65,7 +69,11 @@ def main(parser: Parser, argv: list[str]) -> None:
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
+    if cuts:
+        show_curve(run, cuts, options, images, labels, sweeps, device)
+        return
     origin = Origin.of(run.card.weights.sha256, run.card.data, options.seed, images, labels)
+    model = run.model()
     exported = folded(model, run.card.image_shape)
     measure = partial(
         evaluate, exported, sweeps=sweeps, batch_size=options.batch_size, gradients=options.gradients, device=device
@@ -99,6 +107,10 @@ def _checked(options: Any) -> Shard | None:
 
     if options.batch_size < 1 or (options.n != "all" and options.n < 1):
         raise UserError("--batch-size and --n must be at least 1")
+    if options.compression is not None:
+        check_curve(options)
+    elif options.time:
+        raise UserError("--time is of networks inside a nested run: give --compression, or time a file with zoo bench")
     if options.shard is None:
         return None
     if options.merge is not None:
@@ -135,6 +147,13 @@ def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add_run(parser)
     add("--attacks", type=str, default="quick", help=ATTACKS_HELP)
+    add(
+        "--compression",
+        type=str | None,
+        default=None,
+        help="Of a nested run: measure networks inside it, such as 0.5,0.8,0.9.",
+    )
+    add("--time", type=bool, default=False, help="With --compression: milliseconds of one image on this machine too.")
     add("--probes", type=str | None, default=None, help="More than attacks: all, or names from `zoo list --probes`.")
     add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
     add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")

@@ -1,13 +1,23 @@
 """Write a run's model as ONNX, each layer in its fastest form, as a file or ready for a server; check it."""
 
+from __future__ import annotations
+
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_run
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.export.settings import ExportSettings
+    from zoo.nested.cut import Cut
+    from zoo.runs.run import Run
 
 TASK = "deploy"
 
@@ -21,10 +31,23 @@ def main(parser: Parser, argv: list[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=Path | None, default=None, help="File or, for a layout, folder; default in RUN."
     )
+    parser.add_argument(
+        "--compression",
+        type=float | None,
+        default=None,
+        help="Of a nested run: the network inside it of which this share of the parameters is removed.",
+    )
+    parser.add_argument(
+        "--latency",
+        type=str | None,
+        default=None,
+        help="Of a nested run: the largest network inside it that takes at most this time an image, such as 1.5ms.",
+    )
     parser.add_fields(Packaging)
     parser.add_fields(ExportSettings)
     options = parser.parse_args(argv).as_dict()
     target, hub, output = (options.pop(name) for name in ("run", "hub", "output"))
+    compression, latency = options.pop("compression"), options.pop("latency")
     how = Packaging(**{field.name: options.pop(field.name) for field in fields(Packaging)})
     settings = ExportSettings(**options)
 
@@ -41,18 +64,24 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     run = open_run(target, hub)
     check_data_dir(run.card.data, settings.data_dir)
-    output = output or how.default_output(run.folder)
-    beside = Path(os.path.abspath(output))  # "." and ".." have no name to write a file beside
-    check_output(output, how)
     settings = replace(settings, data_dir=settings.data_dir or run.data_dir)
-    model, metadata = run.model(), Metadata.of(run.card)
     limit = LIMIT if settings.precision == "fp32" else math.inf  # otherwise the loss of accuracy is limited
     with Console(stderr=True).status("opening") as status:
+        smaller = _smaller(run, compression, latency, settings, status.update)
+        if smaller is not None:
+            model, metadata, name = smaller.model, Metadata.of(smaller.card), f"{run.name}-{smaller.compression:.3g}"
+            default = how.default_output(run.folder)
+            output = output or default.with_name(f"{default.stem}-{smaller.compression:.3g}{default.suffix}")
+        else:
+            model, metadata, name = run.model(), Metadata.of(run.card), run.name
+            output = output or how.default_output(run.folder)
+        beside = Path(os.path.abspath(output))  # "." and ".." have no name to write a file beside
+        check_output(output, how)
         done, packed = export_packed(
             lambda path: export_model(model, metadata, path, settings, status.update),
             model,
             metadata,
-            run.name,
+            name,
             output,
             how,
             limit,
@@ -61,8 +90,42 @@ def main(parser: Parser, argv: list[str]) -> None:
     with atomic(beside.with_name(f"{beside.name}.json")) as temporary:
         temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n")
     *found, saved = lines(done)
+    if smaller is not None:
+        print(_described(smaller))
     print("\n".join(found))
     if packed.preprocessing_parity:
         sizes = ", ".join(f"{value:.1e} ({h} x {w})" for (h, w), value in packed.preprocessing_parity.items())
         print(f"with preprocessing inside, by size of the images: {sizes}")
     print(saved)
+
+
+def _smaller(
+    run: Run, compression: float | None, latency: str | None, settings: ExportSettings, say: Callable[[str], None]
+) -> Cut | None:
+    """Cut the requested network out of a nested run; None: the run's own was requested.
+
+    Raises:
+        UserError: both a compression and a latency are given, or there is no such network.
+    """
+    if compression is None and latency is None:
+        return None
+    from zoo.nested.cut import cut
+    from zoo.nested.latency_budget import cut_for_latency, parse_latency
+
+    if compression is not None and latency is not None:
+        raise UserError("--compression and --latency each choose a network: leave one of them out")
+    if latency is None:
+        assert compression is not None
+        return cut(run, compression, settings.data_dir, settings.download)
+    found, time = cut_for_latency(run, parse_latency(latency), settings, say)
+    print(f"{found.compression:.3g} of the parameters removed: one image takes {time:.2f} ms here, at most {latency}")
+    return found
+
+
+def _described(smaller: Cut) -> str:
+    card = smaller.card
+    statistics = f"estimated on {smaller.images:,} training images" if smaller.images else "kept from the training"
+    return (
+        f"cut to {card.params:,} parameters ({card.compression:.1%} fewer than {card.dense_params:,}) and "
+        f"{card.macs:,} multiply-accumulates; BatchNorm statistics {statistics}"
+    )

@@ -3,6 +3,16 @@
 from zoo.constraints._base import BatchedConstraint, Constraint, Layers
 from zoo.constraints.bounded_spectrum import BoundedSpectrum
 from zoo.constraints.low_rank import LowRankConstraint
+from zoo.constraints.ordered import OrderedOrthonormal, OrderedSpectrum
 from zoo.constraints.orthonormal import Orthonormal
 
-__all__ = ["BatchedConstraint", "BoundedSpectrum", "Constraint", "Layers", "LowRankConstraint", "Orthonormal"]
+__all__ = [
+    "BatchedConstraint",
+    "BoundedSpectrum",
+    "Constraint",
+    "Layers",
+    "LowRankConstraint",
+    "OrderedOrthonormal",
+    "OrderedSpectrum",
+    "Orthonormal",
+]

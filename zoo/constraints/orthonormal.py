@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,6 +62,9 @@ class Orthonormal(BatchedConstraint):
         (True, True)
     """
 
+    tangent_: Callable[[Tensor, Tensor], Tensor] = staticmethod(tangent_)
+    """Projects a direction onto the tangent space at a factor, in place."""
+
     def gradient_flow_(self, layers: Layers, optimizer: Optimizer | None = None, *, clipped: bool = False) -> None:
         """Turn the gradients of U and V into the directions of the manifold's gradient flow; keep momenta tangent.
 
@@ -99,12 +102,12 @@ class Orthonormal(BatchedConstraint):
         if all(momenta) and plain_sgd and not clipped:
             # SGD adds them before it steps: projecting the sum projects both, unless the trainer clips in between.
             first = [of_factor[0] for of_factor in momenta]
-            directions = self.run(_flow_beside, xs, cores, gradients, first, float(group["momentum"]))
+            directions = self.run(_flow_beside, xs, cores, gradients, first, float(group["momentum"]), self.tangent_)
         else:
-            directions = self.run(_flow, xs, cores, gradients)
+            directions = self.run(_flow, xs, cores, gradients, self.tangent_)
             for x, of_factor in zip(xs, momenta, strict=True):
                 for direction in of_factor:
-                    tangent_(x, direction)
+                    self.tangent_(x, direction)
         if directions is not gradients:
             torch._foreach_copy_(gradients, directions)
 
@@ -145,11 +148,14 @@ def _columns(xs: list[Float[Tensor, "_ _"]]) -> list[int]:
 
 
 def _flow(
-    xs: list[Float[Tensor, "_ _"]], cores: list[Float[Tensor, "_ _ ..."]], gradients: list[Float[Tensor, "_ _"]]
+    xs: list[Float[Tensor, "_ _"]],
+    cores: list[Float[Tensor, "_ _ ..."]],
+    gradients: list[Float[Tensor, "_ _"]],
+    project_: Callable[[Tensor, Tensor], Tensor],
 ) -> list[Float[Tensor, "_ _"]]:
     """Make gradients at factors X the manifold's gradient flow, in place: (I - X X^T) G r / ||S||_F^2."""
     for x, gradient, scale in zip(xs, gradients, flow_scales(cores, _columns(xs)), strict=True):
-        tangent_(x, gradient.mul_(scale))
+        project_(x, gradient.mul_(scale))
     return gradients
 
 
@@ -159,12 +165,13 @@ def _flow_beside(
     gradients: list[Float[Tensor, "_ _"]],
     momenta: list[Float[Tensor, "_ _"]],
     share: float,
+    project_: Callable[[Tensor, Tensor], Tensor],
 ) -> list[Float[Tensor, "_ _"]]:
     """Make G + share M the flow, in place, then subtract share M, for momenta M that need not be tangent."""
     for gradient, scale in zip(gradients, flow_scales(cores, _columns(xs)), strict=True):
         gradient.mul_(scale)
     torch._foreach_add_(gradients, momenta, alpha=share)
     for x, gradient in zip(xs, gradients, strict=True):
-        tangent_(x, gradient)
+        project_(x, gradient)
     torch._foreach_sub_(gradients, momenta, alpha=share)
     return gradients

@@ -11,7 +11,7 @@ from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.shards import Origin, Shard, merge
 from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps
-from zoo.evaluation.table import print_card, print_findings
+from zoo.evaluation.table import print_card, print_findings, print_points
 
 __all__ = [
     "EPS",
@@ -33,6 +33,7 @@ __all__ = [
     "merge",
     "print_card",
     "print_findings",
+    "print_points",
     "probe",
     "quick_evaluation",
     "sanity",

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from zoo.attacks import format_eps
 from zoo.runs.card import Card
-from zoo.runs.records import Evaluation, Finding
+from zoo.runs.records import CurvePoint, Evaluation, Finding
 
 
 def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:
@@ -46,6 +46,26 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         else:
             console.print(f"\n[bold]{name}[/] by {[*own[0].case][-1]}, {own[0].n:,} images")
             console.print(_pivot(own))
+
+
+def print_points(points: Sequence[CurvePoint], console: Console | None = None) -> None:
+    """Print the networks inside a nested run as a table: a row each, their size, accuracies and time.
+
+    Args:
+        points: measured with the same attacks.
+        console: to print on; None: standard output.
+    """
+    console = console or Console(highlight=False)
+    timed = any(point.latency_ms is not None for point in points)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    attacks = [f"{e.attack} {format_eps(e.eps)}" if e.norm else e.attack for e in points[0].evaluations]
+    for column in ("removed", "parameters", "million MACs", *attacks, *(["ms"] if timed else [])):
+        table.add_column(column, justify="right")
+    for point in points:
+        size = (f"{point.compression:g}", f"{point.params:,}", f"{point.macs / 1e6:,.1f}")
+        time = [f"{point.latency_ms:.2f}"] if point.latency_ms is not None else []
+        table.add_row(*size, *(f"{e.accuracy:.2%}" for e in point.evaluations), *time)
+    console.print(table)
 
 
 def _pivot(findings: Sequence[Finding]) -> Table:

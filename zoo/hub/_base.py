@@ -64,12 +64,13 @@ class Hub(ABC):
         self.patience = patience or RetryPolicy()
 
     @abstractmethod
-    def open(self, path: str, offset: int = 0) -> AbstractContextManager[Stream]:
+    def open(self, path: str, offset: int = 0, end: int | None = None) -> AbstractContextManager[Stream]:
         """Open a file of the hub, from an offset on if the place can do that.
 
         Args:
             path: relative, with ``/``.
             offset: of the first byte wanted; see `Stream.start` for the first that comes.
+            end: offset after the last byte wanted; more may come. None: the whole rest.
 
         Raises:
             UserError: there is no such file, or the hub refuses.

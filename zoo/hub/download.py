@@ -40,8 +40,10 @@ def read_index(hub: Hub) -> Index:
     return Index.parse(_trying(hub, INDEX, attempt), f"{hub.address}/{INDEX}")
 
 
-def download(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = lambda _: None) -> None:
-    """Download one file, and return only when it is the file that the index names.
+def download(
+    hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = lambda _: None, *, whole: bool = True
+) -> None:
+    """Download one file, or its beginning, and return only when it is what was named.
 
     Args:
         hub: to get it from.
@@ -50,6 +52,7 @@ def download(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = la
         part: the path to write; an earlier partial download there is continued. It is removed on failure, except when
             the user interrupts.
         tick: called on progress.
+        whole: whether the file ends after the wanted bytes; if not, they are its beginning, and no more is requested.
 
     Raises:
         UserError: the hub does not have the file, or not the right one, or the disk does not take it.
@@ -60,7 +63,7 @@ def download(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = la
         if have > wanted.bytes:
             raise CorruptTransfer("what an earlier download left is too long")
         if have < wanted.bytes:
-            _append(hub, path, wanted, part, tick)
+            _append(hub, path, wanted, part, tick, whole)
         if sha256(part) != wanted.sha256:
             raise CorruptTransfer(f"its SHA-256 is not the {wanted.sha256} of the index")
 
@@ -77,22 +80,25 @@ def download(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick = la
         ) from None
 
 
-def _append(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick) -> None:
+def _append(hub: Hub, path: str, wanted: FileEntry, part: Path, tick: Tick, whole: bool) -> None:
     """Download the missing part of a file."""
     have = part.stat().st_size if part.exists() else 0
-    with hub.open(path, have) as stream, part.open("ab") as file:
-        if stream.length not in (None, wanted.bytes - stream.start):
+    with hub.open(path, have, None if whole else wanted.bytes) as stream, part.open("ab") as file:
+        if whole and stream.length not in (None, wanted.bytes - stream.start):
             raise CorruptTransfer(
                 f"the hub's file has {stream.start + (stream.length or 0):,} bytes, its index {wanted.bytes:,}"
             )
         file.truncate(stream.start)
         written = stream.start
-        for chunk in _in_time(hub, stream.chunks):
+        for received in _in_time(hub, stream.chunks):
+            chunk = received if whole else received[: wanted.bytes - written]
             written += len(chunk)
             if written > wanted.bytes:
                 raise CorruptTransfer(f"more comes than the {wanted.bytes:,} bytes of the index")
             file.write(chunk)
             tick(written)
+            if not whole and written == wanted.bytes:
+                break
     if written < wanted.bytes:
         raise Interrupted(f"connection lost after {written:,} of {wanted.bytes:,} bytes")
 

@@ -29,8 +29,8 @@ class FolderHub(Hub):
         self.folder = user_path(address)
 
     @contextmanager
-    def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
-        """Open a file."""
+    def open(self, path: str, offset: int = 0, end: int | None = None) -> Iterator[Stream]:
+        """Open a file; whoever reads it stops at the end."""
         try:
             file = (self.folder / path).open("rb")
         except FileNotFoundError:

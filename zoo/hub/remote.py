@@ -32,8 +32,8 @@ class RemoteHub(Hub):
             raise UserError(f"{self.address} is not a hub address: {words}") from None
 
     @contextmanager
-    def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
-        """Open a file."""
+    def open(self, path: str, offset: int = 0, end: int | None = None) -> Iterator[Stream]:
+        """Open a file; whoever reads it stops at the end."""
         with self._opened(path, offset) as file:
             yield Stream(offset, None, chunks_of(file))
 

@@ -34,11 +34,11 @@ class WebHub(Hub):
         return {}
 
     @contextmanager
-    def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
-        """Request a file, or its rest if there is an offset."""
+    def open(self, path: str, offset: int = 0, end: int | None = None) -> Iterator[Stream]:
+        """Request a file, or a part of it if there is an offset or an end."""
         headers = {"Accept-Encoding": "identity", "User-Agent": f"robust-zoo/{__version__}", **self.headers()}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+        if offset or end is not None:
+            headers["Range"] = f"bytes={offset}-{'' if end is None else end - 1}"
         with requests.Session() as session:
             try:
                 response = self._follow(session, self.url(path), headers)

@@ -116,6 +116,22 @@ def tangent_(x: Float[Tensor, "n r"], d: Float[Tensor, "n k"]) -> Float[Tensor, 
     return d.addmm_(x, x.T @ d, alpha=-1)
 
 
+def stiefel_tangent_(x: Float[Tensor, "n r"], d: Float[Tensor, "n r"], rotation: float = 1.0) -> Float[Tensor, "n r"]:
+    """Project D onto the tangent space of the Stiefel manifold at X, in place, and return it.
+
+    It is (I - X X^T) D + rotation X skew(X^T D). Unlike `tangent`, it keeps rotations within span(X), which change the
+    spans of X's leading columns.
+
+    Args:
+        x: orthonormal columns.
+        d: any directions.
+        rotation: 1 for the projection in the Euclidean metric; less makes X rotate more slowly.
+    """
+    inner = x.T @ d
+    skew = (inner - inner.T) / 2
+    return d.addmm_(x, inner - rotation * skew, alpha=-1)
+
+
 def complement(x: Float[Tensor, "n r"], d: Float[Tensor, "n l"], k: int) -> Float[Tensor, "n k"]:
     """Return k orthonormal directions orthogonal to X's columns that capture the most of D.
 

@@ -10,8 +10,9 @@ singular, and a layer whose input is zero is cut by its weight.
 
 As a matrix: the truncated SVD P D Q^T of W (C + eps I)^(1/2), with the root undone, is P P^T W, and the columns of P
 are the leading eigenvectors of E[y y^T] + eps W W^T. Only the moment of the outputs, n x n, is therefore gathered, and
-nothing is inverted. (SVD-LLM, arXiv 2403.07378, and CorDA, arXiv 2406.05223, write it with C; Zhang, Zou, He, Sun,
-Accelerating very deep convolutional networks, TPAMI 2016, arXiv 1505.06798, with centred outputs.)
+nothing is inverted. The best fits of all ranks are nested: the first k columns of P give the one of rank k. (SVD-LLM,
+arXiv 2403.07378, and CorDA, arXiv 2406.05223, write it with C; Zhang, Zou, He, Sun, Accelerating very deep
+convolutional networks, TPAMI 2016, arXiv 1505.06798, with centred outputs.)
 
 In Tucker-2 form (see `zoo.lowrank.tucker`) a basis V of input channels is chosen first; z = P^T x is x with its
 channels projected on V. With M = E[y z^T] + eps W P and G = E[z z^T] + eps I the best kernel that reads z is M G^-1,
@@ -77,8 +78,9 @@ def fit_to_outputs_(
         elif isinstance(layer, TuckerConv2d):  # V is square: it keeps all channels
             _set(layer, u, multiply_modes(u.T, weight, layer.V.double().T), layer.V)
         else:
-            p, s, qh = torch.linalg.svd(u.T @ weight.flatten(1), full_matrices=False)
-            _set(layer, u @ p, s.diag(), qh.T)
+            # U keeps the order of its eigenvalues and S is lower triangular, so that each prefix is its own best fit.
+            v, upper = torch.linalg.qr((u.T @ weight.flatten(1)).T)
+            _set(layer, u, upper.T, v)
     observe(dense, images, projected, batch_size)
     for name, candidates in projected.items():
         weight, eps = _weight(dense, name), ridge(moments[name])

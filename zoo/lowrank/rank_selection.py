@@ -38,10 +38,17 @@ class Shares:
     Attributes:
         relative: part of the common share that a layer keeps, by its name, in (0, 1]; 1 for layers that are not named.
         least: rank that a named layer keeps whatever its share.
+        most: rank that a named layer does not exceed.
     """
 
     relative: Mapping[str, float] = field(default_factory=dict)
     least: Mapping[str, int] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
+
+    def levels(self, layer: Layer, block: int) -> list[int]:
+        """Return the ranks that a layer may take, see `fast_ranks`."""
+        most = self.most.get(layer.name, layer.full_rank)
+        return [rank for rank in fast_ranks(layer, block) if rank <= most]
 
     def of(self, layer: Layer, common: float) -> float:
         """Return the largest number of weights that a layer may keep."""
@@ -59,7 +66,7 @@ def _shared_out(layers: list[Layer], common: float, block: int, shares: Shares) 
     """Give each layer the largest allowed rank within its share of its weights (or the smallest rank)."""
     ranks = {}
     for layer in layers:
-        levels, most, least = fast_ranks(layer, block), shares.of(layer, common), shares.least.get(layer.name, 0)
+        levels, most, least = shares.levels(layer, block), shares.of(layer, common), shares.least.get(layer.name, 0)
         fitting = [r for r in levels if layer.factorized_size(r) <= most or r <= least]
         ranks[layer.name] = fitting[-1] if fitting else levels[0]
     return ranks
@@ -125,7 +132,7 @@ def _spend(layers: list[Layer], ranks: Ranks, left: float, block: int, shares: S
         steps = []
         for layer in layers:
             rank = ranks[layer.name]
-            above = [r for r in fast_ranks(layer, block) if r > rank]
+            above = [r for r in shares.levels(layer, block) if r > rank]
             cost = layer.factorized_size(above[0]) - layer.factorized_size(rank) if above else math.inf
             if cost <= left:
                 steps.append((shares.common(layer, rank), layer.name, above[0], cost))

@@ -1,9 +1,10 @@
 """The contract of a method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,14 +18,24 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
 
-Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
-"""Maps a model, images (B, C, H, W) in [0, 1] and labels (B,) to ``loss``, ``logits`` and further scalars to log."""
+class Objective(Protocol):
+    """Maps a model, images (B, C, H, W) in [0, 1] and labels (B,) to ``loss``, ``logits`` and further scalars to log.
+
+    Probabilities (B, K) replace the labels if they are given; see `Method.trains_several` for who may give them.
+    """
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, soft_targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the loss."""
 
 
-def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> dict[str, Tensor]:
-    """Return the cross-entropy at the images, and the logits."""
+def cross_entropy(
+    model: nn.Module, images: Tensor, labels: Tensor, soft_targets: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return the cross-entropy at the images, with the labels or with soft targets, and the logits."""
     logits = model(images)
-    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    loss = F.cross_entropy(logits, labels if soft_targets is None else soft_targets)
     return {"loss": loss, "logits": logits.detach()}
 
 
@@ -47,6 +58,12 @@ class Method(ABC):
     A subclass is a frozen dataclass in a file of its own, whose name is the method's. Its fields are the
     hyper-parameters: they become command-line flags (``--method.FIELD``), with the text under each field
     as help, and are saved with every run. The class docstring's first line is the method's description.
+    """
+
+    trains_several: ClassVar[bool] = False
+    """Whether a step trains several networks of different shapes, the smaller ones on the answers of the largest.
+
+    Such a step cannot be compiled or captured, and its adversary must take soft targets.
     """
 
     @abstractmethod
@@ -109,6 +126,10 @@ class Method(ABC):
         """
         return objective(model, images, labels)
 
+    def searched_on(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which the model is the network that the adversary of the next `loss` searches on."""
+        return nullcontext()
+
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups; by default vectors (biases, normalisation) do not decay."""
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -125,6 +146,14 @@ class Method(ABC):
             held_out: validation images, for methods that measure on them; None if there are none.
         """
         return []
+
+    def calibrate(self, model: nn.Module, batches: Callable[[], Iterable[Tensor]]) -> None:  # noqa: B027
+        """Estimate on training images what the final weights leave open, in place; by default, nothing.
+
+        Args:
+            model: trained, in eval mode; takes images in [0, 1].
+            batches: gives a few training batches, attacked on the model as it is when they are taken.
+        """
 
     @abstractmethod
     def deploy(self, model: nn.Module) -> nn.Module:

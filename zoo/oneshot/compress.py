@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def compress_checkpoint(
     compressed = _compressed(source, method, config, device)
     trained = with_normalization(compressed.model, source.task.mean, source.task.std).eval().to(device)
     if source.data is not None:
-        reestimate_batch_norm_(trained, _batches(source.data, BATCH_NORM_IMAGES, config.seed, device))
+        batches = partial(_batches, source.data, BATCH_NORM_IMAGES, config.seed, device)
+        reestimate_batch_norm_(trained, batches())
+        method.calibrate(trained, batches)
     seconds = time.monotonic() - start
     before = after = None
     if source.data is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.attacks import ATTACKS, Gradients
 from zoo.data import load_test, stratified
@@ -25,9 +25,10 @@ from zoo.evaluation import (
     probe,
     sanity,
 )
+from zoo.nested.cut import SAME, cut, trained_sizes
 from zoo.probes import PROBES, ProbeContext
-from zoo.runs.card import Card
-from zoo.runs.records import Evaluation, Finding
+from zoo.runs.card import Card, merged_evaluations
+from zoo.runs.records import CurvePoint, Evaluation, Finding
 from zoo.runs.run import Run
 
 SLACK = 0.005
@@ -119,14 +120,27 @@ def evaluated(
         images: to attack.
         outcomes: file for the verdicts, from which an interrupted measurement resumes.
     """
+    exported = folded(run.model(), run.card.image_shape)
+    return evaluated_model(exported, run.card.weights.sha256, group, images, outcomes)
+
+
+def evaluated_model(
+    exported: nn.Module, owner: str, group: Sequence[Evaluation], images: EvaluationSplit, outcomes: Path | None
+) -> list[Evaluation]:
+    """Measure a group of evaluations on a network; see `evaluated`.
+
+    Args:
+        exported: deployed and folded.
+        owner: of the verdicts: the digest of the weights.
+        group, images, outcomes: see `evaluated`.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     gradients: Gradients = group[0].options.get("gradients", "fp32") if group else "fp32"
     kept = None
     if outcomes is not None:
         n = len(images.labels)
         file = outcomes.with_stem(f"{outcomes.stem}-{n}")
-        kept = Outcomes(file, identity(run.card.weights.sha256, images.images, images.labels))
-    exported = folded(run.model(), run.card.image_shape)
+        kept = Outcomes(file, identity(owner, images.images, images.labels))
     sweeps = [sweep_of(group)] if group else []
     return evaluate(exported, images.images, images.labels, sweeps, gradients=gradients, device=device, outcomes=kept)
 
@@ -156,9 +170,37 @@ def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> 
         "lipschitz_bound": lipschitz_bound(run.model(), card.image_shape).value,
         "data_sha256": split.sha256,
     }
+    update["curve"] = tuple(point_again(run, point, split, outcomes) for point in kept_points(run))
     for name in dict.fromkeys(finding.probe for finding in card.findings):
         update["findings"] += tuple(probed(run, split, name))
     return card.model_copy(update=update).with_evaluations(found)
+
+
+def kept_points(run: Run) -> list[CurvePoint]:
+    """Return the points of a card's curve whose networks need no images: those of trained sizes."""
+    sizes = trained_sizes(run) if run.card.curve else ()
+    return [p for p in run.card.curve if any(abs(p.compression - size) <= SAME for size in sizes[1:])]
+
+
+def point_again(run: Run, point: CurvePoint, split: EvaluationSplit, outcomes: Path | None = None) -> CurvePoint:
+    """Measure a point of a nested run's curve again.
+
+    Args:
+        run: nested; its folder's weights are measured.
+        point: of its card.
+        split: the test split.
+        outcomes: see `evaluated`; each network has a file of its own.
+    """
+    found = cut(run, point.compression)
+    file = outcomes.with_stem(f"{outcomes.stem}-{point.compression:g}") if outcomes is not None else None
+    exported = folded(found.model, run.card.image_shape)
+    owner = f"{run.card.weights.sha256} cut to {found.card.params}"
+    n = max((e.n for e in point.evaluations), default=len(split.labels))
+    measured = evaluated_model(exported, owner, [], split.first(n), file)
+    for group in groups(point.evaluations):
+        measured += evaluated_model(exported, owner, group, split.first(group[0].n), file)[1:]
+    ordered = merged_evaluations((), measured)
+    return point.model_copy(update={"evaluations": ordered, "params": found.card.params, "macs": found.card.macs})
 
 
 def probed(run: Run, split: EvaluationSplit, name: str) -> list[Finding]:

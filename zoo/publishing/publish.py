@@ -95,10 +95,11 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
     with TemporaryDirectory() as folder:
         staging = Path(folder)
         say("storing the weights")
-        weights = store_weights(run, staging, options.dtype)
+        weights, prefixes = store_weights(run, staging, options.dtype)
         made = run.card.provenance
         made = made.model_copy(update={"command": without_places(made.command)})
-        run.card.model_copy(update={"weights": weights, "provenance": made}).save(staging / CARD)
+        stored_card = {"weights": weights, "prefixes": prefixes, "provenance": made}
+        run.card.model_copy(update=stored_card).save(staging / CARD)
         stored = Run(staging)
         say("measuring clean accuracy")
         split = EvaluationSplit.of(run.card, options.data_dir or run.data_dir, options.download)

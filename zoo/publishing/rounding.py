@@ -9,14 +9,18 @@ from torch import Tensor
 
 from zoo.errors import UserError
 from zoo.files import atomic, sha256
-from zoo.runs.records import Weights
+from zoo.methods.nested_lowrank import NestedLowrank
+from zoo.nested.stored import write_nested
+from zoo.runs.records import Prefix, Weights
 from zoo.runs.run import WEIGHTS, Run
 
 Dtype = Literal["float16", "float32"]
 
 
-def store_weights(run: Run, folder: Path, dtype: Dtype) -> Weights:
+def store_weights(run: Run, folder: Path, dtype: Dtype) -> tuple[Weights, tuple[Prefix, ...]]:
     """Write a run's weights as safetensors; matrices and kernels get the dtype, vectors (biases, norms) stay fp32.
+
+    The file of a nested run begins with its smallest size: the beginnings that hold each size are returned too.
 
     Args:
         run: in its trained form.
@@ -27,10 +31,14 @@ def store_weights(run: Run, folder: Path, dtype: Dtype) -> Weights:
         UserError: a weight is not finite, or too large for fp16.
     """
     state = {name: _stored(name, value, dtype) for name, value in run.trained_model().state_dict().items()}
-    path = folder / WEIGHTS
-    with atomic(path) as temporary:
-        save_file(state, temporary)
-    return Weights(file=WEIGHTS, sha256=sha256(path), bytes=path.stat().st_size, dtype=dtype)
+    path, prefixes = folder / WEIGHTS, tuple[Prefix, ...]()
+    if isinstance(run.method, NestedLowrank):
+        prefixes = write_nested(run, state, path)
+    else:
+        with atomic(path) as temporary:
+            save_file(state, temporary)
+    weights = Weights(file=WEIGHTS, sha256=sha256(path), bytes=path.stat().st_size, dtype=dtype)
+    return weights, prefixes
 
 
 def _stored(name: str, value: Tensor, dtype: Dtype) -> Tensor:

@@ -1,5 +1,6 @@
 """The card of a trained model: its description, its provenance, and every figure measured on it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,10 +9,12 @@ from pydantic import Field, ValidationError, model_validator
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.runs.records import (
+    CurvePoint,
     Doubt,
     Evaluation,
     Finding,
     LayerRow,
+    Prefix,
     Provenance,
     Record,
     Sanity,
@@ -22,7 +25,7 @@ from zoo.runs.records import (
 )  # fmt: skip
 from zoo.runs.schema import first_mistake, refuse_newer
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
 
 
@@ -31,6 +34,7 @@ class Card(Record):
 
     ``params`` and ``macs`` are those of the deployed form (S folded). ``applied`` lists the plugins that were applied,
     in order: each with its kind, its name, its hyper-parameters, and its outcome if that is more than the weights.
+    ``curve`` lists the smaller networks inside a nested one, ``prefixes`` how much of the stored weights each needs.
     ``zoo publish`` fills in what a hub needs besides: name, licence, threat, data_sha256 (of the test split), latency,
     parity (largest relative difference of the exported file's logits, by batch size), files (those besides card, README
     and weights) and commands (the command that repeats each measurement).
@@ -64,8 +68,10 @@ class Card(Record):
     sanity: Sanity | None = None
     findings: tuple[Finding, ...] = ()
     latency: tuple[Timing, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     parity: dict[str, float] = Field(default_factory=dict)
     weights: Weights
+    prefixes: tuple[Prefix, ...] = ()
     files: tuple[StoredFile, ...] = ()
     provenance: Provenance
     commands: dict[str, str] = Field(default_factory=dict)
@@ -128,15 +134,18 @@ class Card(Record):
         An evaluation with the same attack, norm, eps and options is replaced, unless it was measured on more images.
         """
 
-        def key(e: Evaluation) -> tuple[object, ...]:
-            return e.attack, e.norm, e.eps, repr(sorted(e.options.items()))
+        return self.model_copy(update={"evaluations": merged_evaluations(self.evaluations, new)})
 
-        merged = {key(e): e for e in self.evaluations}
-        for e in new:
-            if key(e) not in merged or e.n >= merged[key(e)].n:
-                merged[key(e)] = e
-        ordered = sorted(merged.values(), key=lambda e: (e.attack != "clean", e.attack, e.norm or "", e.eps))
-        return self.model_copy(update={"evaluations": tuple(ordered)})
+    def with_curve_point(self, point: CurvePoint) -> "Card":
+        """Return the card with a point of the curve added, merged with an earlier one of the same network."""
+        points = {(p.compression, p.params): p for p in self.curve}
+        if old := points.get((point.compression, point.params)):
+            merged: dict[str, Any] = {"evaluations": merged_evaluations(old.evaluations, point.evaluations)}
+            if point.latency_ms is None:
+                merged |= {"latency_ms": old.latency_ms, "hardware": old.hardware}
+            point = point.model_copy(update=merged)
+        points[point.compression, point.params] = point
+        return self.model_copy(update={"curve": tuple(points[key] for key in sorted(points))})
 
     def with_findings(self, new: list[Finding]) -> "Card":
         """Return the card with a probe's figures; they replace all earlier ones of the same probe."""
@@ -164,3 +173,16 @@ class Card(Record):
         except (ValidationError, UnicodeDecodeError) as error:
             reason = first_mistake(error) if isinstance(error, ValidationError) else str(error)
             raise UserError(f"{path} is not a card of schema {SCHEMA} ({reason}): train again or update zoo") from None
+
+
+def merged_evaluations(old: Sequence[Evaluation], new: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """Return old and new figures together, see `Card.with_evaluations`; the clean accuracy comes first."""
+
+    def key(e: Evaluation) -> tuple[object, ...]:
+        return e.attack, e.norm, e.eps, repr(sorted(e.options.items()))
+
+    merged = {key(e): e for e in old}
+    for e in new:
+        if key(e) not in merged or e.n >= merged[key(e)].n:
+            merged[key(e)] = e
+    return tuple(sorted(merged.values(), key=lambda e: (e.attack != "clean", e.attack, e.norm or "", e.eps)))

@@ -139,6 +139,26 @@ class Timing(Record):
     hardware: str
 
 
+class CurvePoint(Record):
+    """One of the networks cut out of a nested run, and what was measured on it.
+
+    Attributes:
+        compression: as it was asked for.
+        params: of its deployed form.
+        macs: of its deployed form.
+        evaluations: clean accuracy first.
+        latency_ms: of one image in ONNX Runtime, the median; None: not measured.
+        hardware: that it was measured on, in words.
+    """
+
+    compression: float = Field(gt=0, lt=1)
+    params: int = Field(ge=0)
+    macs: int = Field(ge=0)
+    evaluations: tuple[Evaluation, ...] = ()
+    latency_ms: FiniteFloat | None = None
+    hardware: str = ""
+
+
 class StoredFile(Record):
     """A file beside the card: its name (never a path), SHA-256 and size."""
 
@@ -151,6 +171,14 @@ class Weights(StoredFile):
     """The file that holds the weights; ``dtype`` is that of its matrices and kernels."""
 
     dtype: Literal["float32", "float16"] = "float32"
+
+
+class Prefix(Record):
+    """The beginning of the weights' file that holds a size of a nested network: its length and its SHA-256."""
+
+    compression: float = Field(gt=0, lt=1)
+    bytes: int = Field(ge=1)
+    sha256: str
 
 
 class LayerRow(Record):

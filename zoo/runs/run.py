@@ -12,8 +12,10 @@ from zoo.backbone import create_backbone, with_normalization
 from zoo.errors import UserError, first_line
 from zoo.files import atomic, sha256, user_path
 from zoo.lowrank.layers import uninitialized
+from zoo.lowrank.shells import merge_shells
 from zoo.methods import METHODS, Method
 from zoo.runs.card import Card
+from zoo.runs.ordered_file import PADDING
 from zoo.runs.records import Weights
 
 CARD = "card.json"
@@ -53,7 +55,7 @@ def save_weights(model: nn.Module, folder: Path) -> Weights:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a safetensors file; factors that are stored by the sizes of a nested network are put together.
 
     Raises:
         UserError: it is missing, truncated or damaged.
@@ -61,11 +63,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"no weights at {path}")
     try:
-        return load_file(path)
+        stored = load_file(path)
     except Exception as error:  # SafetensorError, or what torch says of a type or a shape that it does not know
         raise UserError(
             f"{path} cannot be read ({first_line(error)}): it is truncated, or not a safetensors file"
         ) from None
+    return merge_shells({name: value for name, value in stored.items() if not name.startswith(PADDING)})
 
 
 def other_shapes(own: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:

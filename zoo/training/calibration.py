@@ -1,18 +1,27 @@
-"""Fit the starting factors of a training to its training images."""
+"""Training images to which the starting factors are fitted, and on which statistics are estimated at the end."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
-from zoo.data import DataSet, training_rows
+from zoo.data import DataSet, stratified, training_rows
 from zoo.errors import UserError
 from zoo.lowrank.output_fit import fit_to_outputs_
 from zoo.methods import Calibration
 from zoo.runs.config import TrainConfig
 from zoo.runtime.eval_mode import evaluating
 from zoo.training.options import trains_on_cuda
+
+if TYPE_CHECKING:
+    from zoo.training.module import Classifier
+
+FINAL_IMAGES = 1024
+"""Training images on which statistics are estimated when a training has ended."""
 
 
 def fit_to_training_images_(
@@ -53,3 +62,15 @@ def fit_to_training_images_(
         images = torch.cat(found)
     fit_to_outputs_(factorized, original, images)
     factorized.to("cpu")
+
+
+def attacked_batches(module: "Classifier") -> Iterator[Tensor]:
+    """Yield training images in [0, 1], not augmented, attacked as in the training on the model as it is now."""
+    source, threat = module.source, module.config.threat
+    labels = source.labels[module.train_indices.to(source.labels.device)].cpu()
+    rows = module.train_indices[stratified(labels, FINAL_IMAGES, seed=0)]
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))].to(source.labels.device)
+    torch.manual_seed(module.config.seed)
+    for part in rows.split(module.config.batch_size):
+        images = source.fetch(part).float().div(255)
+        yield module.adversary.search(module.model, images, source.labels[part], threat)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from zoo.runs.provenance import commit, hardware, versions
 from zoo.runs.records import Provenance
 from zoo.runs.run import BEST, CARD, Run, save_weights
 from zoo.runs.task import Task
+from zoo.training.calibration import attacked_batches
 from zoo.training.fine_tuning import trained_network
 from zoo.training.module import Classifier
 
@@ -46,6 +48,7 @@ def finalize_run(folder: Path, module: Classifier, trainer: pl.Trainer, command:
     device = trainer.strategy.root_device
     training = _training(module, trainer)
     outcome = module.parts.finisher.refine(trained_network(module.to(device).eval()))
+    module.method.calibrate(module.model, partial(attacked_batches, module))
     applied = module.parts.applied(**({"finish": outcome} if outcome else {}))
     return write_run(folder, module, device, training, applied, command)
 

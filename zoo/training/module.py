@@ -210,12 +210,16 @@ class Classifier(pl.LightningModule):
         watched = self.input_gradients
         if watched is not None:
             threat = replace(threat, watch=watched.begin)
-        adversarial = self.adversary.search(self.network, images, labels, threat)
+        with self.method.searched_on(self.model):
+            adversarial = self.adversary.search(self.network, images, labels, threat)
         if watched is not None:
             adversarial = watched.end(adversarial)
 
-        def objective(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            return self.adversary.loss(model, images, adversarial, labels, threat)
+        def objective(
+            model: nn.Module, images: Tensor, labels: Tensor, soft_targets: Tensor | None = None
+        ) -> dict[str, Tensor]:
+            at = threat if soft_targets is None else replace(threat, soft_targets=soft_targets)
+            return self.adversary.loss(model, images, adversarial, labels, at)
 
         def present() -> dict[str, Tensor]:
             with single_values_refused(), applied_once(self.model):

@@ -40,6 +40,17 @@ class Parts:
             if any(isinstance(value, np.generic) for value in options.values()):
                 plugin = dataclasses.replace(plugin, **{name: plain(value) for name, value in options.items()})
                 object.__setattr__(self, each.name, plugin)
+        if self.method.trains_several and not self.adversary.takes_soft_targets:
+            raise UserError(
+                f"--method {METHODS.name_of(self.method)} does not go with --adversary "
+                f"{ADVERSARIES.name_of(self.adversary)}, whose loss needs labels: smaller networks learn the answers "
+                "of the largest; take n_fgsm, pgd or trades"
+            )
+        if self.method.trains_several and not isinstance(self.finisher, NoFinisher):
+            raise UserError(
+                f"--finish {FINISHERS.name_of(self.finisher)} does not go with --method "
+                f"{METHODS.name_of(self.method)}: it would change the largest network alone; leave it out"
+            )
         if reason := self.finisher.obstacle(adversarial=not isinstance(self.adversary, NoAdversary)):
             raise UserError(reason)
 

@@ -1,5 +1,6 @@
 """Apply a finisher to a finished run."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import Run
 from zoo.training.build import open_config_data
+from zoo.training.calibration import attacked_batches
 from zoo.training.finalize import write_run
 from zoo.training.fine_tuning import trained_network
 from zoo.training.folder import prepare, refuse_occupied
@@ -44,6 +46,7 @@ def refine(
     device = torch.device("cuda" if trains_on_cuda(config) else "cpu")
     module = Classifier(run.trained_model(), parts, data, data.source(train=True).to(device), config)
     outcome = parts.finisher.refine(trained_network(module.to(device).eval()))
+    parts.method.calibrate(module.model, partial(attacked_batches, module))
     applied = [*run.card.applied, parts.applied(finish=outcome)[-1]]
     prepare(folder, config, parts)
     return write_run(folder, module, device, run.card.training, applied, command)

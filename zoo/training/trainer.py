@@ -196,8 +196,13 @@ def _refuse_useless_compilation(module: Classifier) -> None:
     schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
     flags = {"--compile": module.config.compile, "--cuda-graph": module.config.cuda_graph}
     asked = [flag for flag, value in flags.items() if value]
+    name = METHODS.name_of(module.method)
+    if asked and module.method.trains_several:
+        raise UserError(
+            f"{asked[0]} true does not go with {name}: the networks that it trains change from step to step; leave "
+            f"{asked[0]} out"
+        )
     if asked and any(schedule.changes_often for schedule in schedules):
-        name = METHODS.name_of(module.method)
         raise UserError(
             f"{asked[0]} true cannot be combined with {name}: its shapes change every few steps, and each change "
             f"{'compiles' if module.config.compile else 'captures'} anew; leave {asked[0]} out"

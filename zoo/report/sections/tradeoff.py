@@ -8,6 +8,7 @@ from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Gallery, Section, Text
 from zoo.report.pareto import pareto_front, steps
 from zoo.report.scale import Scale
+from zoo.report.size_curve import size_curve_blocks
 
 Cost = Callable[[RunFigures], float | None]
 Gain = tuple[str, str, Cost]
@@ -21,7 +22,8 @@ def tradeoff(runs: Sequence[RunFigures]) -> Section:
         key = reference(runs, norm)
         if key is not None:
             gains.append((norm.lower(), f"accuracy under {key_text(key)}", _under(key)))
-    return Section("tradeoff", "Accuracy against size and latency", tradeoff_blocks(runs, gains))
+    blocks = [*tradeoff_blocks(runs, gains), *size_curve_blocks(runs)]
+    return Section("tradeoff", "Accuracy against size and latency", blocks)
 
 
 def tradeoff_blocks(runs: Sequence[RunFigures], gains: Sequence[Gain]) -> list[Block]:

@@ -1,0 +1,1 @@
+"""Smaller networks inside a nested run: cut, calibrated, timed and measured, without training."""
