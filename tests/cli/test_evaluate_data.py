@@ -33,7 +33,7 @@ def test_names_of_classes_that_a_checkpoint_gave_are_not_replaced(tmp_path: Path
 
 def test_without_data_one_line_says_what_to_give(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", data="", class_names=NUMBERED).folder
-    with pytest.raises(UserError, match="compressed without data, so it names no data set: .* --data NAME"):
+    with pytest.raises(UserError, match=r"compressed without data, so it names no data set: .* --data NAME"):
         run_command(["evaluate", str(folder), *QUICK])
 
 

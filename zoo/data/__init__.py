@@ -130,7 +130,7 @@ def training_rows(labels: Tensor, n: int, val_fraction: float, seed: int) -> Ten
 
 
 def are_placeholders(class_names: Sequence[str]) -> bool:
-    """Return whether names of classes are mere numbers, as a checkpoint without names gets (``class_0``, ``LABEL_0``)."""
+    """Return whether classes only have numbers (``class_0``, ``LABEL_0``), as those of a checkpoint without names."""
     return all(re.fullmatch(r"(class|LABEL)_\d+", name) for name in class_names)
 
 

@@ -1,0 +1,59 @@
+"""What a command shows while it works: on standard error, in motion only on a terminal, and nothing if asked so.
+
+Results go to standard output, so that ``zoo COMMAND > FILE`` holds them alone, without escape codes.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+QUIET = "ZOO_QUIET"
+"""The environment variable behind ``--quiet``: processes that a command starts inherit it."""
+EVERY = 10.0
+"""Seconds between two lines on the progress of a stage where nothing can move, as in the log of a job."""
+
+
+def is_quiet() -> bool:
+    """Return whether only results and errors are to be shown."""
+    return os.environ.get(QUIET, "") not in ("", "0")
+
+
+def progress_console() -> Console:
+    """Return the console of bars and notes: standard error, or nothing."""
+    return Console(stderr=True, quiet=is_quiet(), highlight=False)
+
+
+def shows_bars() -> bool:
+    """Return whether bars are shown: standard error is a terminal, and nobody asked for silence."""
+    return not is_quiet() and progress_console().is_terminal
+
+
+def note(text: str) -> None:
+    """Print a line on standard error, unless asked not to."""
+    progress_console().print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def stages(first: str, every: float = EVERY) -> Iterator[Callable[[str], None]]:
+    """Yield a function that is told each stage of a long command: a line that changes, or a line now and then.
+
+    Args:
+        first: the first stage.
+        every: seconds between two lines where standard error is no terminal.
+    """
+    if shows_bars():
+        with progress_console().status(first) as status:
+            yield status.update
+        return
+    last = time.monotonic()
+
+    def say(stage: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            note(stage)
+
+    yield say
