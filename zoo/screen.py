@@ -7,8 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 QUIET = "ZOO_QUIET"
 """The environment variable behind ``--quiet``: processes that a command starts inherit it."""
@@ -21,8 +23,24 @@ def is_quiet() -> bool:
     return os.environ.get(QUIET, "") not in ("", "0")
 
 
-def progress_console() -> Console:
+@contextmanager
+def quieted() -> Iterator[None]:
+    """Show results and errors only, for a time."""
+    before = os.environ.get(QUIET)
+    os.environ[QUIET] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[QUIET]
+        else:
+            os.environ[QUIET] = before
+
+
+def progress_console() -> "Console":
     """Return the console of bars and notes: standard error, or nothing."""
+    from rich.console import Console  # which takes a while, and most commands show no progress
+
     return Console(stderr=True, quiet=is_quiet(), highlight=False)
 
 

@@ -6,11 +6,13 @@ import shutil
 import sys
 import textwrap
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
 from zoo._version import __version__
 from zoo.errors import UserError, printable, unknown_name
+from zoo.screen import quieted
 
 TASKS = {
     "train": "train",
@@ -21,6 +23,7 @@ TASKS = {
     "": "more",
 }
 """Titles of the overview, by the ``TASK`` of the commands under them."""
+QUIET_HELP = "--quiet: show results and errors only, no progress."
 
 
 def _command(name: str) -> ModuleType:
@@ -48,6 +51,12 @@ def _overview() -> str:
 
 def run(argv: list[str]) -> None:
     """Run one command line, without the program's name; raise `UserError` for the user's mistakes."""
+    argv, is_quiet = _without_quiet(argv)
+    with quieted() if is_quiet else nullcontext():
+        _run(argv)
+
+
+def _run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return
@@ -60,19 +69,25 @@ def run(argv: list[str]) -> None:
 
     from zoo.cli._parser import Parser  # after the command, so that an overview does not need the parser
 
-    parser = Parser(prog=f"zoo {argv[0]}", description=command.__doc__)
+    parser = Parser(prog=f"zoo {argv[0]}", description=command.__doc__, epilog=QUIET_HELP)
     command.main(parser, argv[1:])
 
 
+def _without_quiet(argv: list[str]) -> tuple[list[str], bool]:
+    """Take ``--quiet`` out of a command line; what follows ``--`` is meant for another command."""
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    return [word for word in own if word != "--quiet"] + argv[len(own) :], "--quiet" in own
+
+
 def main() -> None:
-    """Run ``sys.argv``; user errors end in one line and exit code 2."""
+    """Run ``sys.argv``; user errors end in one line and exit code 2, an interruption in 130."""
     if not sys.warnoptions:
         warnings.filterwarnings("ignore")
     try:
         run(sys.argv[1:])
     except UserError as error:
         print(f"zoo: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         sys.exit(130)
