@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 QUIET = "ZOO_QUIET"
 """The environment variable behind ``--quiet``: processes that a command starts inherit it."""
 EVERY = 10.0
 """Seconds between two lines on the progress of a stage where nothing can move, as in the log of a job."""
+NARROW = 60
+"""Columns of a screen below which a name stands above what belongs to it, not beside it."""
 
 
 def is_quiet() -> bool:
@@ -47,6 +50,14 @@ def progress_console() -> "Console":
 def shows_bars() -> bool:
     """Return whether bars are shown: standard error is a terminal, and nobody asked for silence."""
     return not is_quiet() and progress_console().is_terminal
+
+
+def closed_up(table: "Table", console: "Console") -> "Table":
+    """Return a table, in place, with one space between its columns if it would be wider than the screen."""
+    endless = console.options.update(max_width=10_000)  # otherwise a measure would end at the screen's width
+    if console.measure(table, options=endless).maximum > console.width:
+        table.padding, table.collapse_padding, table.pad_edge = (0, 1), True, False
+    return table
 
 
 def note(text: str) -> None:

@@ -39,24 +39,25 @@ def _overview() -> str:
     from zoo.cli._source import docstring_and_constant
 
     found = {name: docstring_and_constant(Path(__path__[0]) / f"{name}.py", "TASK") for name in _names()}
-    lines, width = ["usage: zoo COMMAND [--help] ..."], max(54, min(shutil.get_terminal_size().columns, 100))
+    lines, width = ["usage: zoo COMMAND [--help] ..."], max(38, min(shutil.get_terminal_size().columns, 100))
     for task, title in TASKS.items():
         # The command that gives a task its name comes first.
         names = sorted((name for name, (_, its) in found.items() if its == task), key=lambda name: (name != task, name))
         lines += [f"\n{title}:"] if names else []
         for name in names:
             lines += textwrap.wrap(found[name][0], width, initial_indent=f"  {name:12}", subsequent_indent=" " * 14)
-    return "\n".join([*lines, "\nhow to use one: zoo COMMAND --help; the version: zoo --version"])
+    foot = textwrap.wrap("how to use one: zoo COMMAND --help; the version: zoo --version", width)
+    return "\n".join([*lines, "", *foot])
 
 
 def run(argv: list[str]) -> None:
     """Run one command line, without the program's name; raise `UserError` for the user's mistakes."""
     argv, is_quiet = _without_quiet(argv)
     with quieted() if is_quiet else nullcontext():
-        _run(argv)
+        _dispatch(argv)
 
 
-def _run(argv: list[str]) -> None:
+def _dispatch(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return

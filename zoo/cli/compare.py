@@ -33,17 +33,16 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(own)
 
     from pydantic_core import to_json
-    from rich.console import Console
 
     from zoo.comparison import Comparison, Contender, draw, print_comparison, summarise
     from zoo.files import atomic
+    from zoo.screen import progress_console
 
     contenders = tuple(Contender.parse(word) for word in dict.fromkeys(options.contenders))
     comparison = Comparison(contenders, _seeds(options.seeds), tuple(_checked(shared)), options.out)
     _check_evaluation(options.attacks, options.probes, options.n)
     comparison.prepare()
-    console = Console(highlight=False)
-    comparison.train(lambda text: console.rule(text, style="dim"))
+    comparison.train(lambda text: progress_console().rule(text, style="dim"))
     if options.attacks or options.probes:
         _evaluate(comparison, options.attacks, options.probes, options.n)
     times = _latencies(comparison) if options.latency else {}

@@ -28,8 +28,6 @@ def main(parser: Parser, argv: list[str]) -> None:
     how = Packaging(**{field.name: options.pop(field.name) for field in fields(Packaging)})
     settings = ExportSettings(**options)
 
-    from rich.console import Console
-
     from zoo.data import check_data_dir
     from zoo.export.export_report import lines, report
     from zoo.export.exporter import export_model
@@ -37,6 +35,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.files import atomic
     from zoo.hub.runs import open_run
     from zoo.runs.file_metadata import Metadata
+    from zoo.screen import stages
     from zoo.serving.bundle import check_output, export_packed
 
     run = open_run(target, hub)
@@ -47,9 +46,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     settings = replace(settings, data_dir=settings.data_dir or run.data_dir)
     model, metadata = run.model(), Metadata.of(run.card)
     limit = LIMIT if settings.precision == "fp32" else math.inf  # otherwise the loss of accuracy is limited
-    with Console(stderr=True).status("opening") as status:
+    with stages("opening") as say:
         done, packed = export_packed(
-            lambda path: export_model(model, metadata, path, settings, status.update),
+            lambda path: export_model(model, metadata, path, settings, say),
             model,
             metadata,
             run.name,

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from zoo.attacks import format_eps
 from zoo.runs.card import Card, Evaluation, Finding
+from zoo.screen import NARROW, closed_up
 
 
 def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:
@@ -21,7 +22,7 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     """
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
-    console.print(_table(card.evaluations))
+    console.print(closed_up(_table(card.evaluations), console))
     if card.gradient_masking and card.sanity:
         signs = ", ".join(card.sanity.failures).replace("_", " ")
         console.print(f"[bold red]gradient masking[/] ({signs}): the accuracies under attack are not to be believed\n")
@@ -29,12 +30,20 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
         signs = ", ".join(card.sanity.uninformative).replace("_", " ")
         console.print(f"[bold red]uninformative[/] ({signs}): the network answers as one that learned nothing\n")
     bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("parameters", f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}")
-    facts.add_row("multiply-accumulates", f"{card.macs:,}, dense {card.dense_macs:,}")
-    facts.add_row("largest condition number", _worst(card))
-    facts.add_row("Lipschitz bound", f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound)
-    console.print(facts)
+    facts = {
+        "parameters": f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}",
+        "multiply-accumulates": f"{card.macs:,}, dense {card.dense_macs:,}",
+        "largest condition number": _worst(card),
+        "Lipschitz bound": f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound,
+    }
+    if console.width < NARROW:
+        for name, fact in facts.items():
+            console.print(f"{name}: {fact}")
+        return
+    grid = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        grid.add_row(name, fact)
+    console.print(grid)
 
 
 def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
@@ -46,7 +55,7 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
             console.print(f"\n[bold]{name}[/] skipped: {escape(own[0].note)}")
         else:
             console.print(f"\n[bold]{name}[/] by {[*own[0].case][-1]}, {own[0].n:,} images")
-            console.print(_pivot(own))
+            console.print(closed_up(_pivot(own), console))
 
 
 def _pivot(findings: Sequence[Finding]) -> Table:
@@ -82,7 +91,7 @@ def _worst(card: Card) -> str:
 def _table(evaluations: Sequence[Evaluation]) -> Table:
     table = Table("attack", "norm", box=box.SIMPLE_HEAD, header_style="bold")
     for column in ("eps", "accuracy", "images"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     before: object = None
     for e in evaluations:
         group = (e.attack, e.norm, repr(e.options))
