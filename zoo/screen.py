@@ -4,6 +4,9 @@ Results go to standard output, so that ``zoo COMMAND > FILE`` holds them alone, 
 """
 
 import os
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +61,14 @@ def closed_up(table: "Table", console: "Console") -> "Table":
     if console.measure(table, options=endless).maximum > console.width:
         table.padding, table.collapse_padding, table.pad_edge = (0, 1), True, False
     return table
+
+
+def fitting(text: str) -> list[str]:
+    """Return a line as several if the terminal that shows it is narrower; elsewhere, as in a file, as it is."""
+    if not sys.stdout.isatty():
+        return [text]
+    width = shutil.get_terminal_size().columns
+    return textwrap.wrap(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def note(text: str) -> None:
