@@ -26,11 +26,13 @@ TASKS = {
 QUIET_HELP = "--quiet: show results and errors only, no progress."
 
 
-def _command(name: str) -> ModuleType:
+def command_named(name: str) -> ModuleType:
+    """Import the module of a command."""
     return importlib.import_module(f"zoo.cli.{name}")
 
 
-def _names() -> list[str]:
+def command_names() -> list[str]:
+    """Return the names of all commands."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
@@ -38,7 +40,7 @@ def _overview() -> str:
     """Return the commands by task; their files are parsed, not imported, which would take seconds."""
     from zoo.cli._source import docstring_and_constant
 
-    found = {name: docstring_and_constant(Path(__path__[0]) / f"{name}.py", "TASK") for name in _names()}
+    found = {name: docstring_and_constant(Path(__path__[0]) / f"{name}.py", "TASK") for name in command_names()}
     lines, width = ["usage: zoo COMMAND [--help] ..."], max(38, min(shutil.get_terminal_size().columns, 100))
     for task, title in TASKS.items():
         # The command that gives a task its name comes first.
@@ -64,9 +66,9 @@ def _dispatch(argv: list[str]) -> None:
     if argv[0] == "--version":
         print(f"zoo {__version__}")
         return
-    if argv[0] not in _names():
-        raise unknown_name("command", argv[0], _names())
-    command = _command(argv[0])
+    if argv[0] not in command_names():
+        raise unknown_name("command", argv[0], command_names())
+    command = command_named(argv[0])
 
     from zoo.cli._parser import Parser  # after the command, so that an overview does not need the parser
 
