@@ -28,10 +28,14 @@ def models_table(models: dict[str, Found], threat: Threat | None = None, width: 
         return _models_table(models, threat)
     above = Table.grid(padding=(0, 0, 1, 0))
     above.add_column(overflow="fold")
+    notes: dict[str, None] = {}
     for name, found in models.items():
         table = _models_table({name: found}, threat)
         table.columns.pop(0)
+        notes |= dict.fromkeys(str(table.caption or "").splitlines())
+        table.caption = None
         above.add_row(Group(f"[bold]{name}[/]", table))
+    above.add_row("\n".join(notes))
     return above
 
 
