@@ -55,7 +55,7 @@ def shows_bars() -> bool:
     return not is_quiet() and progress_console().is_terminal
 
 
-def closed_up(table: "Table", console: "Console") -> "Table":
+def compacted(table: "Table", console: "Console") -> "Table":
     """Return a table, in place, with one space between its columns if it would be wider than the screen."""
     endless = console.options.update(max_width=10_000)  # otherwise a measure would end at the screen's width
     if console.measure(table, options=endless).maximum > console.width:
@@ -63,7 +63,7 @@ def closed_up(table: "Table", console: "Console") -> "Table":
     return table
 
 
-def fitting(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
     """Return a line as several if the terminal that shows it is narrower; elsewhere, as in a file, as it is."""
     if not sys.stdout.isatty():
         return [text]

@@ -147,12 +147,12 @@ def test_stages_are_lines_now_and_then_without_a_terminal(capsys, monkeypatch) -
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_table_that_is_wider_than_the_screen_is_closed_up() -> None:
+def test_a_table_that_is_wider_than_the_screen_is_compacted() -> None:
     table = Table("attack", "accuracy", "images")
     table.add_row("autoattack", "69.20%", "1,000")
     for width in (80, 30):
         console = Console(file=io.StringIO(), width=width)
-        console.print(screen.closed_up(table, console))
+        console.print(screen.compacted(table, console))
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert all(word in text for word in ("autoattack", "69.20%", "1,000", "accuracy"))
         assert max(map(len, text.splitlines())) <= width

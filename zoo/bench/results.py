@@ -15,7 +15,7 @@ from zoo.latency.measure import Latency, Timing
 from zoo.latency.session import provider_name, resolve_device
 from zoo.runs import provenance
 from zoo.runs.file_metadata import Metadata
-from zoo.screen import NARROW, closed_up
+from zoo.screen import NARROW, compacted
 
 if TYPE_CHECKING:
     from zoo.bench.benchmark import Settings
@@ -137,7 +137,7 @@ def tables(rows: list[Row], settings: "Settings", console: Console) -> list[Tabl
     if console.width < NARROW:
         for each in shown:
             each.columns[0].no_wrap, each.columns[0].min_width = False, None
-    return [closed_up(each, console) for each in shown]
+    return [compacted(each, console) for each in shown]
 
 
 def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> Table:

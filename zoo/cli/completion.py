@@ -70,7 +70,9 @@ def _copy(action: argparse.Action, parser: argparse.ArgumentParser) -> None:
     text = f"Name of the {action.dest}" if action.dest in FLAGS else _plain(action.help or "").partition(". ")[0]
     values, is_path = _values(action)
     if action.option_strings:
-        takes = {"action": "store_true"} if action.nargs == 0 else {"choices": values, "nargs": action.nargs}
+        takes: dict[str, Any] = (
+            {"action": "store_true"} if action.nargs == 0 else {"choices": values, "nargs": action.nargs}
+        )
         own = parser.add_argument(*action.option_strings, help=text, **takes)
         is_path = is_path or action.dest in ("init", "teacher")
     else:

@@ -35,7 +35,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.files import atomic
     from zoo.hub.runs import look_at, open_run
     from zoo.runs.file_metadata import Metadata
-    from zoo.screen import fitting, stages
+    from zoo.screen import stages, wrapped
     from zoo.serving.bundle import check_output, export_packed
 
     check_data_dir(look_at(target, hub).card.data, settings.data_dir)
@@ -62,7 +62,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     with atomic(beside.with_name(f"{beside.name}.json")) as temporary:
         temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n")
     *found, saved = lines(done)
-    print("\n".join(line for text in found for line in fitting(text)))
+    print("\n".join(line for text in found for line in wrapped(text)))
     if packed.preprocessing_parity:
         sizes = ", ".join(f"{value:.1e} ({h} x {w})" for (h, w), value in packed.preprocessing_parity.items())
         print(f"with preprocessing inside, by size of the images: {sizes}")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from zoo.comparison.figures import Figures
 from zoo.evaluation.curve import Points, draw_panels
-from zoo.screen import NARROW, closed_up
+from zoo.screen import NARROW, compacted
 
 COUNTS = ("parameters", "MACs")
 PLAIN = ("ms, batch 1", "largest condition number", "training, minutes")
@@ -20,7 +20,7 @@ def print_comparison(contenders: Sequence[Figures], console: Console | None = No
     console = console or Console(highlight=False)
     # On a narrow screen one below the other: side by side their figures would be broken.
     for part in [[figures] for figures in contenders] if console.width < NARROW else [contenders]:
-        console.print(closed_up(_table(part), console))
+        console.print(compacted(_table(part), console))
     for figures in contenders:
         for doubt in figures.doubts:
             console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not to be believed")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from zoo.attacks import format_eps
 from zoo.runs.card import Card, Evaluation, Finding
-from zoo.screen import NARROW, closed_up
+from zoo.screen import NARROW, compacted
 
 
 def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:
@@ -22,7 +22,7 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     """
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
-    console.print(closed_up(_table(card.evaluations), console))
+    console.print(compacted(_table(card.evaluations), console))
     if card.gradient_masking and card.sanity:
         signs = ", ".join(card.sanity.failures).replace("_", " ")
         console.print(f"[bold red]gradient masking[/] ({signs}): the accuracies under attack are not to be believed\n")
@@ -55,7 +55,7 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
             console.print(f"\n[bold]{name}[/] skipped: {escape(own[0].note)}")
         else:
             console.print(f"\n[bold]{name}[/] by {[*own[0].case][-1]}, {own[0].n:,} images")
-            console.print(closed_up(_pivot(own), console))
+            console.print(compacted(_pivot(own), console))
 
 
 def _pivot(findings: Sequence[Finding]) -> Table:

@@ -95,8 +95,8 @@ def _left_out(done: Exported) -> list[str]:
     left = []
     if done.estimated:
         left.append(f"the forms of {len(done.estimated)} of {len(done.choices)} layers are estimated")
-    if done.late:
-        at = "" if not done.graphs else f" at batch {', '.join(map(str, done.late))}"
+    if done.uncompared:
+        at = "" if not done.graphs else f" at batch {', '.join(map(str, done.uncompared))}"
         left.append(f"whole graphs were not compared{at}")
     if not left:
         return []

@@ -41,7 +41,7 @@ class Exported:
         graphs: times of whole graphs, see `zoo.export.whole_graph`; empty if they were not compared.
         changes: accuracies in fp32 and in the precision written; empty for fp32.
         time_limit: in seconds, of the measurements.
-        late: batch sizes at which whole graphs were not compared, as the time limit was over.
+        uncompared: batch sizes at which whole graphs were not compared, as the time limit was over.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Exported:
     graphs: Ratios
     changes: tuple[AccuracyChange, ...]
     time_limit: float = math.inf
-    late: tuple[int, ...] = ()
+    uncompared: tuple[int, ...] = ()
 
     @property
     def estimated(self) -> list[str]:
@@ -103,7 +103,7 @@ def export_model(
     with atomic(path) as temporary, TemporaryDirectory() as folder:
         write = GraphWriter(model, metadata, Path(folder), images)
         choices = choose_forms(model, metadata.image_shape, target, say)
-        choices, graphs, late = _hold_up_together(choices, target, write, say)
+        choices, graphs, uncompared = _hold_up_together(choices, target, write, say)
         say("writing")
         written = write({name: choice.form for name, choice in choices.items()})
         metadata = replace(
@@ -120,7 +120,7 @@ def export_model(
             changes = accuracy_changes(OnnxModel(written.full, "cpu", target.threads), after, model, settings)
             check_drop(changes, settings.max_drop, settings.precision)
         size = temporary.stat().st_size
-    return Exported(path, size, written, metadata, choices, graphs, tuple(changes), settings.time_limit, late)
+    return Exported(path, size, written, metadata, choices, graphs, tuple(changes), settings.time_limit, uncompared)
 
 
 def _check_finite(model: nn.Module) -> None:
@@ -139,6 +139,6 @@ def _hold_up_together(
     """Compare the chosen graph with others of the same model; return the choices of the one to write."""
     if not target.is_measured:
         return choices, {}, ()
-    ratios, late = compare(choices, write, target, say=say)
+    ratios, uncompared = compare(choices, write, target, say=say)
     best = fastest(ratios) if ratios else CHOSEN
-    return (choices if best == CHOSEN else overruled(choices, best, ratios, target.block)), ratios, late
+    return (choices if best == CHOSEN else overruled(choices, best, ratios, target.block)), ratios, uncompared

@@ -84,7 +84,7 @@ def compare(
     cache = cache or TimeCache(target.device, target.threads)
     key = _key(graphs, write)
     ratios: Ratios = {}
-    late: list[int] = []
+    uncompared: list[int] = []
     for batch, rounds in ROUNDS.items():
         found = cache.get(f"{key}, batch {batch}", len(names))
         if found is None:
@@ -94,10 +94,10 @@ def compare(
                     if not target.limit.is_over:  # fewer rounds than usual are not kept
                         cache.put(f"{key}, batch {batch}", found)
             except TimeIsUp:
-                late.append(batch)
+                uncompared.append(batch)
         if found is not None:
             ratios[batch] = dict(zip(names, found, strict=True))
-    return ({}, tuple(ROUNDS)) if 1 in late else (ratios, tuple(late))
+    return ({}, tuple(ROUNDS)) if 1 in uncompared else (ratios, tuple(uncompared))
 
 
 def _key(graphs: dict[str, Forms], write: GraphWriter) -> str:
