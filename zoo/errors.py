@@ -7,8 +7,23 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake in the user's input: the message says what is wrong, where, and what to do next.
 
-    The command line prints it without a traceback and exits with 2.
+    The command line prints it without a traceback and exits with ``exit_code``.
     """
+
+    exit_code = 2
+
+
+class Interrupted(UserError):
+    """The user, or the system, ended a command: the message says how to go on from there.
+
+    Args:
+        message: one line.
+        signal: that ended it; the exit code is 128 more, as shells have it.
+    """
+
+    def __init__(self, message: str, signal: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
 
 
 def first_line(error: BaseException) -> str:

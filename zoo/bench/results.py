@@ -15,6 +15,7 @@ from zoo.latency.measure import Latency, Timing
 from zoo.latency.session import provider_name, resolve_device
 from zoo.runs import provenance
 from zoo.runs.file_metadata import Metadata
+from zoo.screen import NARROW, compacted
 
 if TYPE_CHECKING:
     from zoo.bench.benchmark import Settings
@@ -132,7 +133,11 @@ def tables(rows: list[Row], settings: "Settings", console: Console) -> list[Tabl
             found[-1] = wider
         else:
             found.append([row])
-    return [table(part, settings, rows) for part in found]
+    shown = [table(part, settings, rows) for part in found]
+    if console.width < NARROW:
+        for each in shown:
+            each.columns[0].no_wrap, each.columns[0].min_width = False, None
+    return [compacted(each, console) for each in shown]
 
 
 def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> Table:

@@ -8,6 +8,7 @@ from zoo.cli._plugin_flags import FLAGS
 from zoo.cli._request import Request
 from zoo.cli._source import ClassText, FieldText, read_class
 from zoo.cli.train import CONFIG_HELP, OVERWRITE_HELP, RESUME_HELP
+from zoo.screen import NARROW
 
 COMMON = (
     "arch", "data", "data_dir", "method", "adversary", "compression", "epochs", "lr", "batch_size", "out", "device",
@@ -16,8 +17,8 @@ ADVERSARIAL = ("eps", "eps_ramp", "steps", "awp", "monitor")
 START = ("weights", "init", "pretrained", "stem")
 LIGHTNING = "see lightning.ai/docs/pytorch/stable/common/trainer.html"
 METAVARS = {"int": "N", "float": "X", "str": "NAME", "Path": "PATH", "bool": "true|false"}
-COLUMN, WIDEST = 24, 100
-"""The columns at which texts begin and, on a wide screen, end."""
+COLUMN, BELOW, WIDEST = 24, 6, 100
+"""The columns at which texts begin, beside their flags and on a narrow screen below them, and on a wide one end."""
 
 Row = tuple[str, str]
 """A flag with what follows it, and its text."""
@@ -49,6 +50,7 @@ def train_help(request: Request) -> str:
         if text.fields:
             groups[f"--{flag} {request.names[flag]}: {text.summary}"] = own_rows(flag, text)
     groups["options of Lightning's Trainer, such as --trainer.devices 2"] = [options["trainer"]]
+    narrow = shutil.get_terminal_size().columns < NARROW
     head = [
         "usage: zoo train [--config RECIPE] [OPTION VALUE ...]\n",
         "Train a compressed, robust version of a backbone and evaluate it.\n",
@@ -59,8 +61,11 @@ def train_help(request: Request) -> str:
         "Options of another method or adversary: `zoo train --method lowrank --help`.",
         "They are given by flags (--method.tau 0.2) or with the name, in quotes:",
         "--method 'robust_lowrank(tau=0.2, convolution=tucker)'; so too in YAML.",
+        "--quiet: results and errors only, no progress.",
     ]
-    return "\n".join([*head, *lines_of(groups), *foot])
+    return "\n".join(
+        [*head, *lines_of(groups), *(textwrap.wrap(" ".join(foot), width_of_screen()) if narrow else foot)]
+    )
 
 
 def option_row(field: FieldText, prefix: str = "") -> Row:
@@ -92,15 +97,21 @@ def own_rows(flag: str, plugin: ClassText) -> list[Row]:
     return [option_row(field, f"{flag}.") for field in plugin.fields]
 
 
+def width_of_screen() -> int:
+    """Return the columns that a help text takes."""
+    return max(BELOW + 30, min(shutil.get_terminal_size().columns, WIDEST))
+
+
 def lines_of(groups: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     """Yield titles and rows, wrapped to the width of the screen, with an empty line after each group."""
-    width = max(COLUMN + 30, min(shutil.get_terminal_size().columns, WIDEST))
+    width = width_of_screen()
+    column = COLUMN if width >= NARROW else BELOW
     for title, rows in groups.items():
         yield from textwrap.wrap(f"{title.removesuffix('.')}:", width)
         for flag, text in rows:
-            beside = len(flag) + 4 <= COLUMN
+            beside = len(flag) + 4 <= column
             if not beside:
                 yield f"  {flag}"
-            first = f"  {flag}".ljust(COLUMN) if beside else " " * COLUMN
-            yield from textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * COLUMN)
+            first = f"  {flag}".ljust(column) if beside else " " * column
+            yield from textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * column)
         yield ""

@@ -45,6 +45,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.bench.benchmark import bench
     from zoo.bench.results import report, tables
     from zoo.files import atomic
+    from zoo.screen import stages
 
     paths, output, hub = options.pop("targets"), options.pop("json"), options.pop("hub")
     if output is not None and output.is_dir():
@@ -53,9 +54,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     settings = Settings(**options)
     sweeps = _sweeps(words, settings.seed)
     direct = _squares(words, settings.queries, settings.seed) if settings.square else []
-    with Console(stderr=True).status("opening") as status:
+    with stages("opening") as say:
         targets = _told_apart([open_target(path, hub, settings.threads) for path in paths], paths)
-        rows = bench(targets, settings, sweeps, status.update, direct)
+        rows = bench(targets, settings, sweeps, say, direct)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n")

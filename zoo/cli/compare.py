@@ -13,7 +13,7 @@ from zoo.cli._parser import Parser
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from zoo.comparison import Comparison
+    from zoo.comparison import Comparison, Contender
 
 TASK = "compare"
 PICTURE, RESULT = "comparison.png", "figures.json"
@@ -33,17 +33,18 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(own)
 
     from pydantic_core import to_json
-    from rich.console import Console
 
     from zoo.comparison import Comparison, Contender, draw, print_comparison, summarise
     from zoo.files import atomic
+    from zoo.screen import progress_console
 
     contenders = tuple(Contender.parse(word) for word in dict.fromkeys(options.contenders))
     comparison = Comparison(contenders, _seeds(options.seeds), tuple(_checked(shared)), options.out)
     _check_evaluation(options.attacks, options.probes, options.n)
+    for contender in contenders:
+        _check_training(contender, shared)
     comparison.prepare()
-    console = Console(highlight=False)
-    comparison.train(lambda text: console.rule(text, style="dim"))
+    comparison.train(lambda text: progress_console().rule(text, style="dim"))
     if options.attacks or options.probes:
         _evaluate(comparison, options.attacks, options.probes, options.n)
     times = _latencies(comparison) if options.latency else {}
@@ -78,6 +79,14 @@ def _check_evaluation(attacks: str | None, probes: str | None, n: int) -> None:
         raise UserError(f"--n must be at least 1, not {n}")
     choose_sweeps(words_of(attacks or "quick", "attacks"), None, None, 0)
     probes_of(probes or None, 0)
+
+
+def _check_training(contender: "Contender", shared: list[str]) -> None:
+    """Refuse, before the folder is made, options that the contender's trainings would refuse."""
+    from zoo.cli.train import read_recipe
+
+    if contender.folder is None:
+        read_recipe(Parser(prog="zoo train"), [*contender.options, *shared])
 
 
 def _checked(shared: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoo.cli._own_data import card_with_data
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_run
 from zoo.cli._size_curve import check_curve, requested_cuts, show_curve
@@ -49,32 +50,34 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from zoo.backbone.folded import folded
-    from zoo.data import check_data_dir, load_test
+    from zoo.data import load_test
     from zoo.evaluation import Origin, Outcomes, evaluate, merge, probe, sanity, searches
-    from zoo.hub.runs import open_run
+    from zoo.hub.runs import look_at, open_run
     from zoo.probes import ProbeContext
 
-    shard = _checked(options)
-    run, device = open_run(options.run, options.hub), _device(options.device)
-    check_data_dir(run.card.data, options.data_dir)
-    sweeps = _sweeps(options, math.prod(run.card.image_shape))
+    shard, sweeps, device = _checked(options), _sweeps(options), _device(options.device)
     probes = probes_of(options.probes, options.seed)
+    known = card_with_data(
+        look_at(options.run, options.hub), options.data, data_dir=options.data_dir, download=options.download
+    )
+    check_radii(sweeps, math.prod(known.image_shape))
+    run = open_run(options.run, options.hub)
+    model = run.model()
     cuts = requested_cuts(run, options)
     images, labels = load_test(
-        run.card.data,
+        known.data,
         data_dir=options.data_dir or run.data_dir,
         download=options.download,
-        image_shape=run.card.image_shape,
-        class_names=run.card.class_names,
+        image_shape=known.image_shape,
+        class_names=known.class_names,
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
     if cuts:
         show_curve(run, cuts, options, images, labels, sweeps, device)
         return
-    origin = Origin.of(run.card.weights.sha256, run.card.data, options.seed, images, labels)
-    model = run.model()
-    exported = folded(model, run.card.image_shape)
+    origin = Origin.of(known.weights.sha256, known.data, options.seed, images, labels)
+    exported = folded(model, known.image_shape)
     measure = partial(
         evaluate, exported, sweeps=sweeps, batch_size=options.batch_size, gradients=options.gradients, device=device
     )
@@ -87,12 +90,12 @@ def main(parser: Parser, argv: list[str]) -> None:
     if options.merge is None:
         outcomes = Outcomes(whole, origin.owner)
     else:
-        names = searches(sweeps, len(run.card.class_names), options.gradients)
+        names = searches(sweeps, len(known.class_names), options.gradients)
         outcomes = merge(whole, options.merge, origin, names)
         print(f"{options.merge} parts, {len(images):,} images, merged in {whole}\n")
     found = measure(images=images, labels=labels, outcomes=outcomes)
     found = [e.model_copy(update={"seed": options.seed}) for e in found]
-    card, obstacle = _with_structure(run.card, run, model)
+    card, obstacle = _with_structure(known, run, model)
     card = card.with_evaluations(found)  # all its figures must agree, not only those of this command
     card = card.model_copy(update={"sanity": sanity(exported, images, labels, card.evaluations)})
     context = ProbeContext(exported, images, labels, _probe_eps(sweeps), options.batch_size)
@@ -173,6 +176,7 @@ def _add_arguments(parser: Parser) -> None:
         help="Precision of the attacks' gradients (with bf16, Square queries in TF32); verdicts are always fp32.",
     )
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where to compute.")
+    add("--data", type=str | None, default=None, help="Data set of a run that was compressed without one.")
     add(
         "--data-dir",
         type=Path | None,
@@ -183,9 +187,9 @@ def _add_arguments(parser: Parser) -> None:
     add("--seed", type=int, default=0, help="Of the choice of images and of the attacks' random starts.")
 
 
-def _sweeps(options: Any, pixels: int) -> list[Sweep]:
+def _sweeps(options: Any) -> list[Sweep]:
     """Return the attacks and radii that the command line requests, checked before any work is done."""
-    from zoo.attacks import NORMS, check_eps, parse_eps
+    from zoo.attacks import NORMS, parse_eps
     from zoo.evaluation import choose_sweeps
 
     norms = words_of(options.norms, "norms")
@@ -194,11 +198,16 @@ def _sweeps(options: Any, pixels: int) -> list[Sweep]:
             raise unknown_name("norm", norm, NORMS)
     chosen = [norm for norm in NORMS if norm in norms]
     eps = [parse_eps(word) for word in words_of(options.eps, "eps")]
-    sweeps = choose_sweeps(words_of(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+    return choose_sweeps(words_of(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+
+
+def check_radii(sweeps: Sequence[Sweep], pixels: int) -> None:
+    """Refuse radii that are impossible for images of so many values."""
+    from zoo.attacks import check_eps
+
     for sweep in sweeps:
         for radius in sweep.eps:
             check_eps(radius, sweep.attack.norm, pixels)
-    return sweeps
 
 
 def probes_of(text: str | None, seed: int) -> list[Probe]:

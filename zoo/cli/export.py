@@ -51,23 +51,24 @@ def main(parser: Parser, argv: list[str]) -> None:
     how = Packaging(**{field.name: options.pop(field.name) for field in fields(Packaging)})
     settings = ExportSettings(**options)
 
-    from rich.console import Console
-
     from zoo.data import check_data_dir
     from zoo.export.export_report import lines, report
     from zoo.export.exporter import export_model
     from zoo.export.parity import LIMIT
     from zoo.files import atomic
-    from zoo.hub.runs import open_run
+    from zoo.hub.runs import look_at, open_run
     from zoo.runs.file_metadata import Metadata
+    from zoo.screen import stages, wrapped
     from zoo.serving.bundle import check_output, export_packed
 
+    check_data_dir(look_at(target, hub).card.data, settings.data_dir)
+    if output is not None:
+        check_output(output, how)
     run = open_run(target, hub)
-    check_data_dir(run.card.data, settings.data_dir)
     settings = replace(settings, data_dir=settings.data_dir or run.data_dir)
     limit = LIMIT if settings.precision == "fp32" else math.inf  # otherwise the loss of accuracy is limited
-    with Console(stderr=True).status("opening") as status:
-        smaller = _smaller(run, compression, latency, settings, status.update)
+    with stages("opening") as say:
+        smaller = _smaller(run, compression, latency, settings, say)
         if smaller is not None:
             model, metadata, name = smaller.model, Metadata.of(smaller.card), f"{run.name}-{smaller.compression:.3g}"
             default = how.default_output(run.folder)
@@ -78,7 +79,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         beside = Path(os.path.abspath(output))  # "." and ".." have no name to write a file beside
         check_output(output, how)
         done, packed = export_packed(
-            lambda path: export_model(model, metadata, path, settings, status.update),
+            lambda path: export_model(model, metadata, path, settings, say),
             model,
             metadata,
             name,
@@ -92,7 +93,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     *found, saved = lines(done)
     if smaller is not None:
         print(_described(smaller))
-    print("\n".join(found))
+    print("\n".join(line for text in found for line in wrapped(text)))
     if packed.preprocessing_parity:
         sizes = ", ".join(f"{value:.1e} ({h} x {w})" for (h, w), value in packed.preprocessing_parity.items())
         print(f"with preprocessing inside, by size of the images: {sizes}")

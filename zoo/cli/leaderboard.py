@@ -24,16 +24,15 @@ def main(parser: Parser, argv: list[str]) -> None:
     add_hub(parser)
     options = parser.parse_args(argv)
 
-    from rich.console import Console
-
     from zoo.hub.search import published
     from zoo.hub.selection import Selection
     from zoo.leaderboard import gather, write_leaderboard, write_robustbench
+    from zoo.screen import stages
 
-    with Console(stderr=True).status("reading") as status:
+    with stages("reading") as say:
         found = published(options.hub)
         chosen = Selection(options.pattern, options.data).of({name: model.entry for name, model in found.items()})
-        models = gather({name: found[name] for name in chosen}, status.update)
+        models = gather({name: found[name] for name in chosen}, say)
         written = write_leaderboard(models, options.out)
     print(
         f"saved in {written.page}: {len(models)} models in {written.tables} tables; figures in {written.data}, "

@@ -11,6 +11,7 @@ from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
 from zoo.errors import UserError, unknown_name
 from zoo.plugins import Plugins
+from zoo.screen import NARROW
 
 TASK = "share"
 KINDS = {
@@ -100,7 +101,7 @@ def _print_models(console: Any, options: Any) -> None:
         print(json.dumps([plain(name, model) for name, model in models.items()], indent=2))
         return
     if models:
-        console.print(models_table(models, threat))
+        console.print(models_table(models, threat, console.width))
     elif _asks_for_models(options):
         raise UserError(f"none of the {len(found)} published models is like that: try fewer conditions, or --hub")
 
@@ -162,7 +163,7 @@ def _table(kind: str, rows: dict[str, str], width: int) -> object:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    if max(map(len, rows), default=0) > width // 2:
+    if width < NARROW or max(map(len, rows), default=0) > width // 2:
         table.add_column(kind, overflow="fold")
         for name, text in rows.items():
             table.add_row(name)

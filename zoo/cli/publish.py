@@ -18,15 +18,17 @@ def main(parser: Parser, argv: list[str]) -> None:
     parser.add_fields(Publication)
     options = parser.parse_args(argv).as_dict()
 
-    from rich.console import Console
-
     from zoo.evaluation import print_card
-    from zoo.hub.runs import open_run
+    from zoo.hub.runs import look_at, open_run
     from zoo.hub.search import open_hub
+    from zoo.screen import stages
 
-    run, hub = open_run(options.pop("run")), options.pop("hub")
-    with Console(stderr=True).status("") as status:
-        card = publish(run, hub, Publication(**options), status.update)
+    target, hub = options.pop("run"), options.pop("hub")
+    how = Publication(**options)
+    how.name(look_at(target).card)
+    run = open_run(target)
+    with stages("measuring") as say:
+        card = publish(run, hub, how, say)
     print_card(card)
     where = open_hub(hub).address
     print(

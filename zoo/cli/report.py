@@ -15,12 +15,11 @@ def main(parser: Parser, argv: list[str]) -> None:
     add("--bench", nargs="*", type=Path, default=[], help="Files of zoo bench, besides bench.json in the runs.")
     options = parser.parse_args(argv)
 
-    from rich.console import Console
-
     from zoo.report import write_report
+    from zoo.screen import stages
 
-    with Console(stderr=True).status("reading") as status:
-        written = write_report(options.runs, options.out, bench=options.bench or [], say=status.update)
+    with stages("reading") as say:
+        written = write_report(options.runs, options.out, bench=options.bench or [], say=say)
     print(
         f"saved in {written.page} ({written.page.stat().st_size / 1e6:.1f} MB), figures in {written.data}, "
         f"{len(written.pictures)} charts in {written.page.with_suffix('')}"

@@ -31,6 +31,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.hub.search import find, published
     from zoo.publishing.table import checks_table
     from zoo.publishing.verify import Check, verify
+    from zoo.screen import compacted
 
     models = list(published(options.hub).values()) if options.all else [find(options.name, options.hub)]
     console = Console(highlight=False)
@@ -38,10 +39,10 @@ def main(parser: Parser, argv: list[str]) -> None:
     left: dict[str, list[str]] = {}
     for model in models:
         found: list[Check] = []
-        with Live(checks_table(model.name, found), console=console, auto_refresh=False) as live:
+        with Live(compacted(checks_table(model.name, found), console), console=console, auto_refresh=False) as live:
             for check in verify(model, options.n, options.data_dir, options.download):
                 found.append(check)
-                live.update(checks_table(model.name, found), refresh=console.is_terminal)
+                live.update(compacted(checks_table(model.name, found), console), refresh=console.is_terminal)
         console.print()
         failed += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
         for check in found:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from zoo.comparison.figures import Figures
 from zoo.evaluation.curve import Points, draw_panels
+from zoo.screen import NARROW, compacted
 
 COUNTS = ("parameters", "MACs")
 PLAIN = ("ms, batch 1", "largest condition number", "training, minutes")
@@ -17,16 +18,22 @@ PLAIN = ("ms, batch 1", "largest condition number", "training, minutes")
 def print_comparison(contenders: Sequence[Figures], console: Console | None = None) -> None:
     """Print a table with a column per contender: means over the seeds, and standard deviations of several."""
     console = console or Console(highlight=False)
+    # On a narrow screen one below the other: side by side their figures would be broken.
+    for part in [[figures] for figures in contenders] if console.width < NARROW else [contenders]:
+        console.print(compacted(_table(part), console))
+    for figures in contenders:
+        for doubt in figures.doubts:
+            console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not to be believed")
+
+
+def _table(contenders: Sequence[Figures]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
     table.add_column("", overflow="fold")  # folded if there are many contenders, so that no figure loses a digit
     for figures in contenders:
         table.add_column(figures.name, justify="right", overflow="fold")
     for row in dict.fromkeys(row for figures in contenders for row in figures.values):
         table.add_row(row, *(_cell(figures, row) for figures in contenders))
-    console.print(table)
-    for figures in contenders:
-        for doubt in figures.doubts:
-            console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not credible")
+    return table
 
 
 def _cell(figures: Figures, row: str) -> str:

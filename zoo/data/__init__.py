@@ -1,5 +1,6 @@
 """Image data sets: one file of this package is one data set; images are uint8 until they are on the device."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,11 +35,7 @@ def open_data(
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"image-size must be at least 1 pixel, got {image_size}")
-    if not data:
-        raise UserError("this model names no data set, as it was compressed without one: compress it again with --data")
-    kind = data_class(data)
-    _, options = parsed_options(data, kind.options)
-    found = kind(data_dir and user_path(data_dir), download, image_size, **options)
+    found = _open(data, data_dir, download, image_size)
     _, height, width = found.image_shape
     if image_size not in (None, height):
         raise UserError(f"--image-size {image_size}: the images of {data} have {height} x {width} pixels; leave it out")
@@ -52,6 +49,17 @@ def data_class(data: str) -> type[DataSet]:
         UserError: there is none of that name.
     """
     return DATA.get(data_name(data))
+
+
+def _open(data: str, data_dir: Path | None, download: bool, image_size: int | None) -> DataSet:
+    if not data:
+        raise UserError(
+            "this model names no data set, as it was compressed without one: "
+            "`zoo evaluate RUN --data NAME --data-dir DIR` records one"
+        )
+    kind = data_class(data)
+    _, options = parsed_options(data, kind.options)
+    return kind(data_dir and user_path(data_dir), download, image_size, **options)
 
 
 def check_data_dir(data: str, data_dir: Path | None) -> None:
@@ -83,9 +91,12 @@ def open_known(
         class_names: of the model, in the order of its logits.
 
     Raises:
-        UserError: see `open_data`; or the data set has other classes.
+        UserError: see `open_data`; or the data set has other classes, or images of another shape.
     """
-    found = open_data(data, data_dir=data_dir, download=download, image_size=image_shape[1])
+    found = _open(data, data_dir, download, image_shape[1])
+    if found.image_shape != image_shape:
+        here, there = (f"{h} x {w} pixels in {c} channels" for c, h, w in (found.image_shape, image_shape))
+        raise UserError(f"the images of {data} have {here}, the model takes {there}: give data of the model's images")
     _check_classes(data, found.class_names, class_names)
     return found
 
@@ -133,9 +144,16 @@ def training_rows(data: DataSet, labels: Tensor, n: int, val_fraction: float, se
     return training[stratified(labels[training], n, seed)]
 
 
+def are_placeholders(class_names: Sequence[str]) -> bool:
+    """Return whether classes only have numbers (``class_0``, ``LABEL_0``), as those of a checkpoint without names."""
+    return all(re.fullmatch(r"(class|LABEL)_\d+", name) for name in class_names)
+
+
 def _check_classes(data: str, found: Sequence[str], known: Sequence[str]) -> None:
     if len(found) != len(known):
         difference = f"{data} has {len(found)} classes here, the model {len(known)}"
+    elif are_placeholders(known):
+        return
     elif differing := [(here, there) for here, there in zip(found, known, strict=True) if here != there]:
         difference = f"{data} has a class {differing[0][0]} here where the model has {differing[0][1]}"
     else:
@@ -150,6 +168,7 @@ __all__ = [
     "Source",
     "Strength",
     "TrainBatches",
+    "are_placeholders",
     "augmentation",
     "check_data_dir",
     "data_class",

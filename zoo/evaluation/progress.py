@@ -3,15 +3,17 @@
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
+from zoo.screen import is_quiet
+
 LONG = 60.0
 """Seconds after which a search gets a line if no bar is visible."""
 
 
 def progress_bar(shown: bool, *counts: ProgressColumn) -> Progress:
     """Return a bar with columns ``counts`` on standard error, visible if it is shown on a terminal."""
-    console = Console(stderr=True, quiet=not shown)
+    console = Console(stderr=True, quiet=is_quiet() or not shown)
     columns = (TextColumn("{task.description:18}"), BarColumn(), *counts, TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
+    return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
 
 
 def note(bar: Progress, done: str, accuracy: float) -> None:

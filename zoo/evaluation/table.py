@@ -10,6 +10,7 @@ from rich.table import Table
 from zoo.attacks import format_eps
 from zoo.runs.card import Card
 from zoo.runs.records import CurvePoint, Evaluation, Finding
+from zoo.screen import NARROW, compacted
 
 
 def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:
@@ -22,18 +23,26 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     """
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
-    console.print(_table(card.evaluations))
+    console.print(compacted(_table(card.evaluations), console))
     if note := card.held_out:
         console.print(f"measured on {note}\n", markup=False)
     for doubt in card.doubts:
         console.print(f"[bold red]{doubt.reason}[/]: {doubt.consequence}\n")
     bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("parameters", f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}")
-    facts.add_row("multiply-accumulates", f"{card.macs:,}, dense {card.dense_macs:,}")
-    facts.add_row("largest condition number", _worst(card))
-    facts.add_row("Lipschitz bound", f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound)
-    console.print(facts)
+    facts = {
+        "parameters": f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}",
+        "multiply-accumulates": f"{card.macs:,}, dense {card.dense_macs:,}",
+        "largest condition number": _worst(card),
+        "Lipschitz bound": f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound,
+    }
+    if console.width < NARROW:
+        for name, fact in facts.items():
+            console.print(f"{name}: {fact}")
+        return
+    grid = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        grid.add_row(name, fact)
+    console.print(grid)
 
 
 def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
@@ -45,7 +54,7 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
             console.print(f"\n[bold]{name}[/] skipped: {escape(own[0].note)}")
         else:
             console.print(f"\n[bold]{name}[/] by {[*own[0].case][-1]}, {own[0].n:,} images")
-            console.print(_pivot(own))
+            console.print(compacted(_pivot(own), console))
 
 
 def print_points(points: Sequence[CurvePoint], console: Console | None = None) -> None:
@@ -101,7 +110,7 @@ def _worst(card: Card) -> str:
 def _table(evaluations: Sequence[Evaluation]) -> Table:
     table = Table("attack", "norm", box=box.SIMPLE_HEAD, header_style="bold")
     for column in ("eps", "accuracy", "images"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     before: object = None
     for e in evaluations:
         group = (e.attack, e.norm, repr(e.options))

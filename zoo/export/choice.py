@@ -1,6 +1,7 @@
 """Choose, for each factorized layer of a model, the form that is fastest on the target."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,18 +25,21 @@ class Choice:
         trained: how it was trained.
         reason: why it is written so.
         costs: of each candidate form: milliseconds, or the cost model's estimate.
+        is_estimated: whether they are estimates although the target is measured: there was no time left.
     """
 
     form: Form
     trained: Form
     reason: str
     costs: dict[str, float]
+    is_estimated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the choice as plain data."""
         rounded = {form: float(f"{cost:.4g}") for form, cost in self.costs.items()}
         form = {key: value for key, value in asdict(self.form).items() if value or key != "inner"}
-        return {**form, "trained_rank": self.trained.rank, "reason": self.reason, "costs": rounded}
+        estimated = {"estimated": True} if self.is_estimated else {}
+        return {**form, "trained_rank": self.trained.rank, "reason": self.reason, "costs": rounded, **estimated}
 
 
 Forms = dict[str, Form]
@@ -44,17 +48,27 @@ Choices = dict[str, Choice]
 """The choice for each factorized layer, by its name in the model."""
 
 
-def choose_forms(model: nn.Module, image_shape: tuple[int, int, int], target: Target) -> Choices:
+def choose_forms(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    target: Target,
+    say: Callable[[str], None] = lambda text: None,
+) -> Choices:
     """Choose the form of each factorized layer of a model.
 
     Args:
         model: the deployed model in eval mode, on the CPU.
         image_shape: (C, H, W).
         target: gives the cost of forms.
+        say: called with a line on each layer.
     """
     chains = {name: module for name, module in model.named_modules() if isinstance(module, FactorChain)}
     shapes = _input_shapes(model, chains, image_shape)
-    return {name: _choose(chain, shapes.get(name), target) for name, chain in chains.items()}
+    choices: Choices = {}
+    for i, (name, chain) in enumerate(chains.items(), 1):
+        say(f"choosing the form of each layer: {i} of {len(chains)}")
+        choices[name] = _choose(chain, shapes.get(name), target)
+    return choices
 
 
 def apply_forms(model: nn.Module, forms: Forms) -> nn.Module:
@@ -88,20 +102,20 @@ def _choose(chain: FactorChain, shape: tuple[int, ...] | None, target: Target) -
         why = "the model reads its weight itself" if shape is None else "no other form is known"
         return Choice(trained, trained, f"as trained: {why}", {})
     forms = candidates(chain, problem, target.block)
-    costs = target.cost(problem, forms)
+    costs, are_times = target.costs(problem, forms)
     fastest = min(costs)
     equal = [form for form, cost in zip(forms, costs, strict=True) if cost <= (1 + TIE) * fastest]
     chosen = min(equal, key=problem.weights)
-    return Choice(
-        chosen, trained, _reason(chosen, trained, forms, costs, target), dict(zip(map(str, forms), costs, strict=True))
-    )
+    reason = _reason(chosen, trained, forms, costs, are_times)
+    by_form = dict(zip(map(str, forms), costs, strict=True))
+    return Choice(chosen, trained, reason, by_form, is_estimated=target.is_measured and not are_times)
 
 
-def _reason(chosen: Form, trained: Form, forms: list[Form], costs: list[float], target: Target) -> str:
+def _reason(chosen: Form, trained: Form, forms: list[Form], costs: list[float], are_times: bool) -> str:
     at = dict(zip(forms, costs, strict=True))
 
     def cost(form: Form) -> str:
-        return f"{at[form]:.3f} ms" if target.is_measured else f"cost {at[form]:.2f}"
+        return f"{at[form]:.3f} ms" if are_times else f"cost {at[form]:.2f}"
 
     if chosen == DENSE:
         return f"{cost(DENSE)}, as trained {cost(trained)}"

@@ -22,6 +22,7 @@ def report(done: Exported) -> dict[str, Any]:
         "target": done.metadata.target,
         "precision": done.metadata.precision,
         "parity": {str(batch): value for batch, value in done.parity.items()},
+        "estimated_layers": done.estimated,
         "graphs": {str(batch): ratios for batch, ratios in done.graphs.items()},
         "layers": done.metadata.forms,
         "accuracies": [
@@ -35,7 +36,7 @@ def report(done: Exported) -> dict[str, Any]:
 
 def lines(done: Exported) -> list[str]:
     """Return the report for the screen: layers grouped by form, sizes, parity, accuracies, the file."""
-    found = [*_forms(done), *_graphs(done)]
+    found = [*_forms(done), *_graphs(done), *_left_out(done)]
     found.append(
         f"{done.bytes / 1e6:.2f} MB, {done.params:,} parameters, {done.factorized} factorized layers"
         + (f", {done.metadata.precision}" if done.metadata.precision != "fp32" else "")
@@ -65,7 +66,10 @@ def _forms(done: Exported) -> list[str]:
         "one dense layer" if not c.form.rank else "padded" if c.form != c.trained else "as trained"
         for c in done.choices.values()
     )
-    how = "estimated for any machine" if done.metadata.target == "generic" else f"measured on this {_machine(done)}"
+    if done.metadata.target == "generic" or len(done.estimated) == len(done.choices):
+        how = "estimated for any machine"
+    else:
+        how = f"measured on this {_machine(done)}"
     found.append(f"forms {how}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     return found
 
@@ -84,6 +88,20 @@ def _graphs(done: Exported) -> list[str]:
             if max(ratios.values()) > 1 + TIE:
                 found.append(f"so on this machine {precision} is smaller, but slower than the dense model in fp32")
     return found
+
+
+def _left_out(done: Exported) -> list[str]:
+    """Return the line on what the time limit left out."""
+    left = []
+    if done.estimated:
+        left.append(f"the forms of {len(done.estimated)} of {len(done.choices)} layers are estimated")
+    if done.uncompared:
+        at = "" if not done.graphs else f" at batch {', '.join(map(str, done.uncompared))}"
+        left.append(f"whole graphs were not compared{at}")
+    if not left:
+        return []
+    again = "with a longer --time-limit, or with less running beside it, all is measured"
+    return [f"the time limit of {done.time_limit:g} s is over: {' and '.join(left)}; {again}"]
 
 
 def _machine(done: Exported) -> str:

@@ -1,5 +1,6 @@
 """Export a deployed model: fold, write, compare, and only then put the file in its place."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from zoo.export.whole_graph import CHOSEN, Ratios, compare, fastest, overruled
 from zoo.export.writer import GraphWriter, Written, copy_with
 from zoo.files import atomic
 from zoo.latency.session import OnnxModel
+from zoo.latency.time_limit import TimeLimit
 from zoo.runs.file_metadata import Metadata
 from zoo.runtime.eval_mode import require_eval_mode
 
@@ -38,6 +40,8 @@ class Exported:
         choices: the form of each factorized layer.
         graphs: times of whole graphs, see `zoo.export.whole_graph`; empty if they were not compared.
         changes: accuracies in fp32 and in the precision written; empty for fp32.
+        time_limit: in seconds, of the measurements.
+        uncompared: batch sizes at which whole graphs were not compared, as the time limit was over.
     """
 
     path: Path
@@ -47,6 +51,13 @@ class Exported:
     choices: Choices
     graphs: Ratios
     changes: tuple[AccuracyChange, ...]
+    time_limit: float = math.inf
+    uncompared: tuple[int, ...] = ()
+
+    @property
+    def estimated(self) -> list[str]:
+        """Layers whose form was estimated, as the time limit was over."""
+        return [name for name, choice in self.choices.items() if choice.is_estimated]
 
     @property
     def params(self) -> int:
@@ -86,14 +97,13 @@ def export_model(
     """
     require_eval_mode(model, "an export")
     _check_finite(model)
-    target = open_target(settings.target, settings.threads)
+    target = open_target(settings.target, settings.threads, TimeLimit(settings.time_limit))
     images = calibration_images(metadata, settings) if settings.precision == "int8" else None
     metadata = replace(metadata, target=target.name, precision=settings.precision)
     with atomic(path) as temporary, TemporaryDirectory() as folder:
         write = GraphWriter(model, metadata, Path(folder), images)
-        say("choosing the form of each layer")
-        choices = choose_forms(model, metadata.image_shape, target)
-        choices, graphs = _hold_up_together(choices, target, write, say)
+        choices = choose_forms(model, metadata.image_shape, target, say)
+        choices, graphs, uncompared = _hold_up_together(choices, target, write, say)
         say("writing")
         written = write({name: choice.form for name, choice in choices.items()})
         metadata = replace(
@@ -110,7 +120,7 @@ def export_model(
             changes = accuracy_changes(OnnxModel(written.full, "cpu", target.threads), after, model, settings)
             check_drop(changes, settings.max_drop, settings.precision)
         size = temporary.stat().st_size
-    return Exported(path, size, written, metadata, choices, graphs, tuple(changes))
+    return Exported(path, size, written, metadata, choices, graphs, tuple(changes), settings.time_limit, uncompared)
 
 
 def _check_finite(model: nn.Module) -> None:
@@ -125,11 +135,10 @@ def _check_finite(model: nn.Module) -> None:
 
 def _hold_up_together(
     choices: Choices, target: Target, write: GraphWriter, say: Callable[[str], None]
-) -> tuple[Choices, Ratios]:
+) -> tuple[Choices, Ratios, tuple[int, ...]]:
     """Compare the chosen graph with others of the same model; return the choices of the one to write."""
     if not target.is_measured:
-        return choices, {}
-    say("timing whole graphs")
-    ratios = compare(choices, write, target)
+        return choices, {}, ()
+    ratios, uncompared = compare(choices, write, target, say=say)
     best = fastest(ratios) if ratios else CHOSEN
-    return (choices if best == CHOSEN else overruled(choices, best, ratios, target.block)), ratios
+    return (choices if best == CHOSEN else overruled(choices, best, ratios, target.block)), ratios, uncompared

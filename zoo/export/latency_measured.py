@@ -10,6 +10,7 @@ from zoo.export.forms import Form, Geometry
 from zoo.export.layer_graph import input_shape, layer_graph
 from zoo.latency.cache import TimeCache
 from zoo.latency.session import open_session
+from zoo.latency.time_limit import TimeLimit
 from zoo.latency.timing import no_collection, time_runs
 
 ROUNDS = 15
@@ -25,16 +26,26 @@ class MeasuredCost:
         device: ``cpu`` or ``cuda``.
         threads: of one operator on the CPU.
         cache: where times are kept; None: in the user's cache folder.
+        limit: of the time for all layers together.
     """
 
-    def __init__(self, device: Literal["cpu", "cuda"], threads: int, cache: TimeCache | None = None) -> None:
+    def __init__(
+        self,
+        device: Literal["cpu", "cuda"],
+        threads: int,
+        cache: TimeCache | None = None,
+        limit: TimeLimit | None = None,
+    ) -> None:
         self.device, self.threads = device, threads
-        self.cache = cache or TimeCache(device, threads)
+        self.cache, self.limit = cache or TimeCache(device, threads), limit or TimeLimit()
 
     def __call__(self, problem: Geometry, forms: Sequence[Form]) -> list[float]:
         """Return the time of each form for one image, in milliseconds.
 
         It is the time of the fastest run: other load on the machine can only add to a layer's time.
+
+        Raises:
+            TimeIsUp: the limit left no time to measure them.
         """
         name = f"{_words(problem)}: {' | '.join(map(str, forms))}"
         known = self.cache.get(name, len(forms))
@@ -44,6 +55,7 @@ class MeasuredCost:
         return known
 
     def _measure(self, problem: Geometry, forms: Sequence[Form]) -> list[float]:
+        self.limit.check()
         images = np.random.default_rng(0).random(input_shape(problem), dtype=np.float32)
         runs = [self._runner(layer_graph(problem, form), images) for form in forms]
         best = [float("inf")] * len(forms)
@@ -51,6 +63,7 @@ class MeasuredCost:
             for turn in range(ROUNDS):
                 order = range(len(forms)) if turn % 2 == 0 else reversed(range(len(forms)))
                 for i in order:
+                    self.limit.check()
                     for _ in range(WARM_RUNS):
                         runs[i]()
                     best[i] = min(best[i], *time_runs(runs[i], SECONDS))

@@ -21,6 +21,8 @@ class ExportSettings:
     """fp32; fp16 for the target cuda; int8: static quantisation, calibrated on training images."""
     threads: int = field(default_factory=default_threads)
     """Threads of one operator on the CPU that the file will run with."""
+    time_limit: float = 120.0
+    """Seconds that timing may take; forms that are not timed by then are chosen by the cost model."""
     max_drop: float = 1.0
     """Points of clean or adversarial accuracy that less precision may cost; more fails the export."""
     calibration: int = 256
@@ -43,5 +45,7 @@ class ExportSettings:
         for name in ("threads", "calibration", "n"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.time_limit >= 0:
+            raise UserError(f"time-limit must be 0 seconds or more, not {self.time_limit:g}")
         if not 0 <= self.max_drop <= 100:
             raise UserError(f"max-drop is in points of accuracy, 0 to 100: got {self.max_drop}")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from zoo.export.target import Target
 from zoo.export.writer import GraphWriter
 from zoo.latency.cache import TimeCache
 from zoo.latency.measure import measure
+from zoo.latency.time_limit import TimeIsUp
 
 ROUNDS, SECONDS = {1: 25, 32: 9}, 0.04
 """Turns of each graph, by batch size: one image decides which is written, 32 show that it is not slower in bulk."""
@@ -47,7 +48,13 @@ def alternatives(choices: Choices, block: int = 1) -> dict[str, Forms]:
     return found
 
 
-def compare(choices: Choices, write: GraphWriter, target: Target, cache: TimeCache | None = None) -> Ratios:
+def compare(
+    choices: Choices,
+    write: GraphWriter,
+    target: Target,
+    cache: TimeCache | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Ratios, tuple[int, ...]]:
     """Time a model's graphs beside each other; graphs measured before are not written again.
 
     Args:
@@ -55,30 +62,42 @@ def compare(choices: Choices, write: GraphWriter, target: Target, cache: TimeCac
         write: writes a graph of the model. Unless it does so in fp32, the dense graph in fp32 is timed as well.
         target: a measured one.
         cache: where ratios are kept; None: in the user's cache folder.
+        say: called with a line on each stage.
 
     Returns:
-        Ratios for one image and, if such a batch fits in memory, for 32; nothing if there is only one graph.
+        Ratios for one image and, if such a batch fits in memory, for 32; nothing if there is only one graph. And the
+        batch sizes for which the target's time limit left no time.
     """
     graphs, full = alternatives(choices, target.block), write.metadata.precision != "fp32"
     names = [*graphs, *([DENSE_FP32] if full else [])]
     if len(names) == 1:
-        return {}
+        return {}, ()
 
     def files() -> list[Path]:
-        return [write(forms).path for forms in graphs.values()] + [write(dense_forms(choices)).full] * full
+        found = []
+        for i, forms in enumerate(graphs.values(), 1):
+            target.limit.check()
+            say(f"writing whole graphs to time: {i} of {len(graphs)}")
+            found.append(write(forms).path)
+        return found + [write(dense_forms(choices)).full] * full
 
     cache = cache or TimeCache(target.device, target.threads)
     key = _key(graphs, write)
     ratios: Ratios = {}
+    uncompared: list[int] = []
     for batch, rounds in ROUNDS.items():
         found = cache.get(f"{key}, batch {batch}", len(names))
         if found is None:
-            with nullcontext() if batch == 1 else suppress(UserError):  # such a batch may not fit in memory
-                found = _measure(files(), target, batch, rounds, names.index(_dense(names)))
-                cache.put(f"{key}, batch {batch}", found)
+            try:
+                with nullcontext() if batch == 1 else suppress(UserError):  # such a batch may not fit in memory
+                    found = _measure(files(), target, batch, rounds, names.index(_dense(names)), say)
+                    if not target.limit.is_over:  # fewer rounds than usual are not kept
+                        cache.put(f"{key}, batch {batch}", found)
+            except TimeIsUp:
+                uncompared.append(batch)
         if found is not None:
             ratios[batch] = dict(zip(names, found, strict=True))
-    return ratios
+    return ({}, tuple(ROUNDS)) if 1 in uncompared else (ratios, tuple(uncompared))
 
 
 def _key(graphs: dict[str, Forms], write: GraphWriter) -> str:
@@ -87,16 +106,33 @@ def _key(graphs: dict[str, Forms], write: GraphWriter) -> str:
     return "graph " + hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
-def _measure(files: list[Path], target: Target, batch: int, rounds: int, dense: int) -> list[float]:
+def _measure(
+    files: list[Path],
+    target: Target,
+    batch: int,
+    rounds: int,
+    dense: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[float]:
     def ratios(rounds: int) -> list[float]:
         times = measure(
-            files, device=target.device, threads=target.threads, batches=(batch,), rounds=rounds, seconds=SECONDS
+            files,
+            device=target.device,
+            threads=target.threads,
+            batches=(batch,),
+            rounds=rounds,
+            seconds=SECONDS,
+            limit=target.limit,
+            say=lambda text: say(f"timing whole graphs: {text}"),
         )
         return [timing.latency[batch].ratio_to(times[0].latency[batch]) for timing in times]
 
     once = ratios(rounds)
     is_close = any(abs(ratio / once[dense] - 1) < CLOSE for i, ratio in enumerate(once) if i != dense)
-    return ratios(3 * rounds) if is_close else once
+    if is_close:
+        with suppress(TimeIsUp):
+            return ratios(3 * rounds)
+    return once
 
 
 def fastest(ratios: Ratios) -> str:

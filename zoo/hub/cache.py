@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,6 +19,7 @@ from zoo.files import cache_folder, sha256
 from zoo.hub._base import Hub
 from zoo.hub.download import download
 from zoo.hub.index import Entry, FileEntry
+from zoo.screen import progress_console, shows_bars
 
 WAIT = 1800.0
 """Seconds to wait for another process that downloads the same model."""
@@ -89,14 +89,13 @@ def _advance(bar: Progress, task: TaskID, done: int) -> None:
 
 
 def _bar(shown: bool) -> Progress:
-    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=progress_console(),
         transient=True,
-        disable=not (shown and console.is_terminal),
+        disable=not (shown and shows_bars()),
     )

@@ -36,6 +36,20 @@ def read_run(target: str | Path, hub: str | Path | None = None) -> Run:
     return Run(find(str(target), hub).folder())
 
 
+def look_at(target: str | Path, hub: str | None = None) -> Run:
+    """Open what `open_run` would open, without copying anything: for checks that come before a folder is created.
+
+    Args:
+        target: a folder, or a name.
+        hub: addresses of hubs, see `zoo.hub.search.hubs`.
+
+    Raises:
+        UserError: it is neither.
+    """
+    own = RUNS / str(target)
+    return Run(own) if not is_path(str(target)) and (own / CARD).is_file() else read_run(target, hub)
+
+
 def open_run(target: str | Path, hub: str | None = None) -> Run:
     """Open a run that results can be written beside: a RUN folder, or a copy of a published model in ``runs/NAME``.
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -10,13 +11,35 @@ from zoo.attacks import format_eps
 from zoo.hub.index import Robust, Summary
 from zoo.hub.search import Found
 from zoo.runs.records import Threat
+from zoo.screen import NARROW
 
 
-def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:
+def models_table(models: dict[str, Found], threat: Threat | None = None, width: int = 80) -> Table:
     """Lay models out, one per line; robust accuracy is that at the threat, or at each model's own radius.
 
     An accuracy under a weaker attack than AutoAttack is marked as an upper bound.
+
+    Args:
+        models: by name.
+        threat: see above.
+        width: of the screen; on a narrow one each name stands in a table of its own above the model's figures.
     """
+    if width >= NARROW:
+        return _models_table(models, threat)
+    above = Table.grid(padding=(0, 0, 1, 0))
+    above.add_column(overflow="fold")
+    notes: dict[str, None] = {}
+    for name, found in models.items():
+        table = _models_table({name: found}, threat)
+        table.columns.pop(0)
+        notes |= dict.fromkeys(str(table.caption or "").splitlines())
+        table.caption = None
+        above.add_row(Group(f"[bold]{name}[/]", table))
+    above.add_row("\n".join(notes))
+    return above
+
+
+def _models_table(models: dict[str, Found], threat: Threat | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=0, show_edge=False)
     table.add_column("model", overflow="fold")  # folded if the terminal is narrow, so that no figure loses a digit
     table.add_column("data", overflow="fold")

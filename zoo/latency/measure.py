@@ -1,10 +1,11 @@
 """Latency of exported files in ONNX Runtime: a fresh process for each, timed in turns."""
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,11 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.latency.time_limit import TimeIsUp, TimeLimit
 from zoo.latency.timing import MARKER
+
+FEWEST_TURNS = 5
+"""Turns of each file that a time limit must leave for a result."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Timing:
 
     Attributes:
         latency: by batch size.
-        start_ms: median time until the model is ready to run, in milliseconds.
+        start_ms: median time until the model is ready to run, in milliseconds; NaN if a time limit left none for it.
     """
 
     latency: dict[int, Latency]
@@ -169,6 +174,8 @@ def measure(
     batches: tuple[int, ...],
     rounds: int,
     seconds: float,
+    limit: TimeLimit | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[Timing]:
     """Time files in turns, so that a temporary slowdown of the machine affects all of them.
 
@@ -179,19 +186,47 @@ def measure(
         batches: batch sizes.
         rounds: turns of each file at each batch size.
         seconds: length of a turn, without its warm-up.
+        limit: after which no turn begins; the start of files is then not timed.
+        say: called with a line on each round.
 
     Returns:
         The measurements of each file.
+
+    Raises:
+        TimeIsUp: the limit left less than `FEWEST_TURNS` turns of each file.
     """
+    limit = limit or TimeLimit()
     with ExitStack() as stack:
-        processes = [stack.enter_context(TimingProcess(path, device, threads)) for path in paths]
+        processes = []
+        for path in paths:
+            limit.check()
+            processes.append(stack.enter_context(TimingProcess(path, device, threads)))
         results: list[dict[int, Latency]] = [{} for _ in paths]
         for batch in sorted(batches):  # memory is the peak so far
-            times: list[list[list[float]]] = [[] for _ in paths]
-            for turn in range(rounds):
-                for i in Random(turn).sample(range(len(paths)), len(paths)):  # no file has a fixed neighbour
-                    times[i].append(processes[i].time(batch, seconds))
+            times = _in_turns(processes, batch, rounds, seconds, limit, say)
             for i, rounds_of_file in enumerate(times):
                 results[i][batch] = Latency.of(batch, rounds_of_file, processes[i].memory_mb)
-        starts = [1e3 * float(np.median(process.start_times())) for process in processes]
+        starts = [math.nan if limit.is_over else 1e3 * float(np.median(x.start_times())) for x in processes]
         return [Timing(latency, start) for latency, start in zip(results, starts, strict=True)]
+
+
+def _in_turns(
+    processes: Sequence[TimingProcess],
+    batch: int,
+    rounds: int,
+    seconds: float,
+    limit: TimeLimit,
+    say: Callable[[str], None],
+) -> list[list[list[float]]]:
+    """Return the times of each file's runs, by round: as many rounds of each, also where the limit cuts them short."""
+    times: list[list[list[float]]] = [[] for _ in processes]
+    for turn in range(rounds):
+        say(f"batch {batch}, round {turn + 1} of {rounds}")
+        for i in Random(turn).sample(range(len(processes)), len(processes)):  # no file has a fixed neighbour
+            if limit.is_over:
+                whole = min(map(len, times))
+                if whole < FEWEST_TURNS:
+                    raise TimeIsUp
+                return [rounds_of_file[:whole] for rounds_of_file in times]
+            times[i].append(processes[i].time(batch, seconds))
+    return times

@@ -77,9 +77,11 @@ class OnnxModel:
         device: where to run; see `resolve_device`.
         threads: of one operator on the CPU; None: `default_threads`.
         processors: one for each thread except the first, which is the caller's; empty: the system places them.
+        raw: take a file that preprocesses uint8 images itself as well.
 
     Attributes:
         metadata: of the file.
+        preprocesses: whether it takes uint8 images (B, h, w, C) of any size, see `zoo.serving.preprocessing`.
         provider: ONNX Runtime's name of the provider that runs it.
         session: the open session, for more than logits.
 
@@ -88,7 +90,13 @@ class OnnxModel:
     """
 
     def __init__(
-        self, path: Path, device: Device = "auto", threads: int | None = None, processors: Sequence[int] = ()
+        self,
+        path: Path,
+        device: Device = "auto",
+        threads: int | None = None,
+        processors: Sequence[int] = (),
+        *,
+        raw: bool = False,
     ) -> None:
         self.path = path
         self.device = resolve_device(device)
@@ -96,9 +104,14 @@ class OnnxModel:
         self.session = _open(path, self.device, self.threads, processors)
         self.provider = provider_name(self.device)
         self.metadata = _metadata(path, self.session)
+        self.preprocesses = self.session.get_inputs()[0].type == "tensor(uint8)"
+        if self.preprocesses and not raw:
+            raise UserError(
+                f"{path} preprocesses uint8 images itself: give a file exported without --embed-preprocessing"
+            )
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Classify images (B, C, H, W) in [0, 1]: logits (B, classes).
+    def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Classify images (B, C, H, W) in [0, 1], or as `preprocesses` says: logits (B, classes).
 
         Raises:
             UserError: the batch does not fit in memory, or cannot be run.
@@ -211,8 +224,6 @@ def _metadata(path: Path, session: Any) -> Metadata:
     inputs, outputs = [x.name for x in session.get_inputs()], [x.name for x in session.get_outputs()]
     if (inputs, outputs) != ([INPUT], [OUTPUT]):
         reason = f"it maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {OUTPUT}"
-    elif session.get_inputs()[0].type == "tensor(uint8)":
-        raise UserError(f"{path} preprocesses uint8 images itself: give a file exported without --embed-preprocessing")
     else:
         try:
             return Metadata.from_props(session.get_modelmeta().custom_metadata_map)

@@ -1,6 +1,8 @@
 """Serve an exported classifier over HTTP with ONNX Runtime, NumPy and Pillow alone: POST an image, get JSON.
 
 Usage: python serve.py MODEL.onnx [--port 8000] [--host 127.0.0.1] [--threads 2]
+
+POST / takes an image as the body or as a file of a form; GET /health and GET /metrics (Prometheus) watch the server.
 """
 
 import argparse
@@ -9,7 +11,12 @@ import importlib
 import io
 import json
 import os
+import signal
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -33,6 +40,10 @@ TURNS = {
 }
 with contextlib.suppress(ImportError):  # if it is installed, HEIC images are read too
     importlib.import_module("pillow_heif").register_heif_opener()
+HEALTH, METRICS, CLASSIFY = ("/", "/health"), "/metrics", ("/", "/predict")
+"""Paths of GET and HEAD, and of POST."""
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Upper ends of the histogram of answering times, in seconds."""
 
 
 class NotAnImage(Exception):
@@ -137,23 +148,88 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
     return classify
 
 
-def handler(classify: Callable[[bytes], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
-    """Return the request handler: GET and HEAD answer ``ok`` (health check), POST classifies the body."""
+def uploaded(body: bytes, content_type: str) -> bytes:
+    """Return the image of a request: the body, or the one file of a form (multipart/form-data).
+
+    Raises:
+        NotAnImage: a form without a file, or with several.
+    """
+    header = Message()
+    header["Content-Type"] = content_type
+    if header.get_content_type() != "multipart/form-data":
+        return body
+    boundary = str(header.get_param("boundary", "")).encode("latin-1", "replace")
+    files = []
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if boundary and b"filename" in head.lower():
+            files.append(content)
+    if len(files) != 1:
+        raise NotAnImage(f"the form has {len(files)} files, send one, as by curl -F image=@photo.jpg")
+    return files[0]
+
+
+class Metrics:
+    """Counts of answers by status, and a histogram of the time that each took, in the text format of Prometheus."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: Counter[int] = Counter()
+        self._within = [0] * len(BUCKETS)
+        self._seconds = 0.0
+
+    def add(self, status: int, seconds: float) -> None:
+        """Count an answer to an upload."""
+        with self._lock:
+            self._answers[status] += 1
+            self._seconds += seconds
+            for i, end in enumerate(BUCKETS):
+                self._within[i] += seconds <= end
+
+    def text(self) -> str:
+        """Return all figures."""
+        with self._lock:
+            counts, within, seconds = dict(self._answers), list(self._within), self._seconds
+        name, total = "zoo_request_duration_seconds", sum(counts.values())
+        lines = ["# HELP zoo_requests_total Answers to uploads, by HTTP status.", "# TYPE zoo_requests_total counter"]
+        lines += [f'zoo_requests_total{{code="{status}"}} {count}' for status, count in sorted(counts.items())]
+        lines += [f"# HELP {name} Time from the end of an upload to its answer.", f"# TYPE {name} histogram"]
+        lines += [f'{name}_bucket{{le="{end}"}} {count}' for end, count in zip(BUCKETS, within, strict=True)]
+        lines += [f'{name}_bucket{{le="+Inf"}} {total}', f"{name}_sum {seconds:.6f}", f"{name}_count {total}"]
+        return "\n".join(lines) + "\n"
+
+
+def handler(classify: Callable[[bytes], dict[str, Any]], quiet: bool = False) -> type[BaseHTTPRequestHandler]:
+    """Return the request handler, see the routes above; ``quiet`` leaves the log of requests out."""
+    metrics = Metrics()
 
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE
 
-        def _answer(self, status: int, body: dict[str, Any]) -> None:
-            data = json.dumps(body).encode()
+        def log_request(self, *args: Any) -> None:
+            if not quiet:
+                super().log_request(*args)
+
+        def _send(self, status: int, text: str, kind: str) -> None:
+            data = text.encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command != "HEAD":  # which wants the headers alone
                 self.wfile.write(data)
 
+        def _answer(self, status: int, body: dict[str, Any]) -> None:
+            self._send(status, json.dumps(body), "application/json")
+
         def do_GET(self) -> None:
-            self._answer(200, {"status": "ok"})
+            path = self.path.partition("?")[0]
+            if path == METRICS:
+                self._send(200, metrics.text(), "text/plain; version=0.0.4")
+            elif path in HEALTH:
+                self._answer(200, {"status": "ok"})
+            else:
+                self._answer(404, {"error": f"GET {' or '.join(HEALTH)} for health, {METRICS} for metrics"})
 
         do_HEAD = do_GET
 
@@ -163,31 +239,70 @@ def handler(classify: Callable[[bytes], dict[str, Any]]) -> type[BaseHTTPRequest
             if not 0 < length <= MAX_BYTES:
                 self._answer(413 if length else 411, {"error": f"send an image of 1 to {MAX_BYTES} bytes"})
                 return
+            body = self.rfile.read(length)
+            if len(body) < length:  # the client has gone
+                return
+            if self.path.partition("?")[0] not in CLASSIFY:
+                self._answer(404, {"error": f"POST an image to {' or '.join(CLASSIFY)}"})
+                return
+            start = time.perf_counter()
+            status, answer = self._classified(body)
+            metrics.add(status, time.perf_counter() - start)
+            self._answer(status, answer)
+
+        def _classified(self, body: bytes) -> tuple[int, dict[str, Any]]:
             try:
-                self._answer(200, classify(self.rfile.read(length)))
+                return 200, classify(uploaded(body, self.headers.get("Content-Type", "")))
             except NotAnImage as error:
-                self._answer(400, {"error": f"the body is not an image: {error}"})
+                return 400, {"error": f"the body is not an image: {error}"}
+            except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+                self.log_error("%s", error)
+                return 500, {"error": "the model failed on this image"}
 
     return Handler
 
 
+def listen(path: str, host: str, port: int, threads: int, *, name: str = "", quiet: bool = False) -> None:
+    """Serve a file until interrupted; print the address once it listens.
+
+    Args:
+        path: an exported file.
+        host, port: where to listen; port 0 takes a free one.
+        threads: of one operator.
+        name: of the model, in the line that is printed; the path if empty.
+        quiet: print no line for each request.
+
+    Raises:
+        SystemExit: the file cannot be served, or the port is taken; with the message.
+    """
+    handle = handler(classifier(path, threads), quiet)
+    try:
+        server = ThreadingHTTPServer((host, port), handle)
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"cannot listen at {host}:{port}: {error}") from None
+    # As the first process of a container it would not hear SIGTERM, which asks it to stop.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), server:
+        print(f"serving {name or path} at http://{host}:{server.server_address[1]}", flush=True)
+        server.serve_forever()
+    signal.signal(signal.SIGTERM, before)
+
+
+def default_threads() -> int:
+    """Return 2, or 1 where this process may use one processor only."""
+    return min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def main() -> None:
-    """Serve until interrupted; print the address once it listens."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Read the command line, and serve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--threads", type=int, default=min(2, allowed))
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--quiet", action="store_true", help="no line for each request")
     options = parser.parse_args()
-    handle = handler(classifier(options.model, options.threads))
-    try:
-        server = ThreadingHTTPServer((options.host, options.port), handle)
-    except (OSError, OverflowError) as error:
-        raise SystemExit(f"cannot listen at {options.host}:{options.port}: {error}") from None
-    with contextlib.suppress(KeyboardInterrupt):
-        print(f"serving {options.model} at http://{options.host}:{server.server_address[1]}", flush=True)
-        server.serve_forever()
+    listen(options.model, options.host, options.port, options.threads, quiet=options.quiet)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train and resume runs, each in a RUN folder."""
 
 import logging
+import signal
 import sys
 import warnings
 from contextlib import nullcontext
@@ -25,7 +26,7 @@ from zoo.callbacks import (
     RankSchedule,
 )
 from zoo.data import check_data_dir, open_data
-from zoo.errors import UserError
+from zoo.errors import Interrupted, UserError
 from zoo.lowrank.factorize import Ranks
 from zoo.methods import METHODS, Method
 from zoo.post_training import Finisher
@@ -226,10 +227,11 @@ def _check_end_is_validated(module: Classifier, options: dict[str, Any], batches
         )
 
 
-def _interrupted(folder: Path, trainer: pl.Trainer) -> UserError:
-    return UserError(
+def _interrupted(folder: Path, trainer: pl.Trainer) -> Interrupted:
+    return Interrupted(
         f"interrupted in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: "
-        f"continue with `zoo train --resume {folder}`"
+        f"continue with `zoo train --resume {folder}`",
+        signal.SIGTERM if trainer.received_sigterm else signal.SIGINT,
     )
 
 
