@@ -33,6 +33,10 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     facts.add_row("parameters", f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}")
     facts.add_row("multiply-accumulates", f"{card.macs:,}, dense {card.dense_macs:,}")
     facts.add_row("largest condition number", _worst(card))
+    if card.calibration:
+        sure = dict(card.calibration.coverage).get(0.5)
+        half = f", accuracy on the most confident half {sure:.2%}" if sure is not None else ""
+        facts.add_row("calibration error", f"{card.calibration.ece:.2%}{half}")
     facts.add_row("Lipschitz bound", f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound)
     console.print(facts)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from zoo.errors import UserError
 from zoo.files import atomic
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
 
 
@@ -24,7 +24,7 @@ class Evaluation(_Record):
     Attributes:
         attack: ``clean``, ``fgsm``, ``pgd``, ...
         norm: of the perturbation; None for clean accuracy.
-        eps: the perturbation's radius in pixel units of [0, 1].
+        eps: the perturbation's radius in pixel units of [0, 1], in L0 the number of changed pixels.
         accuracy: share of images classified correctly, in 0..1.
         n: how many test images.
         seed: of their draw.
@@ -34,7 +34,7 @@ class Evaluation(_Record):
     """
 
     attack: str
-    norm: Literal["Linf", "L2"] | None
+    norm: Literal["Linf", "L2", "L0"] | None
     eps: FiniteFloat = Field(ge=0, le=1e6)
     accuracy: float = Field(ge=0, le=1)
     n: int = Field(ge=1)
@@ -67,6 +67,30 @@ class Finding(_Record):
     accuracy: float | None = Field(ge=0, le=1)
     n: int
     note: str = ""
+
+
+class ReliabilityBin(_Record):
+    """Images of similar confidence: their mean confidence, their accuracy, both in 0..1, and how many they are."""
+
+    confidence: float = Field(ge=0, le=1)
+    accuracy: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+
+
+class Calibration(_Record):
+    """How far confidences can be believed; see `zoo.evaluation.calibration`.
+
+    Attributes:
+        ece: expected calibration error in 0..1: the mean difference of confidence and accuracy over the bins.
+        bins: of the reliability diagram, those with images, by confidence.
+        coverage: (share of the images answered, the most confident first, accuracy on these), both in 0..1.
+        n: clean test images.
+    """
+
+    ece: float = Field(ge=0, le=1)
+    bins: tuple[ReliabilityBin, ...]
+    coverage: tuple[tuple[float, float], ...]
+    n: int = Field(ge=1)
 
 
 class Sanity(_Record):
@@ -192,6 +216,7 @@ class Card(_Record):
     threat: Threat | None = None
     evaluations: tuple[Evaluation, ...] = ()
     sanity: Sanity | None = None
+    calibration: Calibration | None = None
     findings: tuple[Finding, ...] = ()
     latency: tuple[Timing, ...] = ()
     parity: dict[str, float] = {}
