@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
-from zoo.attacks._threat import NORMS, Norm, check_eps, distance
+from zoo.attacks._threat import Norm, check_eps, distance
 from zoo.errors import UserError, unknown_name
 from zoo.runtime.eval_mode import require_eval_mode
 

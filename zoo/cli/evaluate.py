@@ -33,8 +33,9 @@ CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"
 ATTACKS_HELP = (
-    "`quick` (FGSM, PGD-20; in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), `standard` (AutoAttack, Linf "
-    "8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by name, such as fgsm,apgd."
+    "`quick` (FGSM, PGD-20; in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), `standard` "
+    "(AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by name, such as "
+    "fgsm,apgd."
 )
 
 

@@ -29,8 +29,8 @@ def _front(figures: SweepFigures) -> Section:
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trial yet"
     blocks: list[Block] = [
         Text(
-            f"{counts}. Accuracies are on validation images, at the radius of the recipe; none of the test images takes "
-            "part. The best trial is that of the Pareto front with the best first objective; best.yaml is its recipe."
+            f"{counts}. Accuracies are on validation images, at the radius of the recipe; no test image takes part. "
+            "The best trial is that of the Pareto front with the best first objective; best.yaml is its recipe."
         )
     ]
     if doubtful := [trial.name for trial in figures.trials if trial.doubtful]:
