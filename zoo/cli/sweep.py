@@ -43,7 +43,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    sweep.work(lambda line: console.print(line, style="dim", markup=False))
+    sweep.work(lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
     _show(sweep)
 
 

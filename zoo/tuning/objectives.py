@@ -8,12 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import timm
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 from zoo.attacks import ATTACKS
-from zoo.bench.baselines import export_dense, has_backbone
+from zoo.bench.baselines import export_dense
 from zoo.data import train_val
 from zoo.errors import UserError, unknown_name
 from zoo.evaluation import Sweep, evaluate, folded
@@ -79,6 +80,17 @@ class Judge:
         """The objectives that are accuracies under attack."""
         return [name for name in self.objectives if name not in (CLEAN, *COSTS)]
 
+    def check(self) -> None:
+        """Check that every objective can be measured, before any training.
+
+        Raises:
+            UserError: the data are not there, none of them is for validation, or there is no dense network to time.
+        """
+        if LATENCY in self.objectives and not timm.is_model(self.config.arch.partition(".")[0]):
+            raise UserError(f"--objective latency: {self.config.arch} is none of timm's, so no dense network is timed")
+        if set(self.objectives) - set(COSTS):
+            self.images()
+
     def images(self) -> tuple[Tensor, Tensor]:
         """Return the validation images, uint8 (n, C, H, W), and their labels.
 
@@ -115,8 +127,6 @@ class Judge:
         only their ratio counts. For the same reason the form of each layer is chosen by the cost model.
         """
         metadata = Metadata.of(run.card)
-        if not has_backbone(metadata):
-            raise UserError(f"{run.card.arch} is none of timm's: there is no dense network to time it beside")
         with TemporaryDirectory() as folder, FileLock(_timing_lock()):
             file, dense = Path(folder) / ONNX_FILE, export_dense(metadata, Path(folder)).path
             assert dense is not None

@@ -130,7 +130,8 @@ def _resolved(name: str, config: TrainConfig, plugins: dict[str, Any]) -> tuple[
         return having[0], options[having[0]]
     if having:
         raise UserError(f"--search {name} could be {' or '.join(having)}: write one of them")
-    raise unknown_name("option to search", name, [*own.keys() - FIXED.keys(), *plugins, *options], "zoo train --help")
+    known = {*own.keys() - FIXED.keys(), *plugins, *(key.partition(".")[2] for key in options)}
+    raise unknown_name("option to search", name, known, "zoo train --help")
 
 
 def _range(word: str, hint: Any, low: str, high: str, log: str | None) -> BaseDistribution:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import optuna
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
@@ -24,7 +25,7 @@ from zoo.runs.run import CARD, CONFIG, Run
 from zoo.training.parts import Parts
 from zoo.training.resume_check import recipe
 from zoo.training.trainer import TrainingInterrupted, resume, train
-from zoo.tuning.objectives import CLEAN, COSTS, Judge, directions, parse_objectives
+from zoo.tuning.objectives import CLEAN, Judge, directions, parse_objectives
 from zoo.tuning.pruning import PruneHopeless
 from zoo.tuning.queue import INDEX, REASON, Queue, locked, run_name
 from zoo.tuning.space import Dimension, parse_space
@@ -105,8 +106,7 @@ class Plan:
         if any(config.trainer.get(name, 1) not in (1, "1", "auto") for name in ("devices", "num_nodes")):
             raise UserError("a trial trains in one process: leave trainer.devices and trainer.num_nodes out")
         check_data_dir(config.data, config.data_dir)
-        if set(judge.objectives) - set(COSTS):
-            judge.images()
+        judge.check()
         return plan
 
     def with_values(self, values: dict[str, str]) -> list[str]:
@@ -119,6 +119,7 @@ class Plan:
         config, plugins = self.base
         searched = {dimension.key.replace("-", "_") for dimension in self.space}
         fixed = recipe(config, Parts(*plugins.values()))
+        fixed |= {name: getattr(config, name) for name in ("weights", "init", "teacher", "pretrained")}
         kept = {k: v for k, v in fixed.items() if k not in searched and k.partition(".")[0] not in searched}
         return {
             "objectives": list(self.judge.objectives),
@@ -170,15 +171,21 @@ class Sweep:
             say: called with a line on each trial that begins or ends.
 
         Raises:
-            UserError: the user interrupted a trial; the same command goes on.
+            UserError: the user interrupted a trial, or the storage cannot be reached; the same command goes on.
         """
-        while True:
-            with self.queue.next() as trial:
-                if trial is None:
-                    return
+        try:
+            while self._next(say):
+                with locked(self.folder):
+                    self.write()
+        except StorageInternalError as error:
+            raise UserError(f"the storage is gone ({first_line(error)}): the same command goes on with it") from None
+
+    def _next(self, say: Callable[[str], None]) -> bool:
+        """Run the next trial; return whether there was one."""
+        with self.queue.next() as trial:
+            if trial is not None:
                 self._run(trial, say)
-            with locked(self.folder):
-                self.write()
+            return trial is not None
 
     def write(self) -> None:
         """Write page, figures and ``best.yaml`` of the trials so far."""
