@@ -61,12 +61,7 @@ def open_study(storage: BaseStorage, text: str, plan: dict[str, Any], directions
     plan = json.loads(json.dumps(plan, default=str))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        found = optuna.get_all_study_names(storage)
-        study = (
-            optuna.load_study(study_name=NAME, storage=storage)
-            if NAME in found
-            else optuna.create_study(study_name=NAME, storage=storage, directions=directions)
-        )
+        study = optuna.create_study(study_name=NAME, storage=storage, directions=directions, load_if_exists=True)
         before = study.user_attrs.get(PLAN)
         if before is None:
             study.set_user_attr(PLAN, plan)

@@ -153,11 +153,11 @@ class Sweep:
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self.plan, self.settings, self.folder = plan, settings, settings.out
-        self.folder.mkdir(parents=True, exist_ok=True)
         address = settings.storage or f"journal:{self.folder}"
         self.storage = open_storage(address)
+        self.study = open_study(self.storage, address, plan.identity, directions(plan.judge.objectives))
+        self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
-            self.study = open_study(self.storage, address, plan.identity, directions(plan.judge.objectives))
             if ID not in self.study.user_attrs:
                 self.study.set_user_attr(ID, uuid4().hex)
             self._check_folder()
