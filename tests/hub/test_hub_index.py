@@ -346,11 +346,12 @@ def test_cards_of_earlier_schemas_are_read_and_of_later_ones_refused(tmp_path: P
     path.write_text(json.dumps(old))
     assert Card.load(path).model_copy(update={"schema_version": card.schema_version}) == card
     path.write_text(json.dumps(content | {"schema_version": SCHEMA + 1, "unheard_of": 1}))
-    with pytest.raises(UserError, match=f"has schema {SCHEMA + 1}, this zoo knows {SCHEMA}: pip install --upgrade robust-zoo"):
+    with pytest.raises(UserError, match=f"has schema {SCHEMA + 1}, this zoo knows {SCHEMA}: pip install --upgrade"):
         Card.load(path)
 
 
 def test_accuracies_in_l0_stay_on_the_card_and_out_of_the_index() -> None:
     sparse = Evaluation(attack="sigma_zero", norm="L0", eps=5, accuracy=0.2, n=100)
-    card = make_card(evaluations=(pgd(8 / 255, 0.4), sparse))
+    threat = Threat(norm="Linf", eps=8 / 255)
+    card = make_card("a.b", threat, [pgd(threat, 0.4), sparse])
     assert [found.norm for found in Summary.of(card).robust] == ["Linf"]
