@@ -1,6 +1,9 @@
 """A sweep: every trial is a run, processes share it and survive a kill, and its files say what is best."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,3 +150,29 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(recipe: Path, tmp_path
     states = {trial["values"]["lr"]: trial["state"] for trial in trials}
     assert states == {"0.05": "finished", "1e30": "failed"}
     assert all("lower" in trial["note"] for trial in trials if trial["state"] == "failed")
+
+
+@pytest.mark.slow
+def test_three_processes_one_of_them_killed_end_as_one_does(recipe: Path, tmp_path: Path) -> None:
+    calm, shaken, total = tmp_path / "calm", tmp_path / "shaken", 12
+    storage = ["--storage", f"sqlite:///{tmp_path / 'sweep.db'}"]
+    command = [
+        "sweep",
+        "--config",
+        str(recipe),
+        *SEARCH,
+        *COMMON,
+        "--trials",
+        str(total),
+        "--out",
+        str(shaken),
+        *storage,
+    ]
+    processes = [subprocess.Popen([sys.executable, "-m", "zoo", *command]) for _ in range(3)]
+    while not (shaken / "trial-004/last.ckpt").exists():
+        time.sleep(0.2)
+    processes[0].kill()
+    assert [process.wait() for process in processes] == [-9, 0, 0]
+    found, expected = sweep(recipe, shaken, total, *storage), sweep(recipe, calm, total)
+    for key in ("trials", "best", "front"):
+        assert found[key] == expected[key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -58,7 +57,6 @@ def open_study(storage: BaseStorage, text: str, plan: dict[str, Any], directions
     Raises:
         UserError: the storage cannot be read, or holds the trials of another plan.
     """
-    plan = json.loads(json.dumps(plan, default=str))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(study_name=NAME, storage=storage, directions=directions, load_if_exists=True)

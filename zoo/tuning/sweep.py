@@ -17,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
+from zoo.adversaries.none import NoAdversary
 from zoo.data import check_data_dir, mixed_seed
 from zoo.errors import UserError, first_line
 from zoo.latency.session import default_threads
@@ -121,18 +122,20 @@ class Plan:
         fixed = recipe(config, Parts(*plugins.values()))
         fixed |= {name: getattr(config, name) for name in ("weights", "init", "teacher", "pretrained")}
         kept = {k: v for k, v in fixed.items() if k not in searched and k.partition(".")[0] not in searched}
-        return {
+        found = {
             "objectives": list(self.judge.objectives),
             "search": {dimension.key: dimension.text for dimension in self.space},
             "recipe": kept,
             "images": {"n": self.judge.n},
         }
+        plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+        return plain
 
     @property
     def watched(self) -> str | None:
         """The metric that trainings log and an objective is close to; None: there is none to prune by."""
         config, plugins = self.base
-        is_robust = type(plugins["adversary"]).__name__ != "NoAdversary"
+        is_robust = not isinstance(plugins["adversary"], NoAdversary)
         if any(dimension.key == "epochs" for dimension in self.space):
             return None  # at the same epoch, schedules of other lengths are elsewhere
         if is_robust and self.judge.attacks:
