@@ -19,7 +19,6 @@ def calibration(runs: Sequence[RunFigures]) -> Section:
     if not measured:
         text = "Calibration was not measured: zoo evaluate RUN measures it."
         return Section("calibration", "Calibration", [Text(text)])
-    missing = [run.name for run in runs if run.card.calibration is None]
     blocks: list[Block] = [
         Text(
             "A network is calibrated if it is right as often as it is confident: on the diagonal of the reliability "
@@ -28,9 +27,7 @@ def calibration(runs: Sequence[RunFigures]) -> Section:
             "is answered."
         )
     ]
-    if missing:
-        blocks.append(Text(f"Not measured: {', '.join(missing)}."))
-    blocks += [Gallery([_reliability(measured), _coverage(measured)]), _table(measured)]
+    blocks += [Gallery([_reliability(measured), _coverage(measured)]), _table(runs)]
     return Section("calibration", "Calibration", blocks)
 
 
@@ -60,16 +57,18 @@ def _coverage(measured: Sequence[tuple[RunFigures, Calibration]]) -> Chart:
     )
 
 
-def _table(measured: Sequence[tuple[RunFigures, Calibration]]) -> Table:
+def _table(runs: Sequence[RunFigures]) -> Table:
     columns = [
         *(Column("run"), Column("images")),
         Column("expected calibration\nerror, %", "15 bins of equal width, on clean test images", "low"),
         *(Column(f"accuracy at\n{share:.0%} coverage", "in %", "high") for share in SHARES),
     ]
-    return Table(columns, [_row(run, found) for run, found in measured])
+    return Table(columns, [_row(run, run.card.calibration) for run in runs])
 
 
-def _row(run: RunFigures, found: Calibration) -> list[Cell]:
+def _row(run: RunFigures, found: Calibration | None) -> list[Cell]:
+    if found is None:
+        return [run_cell(run), *[Cell("–")] * (2 + len(SHARES))]
     accuracy = dict(found.coverage)
     return [
         *(run_cell(run), number(found.n, "{:,}"), percent(found.ece, 2)),
