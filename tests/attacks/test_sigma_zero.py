@@ -120,6 +120,9 @@ def test_an_l0_radius_that_is_no_whole_number_is_refused(eps: float) -> None:
         check_eps(eps, "L0", 75)
     with pytest.raises(UserError, match="give a smaller one"):
         check_eps(76, "L0", 75)
+    images, labels = torch.zeros(2, 1, SIDE, SIDE, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(UserError, match="no number of pixels"):
+        evaluate(linear(0), images, labels, [Sweep(SigmaZero(), (eps,))])
     with pytest.raises(UserError, match="no number of pixels"):
         SigmaZero()(linear(0), torch.rand(1, 1, SIDE, SIDE), torch.zeros(1, dtype=torch.long), [eps])
 

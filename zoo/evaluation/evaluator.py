@@ -7,7 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Attack, AttackedModel, Gradients, MinimumNorm, format_eps, fp32
+from zoo.attacks import ATTACKS, Attack, AttackedModel, Gradients, MinimumNorm, check_eps, format_eps, fp32
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
@@ -86,6 +86,7 @@ class Evaluator:
         verdicts, found = self.correct, {}
         for part in attack.parts(self.classes):
             if isinstance(part, MinimumNorm):
+                check_eps(eps, part.norm, self.images[0].numel())
                 verdicts = verdicts & (self._distances(part, attack) > eps)
                 found[ATTACKS.name_of(part)] = verdicts
                 continue
