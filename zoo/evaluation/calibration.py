@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from zoo.attacks import AttackedModel, fp32
-from zoo.runs.card import Calibration, ReliabilityBin
+from zoo.runs.calibration import Calibration, ReliabilityBin
 
 BINS = 15
 """Bins of equal width over the confidence, as in the paper."""

@@ -13,7 +13,8 @@ from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.sweeps import QUICK, Sweep
-from zoo.runs.card import Calibration, Evaluation, Sanity
+from zoo.runs.calibration import Calibration
+from zoo.runs.card import Evaluation, Sanity
 
 
 @dataclass(frozen=True)

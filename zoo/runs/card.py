@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from zoo.errors import UserError
 from zoo.files import atomic
+from zoo.runs.calibration import Calibration
 
 SCHEMA = 5
 """Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
@@ -67,30 +68,6 @@ class Finding(_Record):
     accuracy: float | None = Field(ge=0, le=1)
     n: int
     note: str = ""
-
-
-class ReliabilityBin(_Record):
-    """Images of similar confidence: their mean confidence, their accuracy, both in 0..1, and how many they are."""
-
-    confidence: float = Field(ge=0, le=1)
-    accuracy: float = Field(ge=0, le=1)
-    n: int = Field(ge=1)
-
-
-class Calibration(_Record):
-    """How far confidences can be believed; see `zoo.evaluation.calibration`.
-
-    Attributes:
-        ece: expected calibration error in 0..1: the mean difference of confidence and accuracy over the bins.
-        bins: of the reliability diagram, those with images, by confidence.
-        coverage: (share of the images answered, the most confident first, accuracy on these), both in 0..1.
-        n: clean test images.
-    """
-
-    ece: float = Field(ge=0, le=1)
-    bins: tuple[ReliabilityBin, ...]
-    coverage: tuple[tuple[float, float], ...]
-    n: int = Field(ge=1)
 
 
 class Sanity(_Record):

@@ -7,7 +7,7 @@ from zoo.report.chart import Axis, Chart, Point, Series, Style
 from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Gallery, Section, Text
 from zoo.report.table import Cell, Column, Table, number, percent
-from zoo.runs.card import Calibration
+from zoo.runs.calibration import Calibration
 
 SHARES = (0.5, 0.8, 0.9)
 """Coverages in the table."""
