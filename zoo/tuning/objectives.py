@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import timm
 import torch
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 CLEAN, PARAMETERS, MACS, LATENCY = "clean", "parameters", "macs", "latency"
+Direction = Literal["maximize", "minimize"]
 COSTS = (PARAMETERS, MACS, LATENCY)
 """Objectives that are minimised; the others are accuracies, which are maximised."""
 DENSE_MS = "dense_ms"
@@ -152,6 +153,6 @@ def is_accuracy(name: str) -> bool:
     return name not in COSTS
 
 
-def directions(objectives: Sequence[str]) -> list[str]:
+def directions(objectives: Sequence[str]) -> list[Direction]:
     """Return Optuna's direction for each objective."""
     return ["maximize" if is_accuracy(name) else "minimize" for name in objectives]

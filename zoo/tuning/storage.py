@@ -10,6 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from zoo.errors import UserError, first_line
 from zoo.files import user_path
+from zoo.tuning.objectives import Direction
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -45,7 +46,7 @@ def open_storage(text: str) -> BaseStorage:
         raise UserError(f"--storage {text} cannot be opened ({first_line(error)}): {FORM}") from None
 
 
-def open_study(storage: BaseStorage, text: str, plan: dict[str, Any], directions: list[str]) -> Study:
+def open_study(storage: BaseStorage, text: str, plan: dict[str, Any], directions: list[Direction]) -> Study:
     """Open the sweep of a storage, or begin it there.
 
     Args:
