@@ -13,7 +13,7 @@ from zoo.attacks import ATTACKS, Attack, AttackedModel, check_eps, format_eps, p
 from zoo.attacks._attacked_model import SMALLEST_BATCH
 from zoo.attacks._losses import cross_entropy
 from zoo.attacks._random import RandomStreams
-from zoo.attacks._threat import NORMS, distance, project, random_in_ball, steepest
+from zoo.attacks._threat import distance, project, random_in_ball, steepest
 from zoo.attacks.apgd import APGD
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
@@ -34,13 +34,20 @@ INSTANCES = [
         short(ATTACKS.get(name)(norm=norm))
         for name in ATTACKS.names()
         if name != "autoattack"  # made of the others
-        for norm in NORMS
+        for norm in ATTACKS.get(name).norms
     ),
     APGD(norm="Linf", loss="dlr", steps=20),
     PGD(norm="Linf", steps=3, restarts=2),
     PGD(norm="L2", steps=3, random_start=False),
 ]
 DUAL = {"Linf": 1, "L2": 2}
+
+
+def radii(attack: Attack, *eps: float) -> list[float]:
+    """Radii in the units of the attack's norm: whole numbers of pixels in L0."""
+    return [float(math.ceil(10 * e)) for e in eps] if attack.norm == "L0" else list(eps)
+
+
 NORM = pytest.mark.parametrize("norm", ["Linf", "L2"])
 ATTACK = pytest.mark.parametrize("attack", INSTANCES, ids=repr)
 
@@ -145,6 +152,7 @@ def test_a_linear_classifier_is_robust_exactly_where_its_margin_is_large_enough(
 def test_perturbations_stay_within_eps_and_images_in_zero_one(attack, seed, eps):
     model = four_classes(seed)
     images = torch.rand(6, *SHAPE).round(decimals=1)  # with pixels at 0 and 1
+    [eps] = radii(attack, eps)
     outcome = attack(model, images, model(images).argmax(1), [eps])
     found = outcome.adversarial[0]
     assert found.min() >= 0
@@ -191,7 +199,7 @@ class Constant(nn.Module):
 
 @ATTACK
 def test_a_model_with_zero_gradients_is_attacked_without_nan(attack):
-    outcome = attack(Constant().eval(), torch.rand(3, *SHAPE), torch.zeros(3, dtype=torch.long), [0.1])
+    outcome = attack(Constant().eval(), torch.rand(3, *SHAPE), torch.zeros(3, dtype=torch.long), radii(attack, 0.1))
     assert outcome.adversarial.isfinite().all()
     assert outcome.robust.all()
 
@@ -202,7 +210,7 @@ def test_a_model_with_zero_gradients_is_attacked_without_nan(attack):
 @ATTACK
 def test_outcomes_agree_with_a_fresh_forward_pass(attack, trained):
     model, images, labels = trained
-    outcome = attack(model, images, labels, [0.0, 0.02, 0.1])
+    outcome = attack(model, images, labels, radii(attack, 0.0, 0.02, 0.3))
     assert outcome.adversarial.shape == (3, *images.shape)
     for found, robust in zip(outcome.adversarial, outcome.robust, strict=True):
         clean = model(images).argmax(1) == labels
@@ -221,7 +229,7 @@ def test_at_eps_zero_robust_means_right(attack, trained):
 def test_a_misclassified_image_is_not_robust_and_stays_as_it_is(attack, trained):
     model, images, _ = trained
     wrong = (model(images).argmax(1) + 1) % 4
-    outcome = attack(model, images, wrong, [0.05])
+    outcome = attack(model, images, wrong, radii(attack, 0.05))
     assert not outcome.robust.any()
     assert torch.equal(outcome.adversarial[0], images)
 
@@ -264,8 +272,9 @@ def test_fgsm_is_pgd_with_one_step(trained):
 @ATTACK
 def test_a_figure_does_not_depend_on_the_other_radii(attack, trained):
     model, images, labels = trained
-    alone = attack(model, images, labels, [0.05])
-    among = attack(model, images, labels, [0.01, 0.05, 0.2])
+    small, middle, large = radii(attack, 0.01, 0.15, 0.3)
+    alone = attack(model, images, labels, [middle])
+    among = attack(model, images, labels, [small, middle, large])
     assert torch.equal(alone.adversarial[0], among.adversarial[1])
 
 
@@ -451,7 +460,9 @@ def test_an_attack_that_leaves_its_ball_is_not_believed(trained):
         Cheat()(*trained, [0.01])
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"restarts": 0}, {"relative_step": 0}, {"norm": "L1"}])
+@pytest.mark.parametrize(
+    "options", [{"norm": "L0"}, {"steps": 0}, {"restarts": 0}, {"relative_step": 0}, {"norm": "L1"}]
+)
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(UserError):
         PGD(**options)

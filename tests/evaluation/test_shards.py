@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo.hub
-from zoo.attacks import ATTACKS, NORMS, Attack
+from zoo.attacks import ATTACKS, Attack
 from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.pgd import PGD
 from zoo.attacks.square import Square
@@ -25,7 +25,7 @@ MODEL = Path(zoo.hub.__file__).parent / "bundled" / "test_resnet.robust_lowrank5
 N = 42
 """Images: four parts of 11, 11, 10 and 10, none of which is a whole block of a batch."""
 FEWER = {"queries": 20, "steps": 4, "targets": 2, "restarts": 2}
-EPS = {"Linf": 0.12, "L2": 0.9}
+EPS = {"Linf": 0.12, "L2": 0.9, "L0": 20}
 
 
 def short(attack: Attack) -> Attack:
@@ -49,7 +49,9 @@ def problem() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 ALL = pytest.mark.parametrize(
-    "attack", [short(ATTACKS.get(name)(norm=norm)) for name in ATTACKS.names() for norm in NORMS], ids=repr
+    "attack",
+    [short(ATTACKS.get(name)(norm=norm)) for name in ATTACKS.names() for norm in ATTACKS.get(name).norms],
+    ids=repr,
 )
 
 

@@ -21,7 +21,7 @@ from zoo.hub.names import check_name, default_tag, is_name, matching
 from zoo.hub.search import open_hub, published
 from zoo.hub.selection import Selection, parse_count
 from zoo.hub.table import models_table
-from zoo.runs.card import Card
+from zoo.runs.card import SCHEMA, Card
 from zoo.runs.records import Evaluation, Threat
 
 SHA = "0" * 64
@@ -340,12 +340,19 @@ def test_cards_of_earlier_schemas_are_read_and_of_later_ones_refused(tmp_path: P
 
     card = make_run(tmp_path / "run").card
     content = json.loads(card.model_dump_json())
-    new = ("name", "licence", "data_sha256", "threat", "latency", "parity", "files", "commands")
+    new = ("name", "licence", "data_sha256", "threat", "calibration", "latency", "parity", "files", "commands")
     old = {key: value for key, value in content.items() if key not in new} | {"schema_version": 1}
     del old["weights"]["dtype"]
     path = tmp_path / "card.json"
     path.write_text(json.dumps(old))
     assert Card.load(path).model_copy(update={"schema_version": card.schema_version}) == card
-    path.write_text(json.dumps(content | {"schema_version": 99, "unheard_of": 1}))
-    with pytest.raises(UserError, match="has schema 99, this zoo knows 5: pip install --upgrade robust-zoo"):
+    path.write_text(json.dumps(content | {"schema_version": SCHEMA + 1, "unheard_of": 1}))
+    with pytest.raises(UserError, match=f"has schema {SCHEMA + 1}, this zoo knows {SCHEMA}: pip install --upgrade"):
         Card.load(path)
+
+
+def test_accuracies_in_l0_stay_on_the_card_and_out_of_the_index() -> None:
+    sparse = Evaluation(attack="sigma_zero", norm="L0", eps=5, accuracy=0.2, n=100)
+    threat = Threat(norm="Linf", eps=8 / 255)
+    card = make_card("a.b", threat, [pgd(threat, 0.4), sparse])
+    assert [found.norm for found in Summary.of(card).robust] == ["Linf"]

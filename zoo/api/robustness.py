@@ -47,7 +47,7 @@ def attack(
             normalises the images itself.
         images: (B, C, H, W), uint8 or in [0, 1]; they are moved to the model's device.
         labels: class indices (B,).
-        eps: the radius in pixels of [0, 1], such as ``"8/255"``.
+        eps: the radius in pixels of [0, 1], such as ``"8/255"``; of an attack in L0 the number of changed pixels.
         attack: a name, see ``zoo list --attacks``, or the attack itself.
         batch_size: images that the model gets at once, at most.
         options: of the attack, such as ``norm="L2"`` or ``steps=20``.
@@ -101,7 +101,7 @@ def evaluate(
         labels: class indices (B,).
         attacks: names of attacks, or of a tier: ``quick``, ``reliable``, ``standard`` (AutoAttack) or ``full``.
         eps: one or several radii in pixels of [0, 1], such as ``"8/255"``; None: those of the tier, or of small ones.
-        norms: ``("Linf",)``, ``("L2",)`` or both; None: those of the tier, only Linf if ``eps`` is given.
+        norms: ``Linf``, ``L2``, ``L0`` or several; None: those of the tier, only the first, Linf, if ``eps`` is given.
         seed: of attacks with random choices.
         batch_size: images that the model gets at once, at most.
         progress: show a bar on standard error.

@@ -4,6 +4,7 @@ from zoo.attacks._answers import checked_logits
 from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
 from zoo.attacks._base import Attack, Outcome
 from zoo.attacks._losses import cross_entropy, margin
+from zoo.attacks._minimum_norm import MinimumNorm
 from zoo.attacks._threat import NORMS, Norm, check_eps, distance, format_eps, parse_eps, project, steepest
 from zoo.plugins import Plugins
 
@@ -15,6 +16,7 @@ __all__ = [
     "Attack",
     "AttackedModel",
     "Gradients",
+    "MinimumNorm",
     "Norm",
     "Outcome",
     "check_eps",

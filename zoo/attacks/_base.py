@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
-from zoo.attacks._threat import NORMS, Norm, check_eps, distance
+from zoo.attacks._threat import Norm, check_eps, distance
 from zoo.errors import UserError, unknown_name
 from zoo.runtime.eval_mode import require_eval_mode
 
@@ -38,16 +38,19 @@ class Attack(ABC):
     """A search for images near the given ones that a model misclassifies.
 
     A subclass is a frozen dataclass in a file of its own, whose name is the attack's. Its fields are its
-    settings and are recorded with every figure. Each radius is searched separately, so that a figure does not depend on
-    the other radii of the call.
+    settings and are recorded with every figure. A figure does not depend on the other radii of the call: each is
+    searched separately, or one search that knows no radius serves all (`MinimumNorm`).
     """
 
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    """Norms in which the attack searches."""
+
     norm: Norm = "Linf"
-    """Norm of the perturbation: Linf or L2."""
+    """Norm of the perturbation, one of `norms`."""
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown_name("norm", self.norm, NORMS)
+        if self.norm not in self.norms:
+            raise unknown_name("norm", self.norm, self.norms)
         for field in fields(self):
             count = getattr(self, field.name)
             if isinstance(count, int) and not isinstance(count, bool) and field.name != "seed" and count < 1:
@@ -82,6 +85,17 @@ class Attack(ABC):
             eps: the radius in pixel units.
         """
 
+    def curve(
+        self,
+        attacked: AttackedModel,
+        images: Float[Tensor, "batch c h w"],
+        labels: Int[Tensor, " batch"],
+        eps: Sequence[float],
+    ) -> Iterator[Float[Tensor, "batch c h w"]]:
+        """Yield images within each radius, all above 0; arguments as in `perturb`."""
+        for e in eps:
+            yield self.perturb(attacked, images, labels, e)
+
     def __call__(
         self,
         model: nn.Module,
@@ -99,7 +113,8 @@ class Attack(ABC):
             model: in eval mode; takes images in [0, 1] (it normalises them itself), returns logits.
             images: float32 in [0, 1], on the model's device.
             labels: class indices.
-            eps: radii in pixel units, each 0..1 for Linf and 0..sqrt(C H W) for L2; 0 is no attack.
+            eps: radii, in pixel units 0..1 for Linf and 0..sqrt(C H W) for L2, for L0 numbers of pixels; 0 is no
+                attack.
             batch_size: images that the model gets at once, at most; see `AttackedModel`.
             tick: called after each batch with the number of images that the model has seen; see `passes`.
             gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster if the hardware
@@ -123,12 +138,14 @@ class Attack(ABC):
                 raise UserError(obstacle)
             adversarial = images.repeat(len(eps), 1, 1, 1, 1)
             robust = vulnerable.repeat(len(eps), 1)
-            for i, e in enumerate(eps):
-                if e > 0 and bool(vulnerable.any()):
-                    found = self.perturb(attacked, images[vulnerable], labels[vulnerable], e).detach()
-                    self._hold_to(e, found, images[vulnerable])
-                    adversarial[i, vulnerable] = found
-                    robust[i] &= attacked.correct(adversarial[i], labels)
+            searched = [i for i, e in enumerate(eps) if e > 0] if bool(vulnerable.any()) else []
+            radii = [eps[i] for i in searched]
+            ends = self.curve(attacked, images[vulnerable], labels[vulnerable], radii)
+            for i, end in zip(searched, ends, strict=False):
+                found = end.detach()
+                self._hold_to(eps[i], found, images[vulnerable])
+                adversarial[i, vulnerable] = found
+                robust[i] &= attacked.correct(adversarial[i], labels)
         return Outcome(adversarial, robust)
 
     def _hold_to(self, eps: float, found: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"]) -> None:

@@ -14,7 +14,8 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Shaped
 
-Norm = Literal["Linf", "L2"]
+Norm = Literal["Linf", "L2", "L0"]
+"""L0 counts the pixels that differ, whatever their channels."""
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 ROUNDING = 2.0**-25
@@ -45,7 +46,7 @@ def format_eps(eps: float) -> str:
 
 
 def check_eps(eps: float, norm: Norm, pixels: int) -> None:
-    """Refuse a radius beyond the largest distance of two images: 1 for Linf, sqrt(pixels) for L2.
+    """Refuse a radius beyond the largest distance of two images: 1 for Linf, sqrt(pixels) for L2, pixels for L0.
 
     Args:
         eps: the radius.
@@ -53,13 +54,16 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
         pixels: numbers in an image, C H W.
 
     Raises:
-        UserError: eps is negative or larger; the message suggests the probable intention.
+        UserError: eps is negative or larger, or no whole number in L0; the message suggests the probable intention.
     """
-    largest = 1.0 if norm == "Linf" else math.sqrt(pixels)
+    largest = {"Linf": 1.0, "L2": math.sqrt(pixels), "L0": float(pixels)}[norm]
     if not eps >= 0:
         raise UserError(f"{norm} eps {eps:g} is invalid: a radius is 0 or more")
+    if norm == "L0" and not float(eps).is_integer():
+        raise UserError(f"L0 eps {eps:g} is not a number of pixels: give whole numbers, such as 5,10,20")
     if eps > largest:
-        meant = f"for {eps:g} of 255 grey levels give {eps:g}/255" if float(eps).is_integer() else "give a smaller one"
+        levels = norm != "L0" and float(eps).is_integer()
+        meant = f"for {eps:g} of 255 grey levels give {eps:g}/255" if levels else "give a smaller one"
         raise UserError(f"{norm} eps {eps:g} exceeds any perturbation of images in [0, 1] ({largest:g}): {meant}")
 
 
@@ -71,7 +75,9 @@ def column(x: Shaped[Tensor, " batch"]) -> Shaped[Tensor, "batch 1 1 1"]:
 def distance(
     x: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"], norm: Norm
 ) -> Float64[Tensor, " batch"]:
-    """Return each image's distance in fp64."""
+    """Return each image's distance in fp64; in L0 the number of pixels that differ in any channel."""
+    if norm == "L0":
+        return (x != images).any(1).flatten(1).sum(1).double()
     order = torch.inf if norm == "Linf" else 2
     return torch.linalg.vector_norm((x.double() - images.double()).flatten(1), order, dim=1)
 
@@ -84,6 +90,8 @@ def project(
     The clip to [0, 1] comes last: it moves every pixel towards the image's, so the result stays in the
     ball. The radius is taken a few roundings smaller, so that the fp32 result is inside eps exactly.
     """
+    if norm == "L0":
+        raise ValueError("there is no projection onto an L0 ball here")
     radius = eps * (1 - 2e-6)
     if norm == "Linf":
         radius = max(radius - ROUNDING, 0.0)

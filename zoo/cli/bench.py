@@ -30,7 +30,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     add_hub(parser)
     parser.add_fields(Settings)
     add("--attacks", type=str, default="pgd", help="Attacks that make the adversarial examples: fgsm,pgd.")
-    add("--norms", type=str, default="Linf", help="Linf,L2 or one of them.")
+    add("--norms", type=str, default="Linf", help="Linf, L2, L0 or several.")
     add(
         "--eps",
         type=str,

@@ -1,4 +1,4 @@
-"""Measure a run's accuracy under attack, condition numbers and Lipschitz bound, on the test split.
+"""Measure a run's accuracy under attack, calibration, condition numbers and Lipschitz bound, on the test split.
 
 The figures are added to the run's card, and the robustness curve is drawn to RUN/robustness.png. The
 network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each image after
@@ -39,8 +39,9 @@ CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"
 ATTACKS_HELP = (
-    "`quick` (FGSM, PGD-20), `reliable` (the constraint-relaxation attack, Linf 8/255), `standard` (AutoAttack, Linf "
-    "8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by name, such as fgsm,apgd."
+    "`quick` (FGSM, PGD-20; in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), `standard` "
+    "(AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by name, such as "
+    "fgsm,apgd."
 )
 
 
@@ -51,7 +52,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from zoo.backbone.folded import folded
     from zoo.data import load_test
-    from zoo.evaluation import Origin, Outcomes, evaluate, merge, probe, sanity, searches
+    from zoo.evaluation import Origin, Outcomes, calibration, evaluate, merge, probe, sanity, searches
     from zoo.hub.runs import look_at, open_run
     from zoo.probes import ProbeContext
 
@@ -97,7 +98,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     found = [e.model_copy(update={"seed": options.seed}) for e in found]
     card, obstacle = _with_structure(known, run, model)
     card = card.with_evaluations(found)  # all its figures must agree, not only those of this command
-    card = card.model_copy(update={"sanity": sanity(exported, images, labels, card.evaluations)})
+    checks = sanity(exported, images, labels, card.evaluations)
+    confidence = calibration(exported, images, labels, options.batch_size)
+    card = card.model_copy(update={"sanity": checks, "calibration": confidence})
     context = ProbeContext(exported, images, labels, _probe_eps(sweeps), options.batch_size)
     findings = probe(context, probes, outcomes)
     run.save_card(card.with_findings(findings))
@@ -158,8 +161,8 @@ def _add_arguments(parser: Parser) -> None:
     )
     add("--time", type=bool, default=False, help="With --compression: milliseconds of one image on this machine too.")
     add("--probes", type=str | None, default=None, help="More than attacks: all, or names from `zoo list --probes`.")
-    add("--norms", type=str, help="Linf,L2 or one of them; default both, or Linf where --eps is given.")
-    add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255 or 0.01; default per norm.")
+    add("--norms", type=str, help="Linf, L2, L0 or several; default Linf,L2, or Linf where --eps is given.")
+    add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255, in L0 5,10,20; default per norm.")
     add(
         "--n",
         type=int | Literal["all"],

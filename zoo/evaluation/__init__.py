@@ -2,6 +2,7 @@
 
 from zoo.backbone.folded import folded
 from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
+from zoo.evaluation.calibration import calibration, calibration_of
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.evaluator import Evaluator, searches
 from zoo.evaluation.outcomes import Outcomes, identity
@@ -24,6 +25,8 @@ __all__ = [
     "Report",
     "Shard",
     "Sweep",
+    "calibration",
+    "calibration_of",
     "choose_sweeps",
     "condition_numbers",
     "evaluate",

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "p"))
 """Colours (Okabe and Ito's, which colour-blind readers can distinguish) and markers, one pair per attack."""
 
+AXES = {"Linf": "eps (Linf, pixels in [0, 1])", "L2": "eps (L2, pixels in [0, 1])", "L0": "pixels changed (L0)"}
+"""Labels of the panels, by norm."""
+
 Points = list[tuple[float, float]]
 
 
@@ -26,9 +29,9 @@ def draw_curve(evaluations: Sequence[Evaluation], path: Path, title: str) -> Non
         path: of the PNG, written whole or not at all.
         title: of the picture.
     """
-    panels = {norm: _lines(evaluations, norm) for norm in ("Linf", "L2")}
-    panels = {norm: lines for norm, lines in panels.items() if lines} or {"Linf": {}}
-    draw_panels({f"eps ({norm}, pixels in [0, 1])": lines for norm, lines in panels.items()}, path, title)
+    panels = {label: _lines(evaluations, norm) for norm, label in AXES.items()}
+    panels = {label: lines for label, lines in panels.items() if lines} or {AXES["Linf"]: {}}
+    draw_panels(panels, path, title)
 
 
 def draw_weight_curve(findings: Sequence[Finding], path: Path, title: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Attack, AttackedModel, Gradients, format_eps, fp32
+from zoo.attacks import ATTACKS, Attack, AttackedModel, Gradients, MinimumNorm, check_eps, format_eps, fp32
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
@@ -85,6 +85,11 @@ class Evaluator:
         """Return which images are still robust after each part of an attack, by the part's name: bool (N,) each."""
         verdicts, found = self.correct, {}
         for part in attack.parts(self.classes):
+            if isinstance(part, MinimumNorm):
+                check_eps(eps, part.norm, self.images[0].numel())
+                verdicts = verdicts & (self._distances(part, attack) > eps)
+                found[ATTACKS.name_of(part)] = verdicts
+                continue
 
             def survives(images: Tensor, labels: Tensor, part: Attack = part) -> Tensor:
                 return part(
@@ -102,6 +107,23 @@ class Evaluator:
             found[ATTACKS.name_of(part)] = verdicts
         return found
 
+    def _distances(self, part: MinimumNorm, attack: Attack) -> Tensor:
+        """Return the distance of the nearest misclassified image of each image, one search for all radii: (N,)."""
+
+        def measured(images: Tensor, labels: Tensor) -> Tensor:
+            return part.distances(
+                self.model,
+                images,
+                labels,
+                batch_size=self.batch_size,
+                tick=self._tick,
+                gradients=self.gradients,
+            )
+
+        name, title = _name(part, attack, None, self.gradients), f"{ATTACKS.name_of(part)} {part.norm}"
+        start = torch.where(self.correct, torch.inf, 0.0).double()
+        return self._verdicts_of(name, self.correct, part.passes(self.classes), measured, title, start)
+
     def _verdicts_of(
         self,
         name: str,
@@ -109,12 +131,17 @@ class Evaluator:
         passes: int,
         verdicts: Callable[[Tensor, Tensor], Tensor],
         title: str = "clean",
+        start: Tensor | None = None,
     ) -> Tensor:
-        """Return which of the requested images pass, from the kept outcomes or pool by pool: bool (N,)."""
+        """Return which of the requested images pass, from the kept outcomes or pool by pool: bool (N,).
+
+        With ``start``, the verdicts are distances, (N,), and ``start`` has them before the search.
+        """
         known = self.outcomes.get(name)
         if known is not None:
             return known
-        passed, searched = self.outcomes.begun(name) or (asked.clone(), ~asked)
+        first = asked if start is None else start
+        passed, searched = self.outcomes.begun(name) or (first.clone(), ~asked)
         total, rows = int(asked.sum()), (~searched).nonzero().flatten()
         self._task = self.bar.add_task(title, total=total * passes, accuracy=share(passed))
         pools = rows.split(self._pool(passes)) if len(rows) else ()  # zero rows would be split into one empty pool
@@ -146,17 +173,20 @@ class Evaluator:
 
 def searches(sweeps: Sequence[Sweep], classes: int, gradients: Gradients = "fp32") -> list[str]:
     """Return the names under which an evaluation keeps its verdicts, of each part of each attack, clean ones first."""
-    return [CLEAN] + [
-        _name(part, sweep.attack, eps, gradients)
+    names = [
+        _name(part, sweep.attack, None if isinstance(part, MinimumNorm) else eps, gradients)
         for sweep in sweeps
         for eps in sweep.eps
         for part in sweep.attack.parts(classes)
     ]
+    return [CLEAN, *dict.fromkeys(names)]
 
 
-def _name(part: Attack, attack: Attack, eps: float, gradients: Gradients) -> str:
+def _name(part: Attack, attack: Attack, eps: float | None, gradients: Gradients) -> str:
+    """Return the name of the verdicts at a radius, or of distances, which have none."""
     whole = "" if part is attack else f"{attack!r}: "
-    return f"{whole}{part!r} at {eps!r}" + (f" by {gradients}" if gradients != "fp32" else "")
+    kept = f"{whole}{part!r} " + ("distances" if eps is None else f"at {eps!r}")
+    return kept + (f" by {gradients}" if gradients != "fp32" else "")
 
 
 def _title(attack: Attack, eps: float) -> str:
@@ -164,5 +194,5 @@ def _title(attack: Attack, eps: float) -> str:
 
 
 def share(verdicts: Tensor) -> float:
-    """Return the share of true verdicts (N,)."""
-    return int(verdicts.sum()) / len(verdicts)
+    """Return the share of true verdicts, or of distances above 0, (N,)."""
+    return int((verdicts > 0).sum()) / len(verdicts)

@@ -26,7 +26,7 @@ class Outcomes:
     """Verdicts on N images by the name of a search, in a file that each `put` rewrites.
 
     A search that was completed is kept as bool (N,), one that has begun as (2, N): verdicts, and which images were
-    searched.
+    searched. A minimum-norm attack has distances in float64 in the place of verdicts.
 
     Args:
         path: of the npz; None keeps them in memory only. A file of another model or of other images is
@@ -70,11 +70,12 @@ class Outcomes:
     def begun(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Return the verdicts (N,) of a search that is not complete and which images it has done (N,), or None."""
         kept = self._verdicts.get(name)
-        return (kept[0].clone(), kept[1].clone()) if kept is not None and kept.ndim == 2 else None
+        return (kept[0].clone(), kept[1].bool()) if kept is not None and kept.ndim == 2 else None
 
     def put(self, name: str, verdicts: Tensor, searched: Tensor | None = None) -> None:
-        """Keep the verdicts of a search, bool (N,), and which images it has done (N,), if not all."""
-        self._verdicts[name] = verdicts.cpu() if searched is None else torch.stack([verdicts, searched]).cpu()
+        """Keep the verdicts (or distances) of a search, (N,), and which images it has done, bool (N,), if not all."""
+        both = [] if searched is None else [verdicts, searched.to(verdicts.dtype)]
+        self._verdicts[name] = torch.stack(both).cpu() if both else verdicts.cpu()
         if self.path is None:
             return
         arrays = {name: verdicts.numpy() for name, verdicts in self._verdicts.items()}

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from zoo.backbone.folded import folded
 from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
+from zoo.evaluation.calibration import calibration
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.sweeps import QUICK, Sweep
+from zoo.runs.calibration import Calibration
 from zoo.runs.records import Evaluation, Sanity
 
 
@@ -24,12 +26,14 @@ class Report:
         sanity: checks of their credibility.
         condition_numbers: of each layer's weight, see `zoo.evaluation.condition_numbers`.
         lipschitz: bound on the Lipschitz constant of the map from image to logits.
+        calibration: of its confidences on the clean images.
     """
 
     evaluations: list[Evaluation]
     sanity: Sanity
     condition_numbers: dict[str, float | None]
     lipschitz: LipschitzBound
+    calibration: Calibration | None = None
 
     @property
     def max_condition_number(self) -> float | None:
@@ -71,4 +75,5 @@ def quick_evaluation(
         sanity(exported, images, labels, found),
         condition_numbers(trained),
         lipschitz_bound(deployed, image_shape),
+        calibration(exported, images, labels, batch_size),
     )

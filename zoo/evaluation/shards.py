@@ -133,9 +133,10 @@ def merge(whole: Path, of: int, origin: Origin, searches: Sequence[str]) -> Outc
     parts = [_checked(shard, whole, origin, searches) for shard in shards]
     merged = Outcomes(whole, origin.owner)
     for name in searches:
-        verdicts = torch.empty(origin.n, dtype=torch.bool)
-        for shard, part in zip(shards, parts, strict=True):
-            verdicts[shard.rows(origin.n)] = part.get(name)  # type: ignore[assignment]
+        kept = [part.get(name) for part in parts]
+        verdicts = torch.empty(origin.n, dtype=kept[0].dtype)  # type: ignore[union-attr]
+        for shard, of_part in zip(shards, kept, strict=True):
+            verdicts[shard.rows(origin.n)] = of_part  # type: ignore[assignment]
         merged.put(name, verdicts)
     return merged
 

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from zoo.attacks import ATTACKS, NORMS, Attack, Norm
+from zoo.attacks import ATTACKS, Attack, Norm
 from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.cr import CR
 from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
-from zoo.errors import unknown_name
+from zoo.attacks.sigma_zero import SigmaZero
+from zoo.errors import UserError, unknown_name
 
-EPS: dict[Norm, tuple[float, ...]] = {"Linf": (0.002, 0.004, 0.006), "L2": (0.1, 0.2, 0.3)}
-"""Radii at which models trained without attacks are compared (CondLR, arXiv 2306.01485)."""
+EPS: dict[Norm, tuple[float, ...]] = {"Linf": (0.002, 0.004, 0.006), "L2": (0.1, 0.2, 0.3), "L0": (5.0, 10.0, 20.0)}
+"""Radii at which models trained without attacks are compared (CondLR, arXiv 2306.01485); in L0 numbers of pixels."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One attack over a list of radii, in pixel units of [0, 1]: a robustness curve."""
+    """One attack over a list of radii, in pixel units of [0, 1] (in L0 numbers of pixels): a robustness curve."""
 
     attack: Attack
     eps: tuple[float, ...]
@@ -44,7 +45,7 @@ class Tier:
     """A set of sweeps under a name, from a first look to a thorough search.
 
     Attributes:
-        sweeps: with their default radii.
+        sweeps: with their default radii, in every norm that can be requested.
         norms: searched by default.
     """
 
@@ -59,12 +60,12 @@ def _at_benchmark_radii(attack: type[Attack], **options: Any) -> tuple[Sweep, ..
 
 
 TIERS: dict[str, Tier] = {
-    "quick": Tier(QUICK, NORMS),
-    "reliable": Tier(_at_benchmark_radii(CR), ("Linf",)),
+    "quick": Tier((*QUICK, Sweep(SigmaZero(steps=100), EPS["L0"])), ("Linf", "L2")),
+    "reliable": Tier((*_at_benchmark_radii(CR), Sweep(SigmaZero(), EPS["L0"])), ("Linf",)),
     "standard": Tier(_at_benchmark_radii(AutoAttack), ("Linf",)),
-    "full": Tier(_at_benchmark_radii(AutoAttack, restarts=5), NORMS),
+    "full": Tier(_at_benchmark_radii(AutoAttack, restarts=5), ("Linf", "L2")),
 }
-"""Named sets of attacks; only `standard` and `full` are AutoAttack."""
+"""Named sets of attacks; only `standard` and `full` are AutoAttack, which has no L0."""
 
 
 def choose_sweeps(
@@ -77,29 +78,35 @@ def choose_sweeps(
 
     Args:
         attacks: names of `TIERS` or of `zoo.attacks.ATTACKS`, the latter with their default settings.
-        norms: of the perturbations; None: those of the tier, both for an attack, or only Linf if radii are
+        norms: of the perturbations; None: those of the tier, all of an attack, or only the first of them if radii are
             given, which are of one norm.
         eps: radii; None: those of the tier, or `EPS` for an attack.
         seed: of attacks with random choices.
 
     Raises:
-        UserError: no attack has one of the names.
+        UserError: no attack has one of the names, or searches in one of the norms.
     """
-    asked = norms or (("Linf",) if eps else None)
     chosen: list[Sweep] = []
     for name in attacks:
         tier = TIERS.get(name) or _tier_of(name)
-        chosen += [sweep for sweep in tier.sweeps if sweep.attack.norm in (asked or tier.norms)]
+        wanted = norms or (tier.norms[:1] if eps else tier.norms)
+        own = [sweep for sweep in tier.sweeps if sweep.attack.norm in wanted]
+        if not own:
+            can = ", ".join(dict.fromkeys(sweep.attack.norm for sweep in tier.sweeps))
+            raise UserError(f"{name} does not search in {', '.join(wanted)}: its norms are {can}")
+        chosen += own
+    if missing := [norm for norm in norms or () if norm not in {sweep.attack.norm for sweep in chosen}]:
+        raise UserError(f"none of {', '.join(attacks)} searches in {', '.join(missing)}: see `zoo list --attacks`")
     radii = tuple(sorted(set(eps))) if eps else None
     return list(dict.fromkeys(Sweep(_seeded(sweep.attack, seed), radii or sweep.eps) for sweep in chosen))
 
 
 def _tier_of(name: str) -> Tier:
-    """Return one attack with its default settings, in both norms."""
+    """Return one attack with its default settings, in all of its norms."""
     if name not in ATTACKS.names():
         raise unknown_name("attack", name, [*TIERS, *ATTACKS.names()])
     attack = ATTACKS.get(name)
-    return Tier(tuple(Sweep(attack(norm=norm), EPS[norm]) for norm in NORMS), NORMS)
+    return Tier(tuple(Sweep(attack(norm=norm), EPS[norm]) for norm in attack.norms), attack.norms)
 
 
 def _seeded(attack: Attack, seed: int) -> Attack:

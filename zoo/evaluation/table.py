@@ -33,6 +33,7 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
         "parameters": f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}",
         "multiply-accumulates": f"{card.macs:,}, dense {card.dense_macs:,}",
         "largest condition number": _worst(card),
+        **_confidence(card),
         "Lipschitz bound": f"{bound}: no finite one is known for {no_bound_for}" if no_bound_for else bound,
     }
     if console.width < NARROW:
@@ -43,6 +44,14 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     for name, fact in facts.items():
         grid.add_row(name, fact)
     console.print(grid)
+
+
+def _confidence(card: Card) -> dict[str, str]:
+    if card.calibration is None:
+        return {}
+    sure = dict(card.calibration.coverage).get(0.5)
+    half = f", accuracy on the most confident half {sure:.2%}" if sure is not None else ""
+    return {"calibration error": f"{card.calibration.ece:.2%}{half}"}
 
 
 def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:

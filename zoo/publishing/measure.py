@@ -17,6 +17,7 @@ from zoo.evaluation import (
     EPS,
     Outcomes,
     Sweep,
+    calibration,
     condition_numbers,
     evaluate,
     folded,
@@ -169,6 +170,7 @@ def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> 
         "max_condition_number": max((k for k in numbers.values() if k is not None), default=None),
         "lipschitz_bound": lipschitz_bound(run.model(), card.image_shape).value,
         "data_sha256": split.sha256,
+        "calibration": calibration(exported, images.images, images.labels) if card.calibration else None,
     }
     update["curve"] = tuple(point_again(run, point, split, outcomes) for point in kept_points(run))
     for name in dict.fromkeys(finding.probe for finding in card.findings):

@@ -8,8 +8,11 @@ from zoo.report.figures import RunFigures
 from zoo.runs.card import Card
 from zoo.runs.records import Evaluation
 
-STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "cr", "autoattack")
+STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "cr", "autoattack", "sigma_zero")
 """Attacks from weak to strong; an attack that is not in the list counts as the weakest."""
+
+NAMES = {"autoattack": "AutoAttack", "sigma_zero": "sigma-zero"}
+"""How attacks are written whose names are no abbreviations."""
 
 
 @dataclass(frozen=True, order=True)
@@ -20,7 +23,7 @@ class Attack:
         strength: see `STRENGTH`.
         steps: gradient steps, 0 if it has none.
         name: the attack's.
-        norm: ``Linf``, ``L2``, or ``""`` of clean accuracy.
+        norm: ``Linf``, ``L2``, ``L0``, or ``""`` of clean accuracy.
         options: all its settings, in words.
     """
 
@@ -41,7 +44,7 @@ class Attack:
     @property
     def label(self) -> str:
         """The attack in a few words: ``PGD-20, L2``."""
-        name = "AutoAttack" if self.name == "autoattack" else self.name.upper().replace("_T", "-T")
+        name = NAMES.get(self.name, self.name.upper().replace("_T", "-T"))
         return name.lower() if not self.norm else f"{name}{f'-{self.steps}' if self.steps else ''}, {self.norm}"
 
 

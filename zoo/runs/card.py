@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from zoo.errors import UserError
 from zoo.files import atomic
+from zoo.runs.calibration import Calibration
 from zoo.runs.records import (
     CurvePoint,
     Doubt,
@@ -66,6 +67,7 @@ class Card(Record):
     threat: Threat | None = None
     evaluations: tuple[Evaluation, ...] = ()
     sanity: Sanity | None = None
+    calibration: Calibration | None = None
     findings: tuple[Finding, ...] = ()
     latency: tuple[Timing, ...] = ()
     curve: tuple[CurvePoint, ...] = ()

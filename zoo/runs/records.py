@@ -19,7 +19,7 @@ class Evaluation(Record):
     Attributes:
         attack: ``clean``, ``fgsm``, ``pgd``, ...
         norm: of the perturbation; None for clean accuracy.
-        eps: the perturbation's radius in pixel units of [0, 1].
+        eps: the perturbation's radius in pixel units of [0, 1], in L0 the number of changed pixels.
         accuracy: share of images classified correctly, in 0..1.
         n: how many test images.
         seed: of their draw.
@@ -29,7 +29,7 @@ class Evaluation(Record):
     """
 
     attack: str
-    norm: Literal["Linf", "L2"] | None
+    norm: Literal["Linf", "L2", "L0"] | None
     eps: FiniteFloat = Field(ge=0, le=1e6)
     accuracy: float = Field(ge=0, le=1)
     n: int = Field(ge=1)

@@ -100,7 +100,7 @@ def write_run(
             command=command, seed=config.seed, commit=commit(), versions=versions(), hardware=hardware(device)
         ),
     )
-    measured = {"evaluations": tuple(result.evaluations), "sanity": result.sanity}
+    measured = {"evaluations": tuple(result.evaluations), "sanity": result.sanity, "calibration": result.calibration}
     card = card.model_copy(update={**measured, "lipschitz_bound": result.lipschitz_bound})
     card.save(folder / CARD)
     (folder / BEST).unlink(missing_ok=True)

@@ -58,17 +58,28 @@ def removed_on_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-def prepare(folder: Path, config: TrainConfig, parts: Parts) -> None:
-    """Create the folder, remove an older run's files, and write the configuration below the command line."""
+def prepare(folder: Path, config: TrainConfig, parts: Parts, command: str | None = None) -> None:
+    """Create the folder, remove an older run's files, and write the configuration below the command line.
+
+    Args:
+        folder: of the run.
+        config, parts: the recipe.
+        command: that trains it; None: the command line of this process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
         (folder / name).unlink(missing_ok=True)
+    with atomic(folder / CONFIG) as temporary:
+        temporary.write_text(f"# {command or _command()}\n{configuration(config, parts)}")
+
+
+def configuration(config: TrainConfig, parts: Parts) -> str:
+    """Return a recipe as YAML, as ``zoo train --config`` takes it from any folder."""
     config = dataclasses.replace(config, data_dir=config.data_dir and config.data_dir.absolute())
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     plain |= {key: _absolute(plain[key]) for key in ("weights", "init", "teacher")}
     plain |= parts.named()
-    with atomic(folder / CONFIG) as temporary:
-        temporary.write_text(f"# {_command()}\n{yaml.safe_dump(plain, sort_keys=False)}")
+    return yaml.safe_dump(plain, sort_keys=False)
 
 
 def _absolute(source: str | None) -> str | None:

@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def train(
     finisher: Finisher | None = None,
     *,
     overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+    command: str | None = None,
 ) -> Run:
     """Train a model and return its finished run.
 
@@ -73,16 +76,19 @@ def train(
         regularizer: added to the loss; None: nothing.
         finisher: applied to the trained network before it is measured; None: nothing.
         overwrite: replace a run that is already in the folder.
+        callbacks: of Lightning, besides the training's own.
+        command: that trains the same run, for its configuration and card; None: the command line of this process.
 
     Raises:
         UserError: the recipe is impossible, or the loss diverged before the first checkpoint; the folder is then
-            removed. Or the loss diverged later, or the user interrupted; the folder then holds what `resume` needs.
+            removed. Or the loss diverged later, or the user interrupted (`Interrupted`); the folder then holds
+            what `resume` needs.
     """
     parts = Parts(method, adversary or NoAdversary(), regularizer or NoRegularizer(), finisher or NoFinisher())
     folder = config.folder(METHODS.name_of(method))
     if _is_first_process():
         refuse_occupied(folder, overwrite)
-    return _fit(config, parts, folder, resume=False)
+    return _fit(config, parts, folder, callbacks, command=command)
 
 
 def resume(
@@ -92,19 +98,29 @@ def resume(
     adversary: Adversary,
     regularizer: Regularizer,
     finisher: Finisher,
+    *,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Continue an interrupted run from its last checkpoint (from the start, if it has none) and return it finished.
 
     Args:
         folder: the run's folder.
         config, method, adversary, regularizer, finisher: as read from the folder's ``config.yaml``.
+        callbacks: of Lightning, besides the training's own.
     """
     if (folder / CARD).is_file():
         raise UserError(f"{folder} is finished: there is nothing to resume")
-    return _fit(config, Parts(method, adversary, regularizer, finisher), folder, resume=True)
+    return _fit(config, Parts(method, adversary, regularizer, finisher), folder, callbacks, resume=True)
 
 
-def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
+def _fit(
+    config: TrainConfig,
+    parts: Parts,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    resume: bool = False,
+    command: str | None = None,
+) -> Run:
     quieten()
     pl.seed_everything(config.seed, verbose=False)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).is_file() else None
@@ -118,10 +134,10 @@ def _fit(config: TrainConfig, parts: Parts, folder: Path, resume: bool) -> Run:
         step = saved.get("global_step", 0)
         logger = extra_logger(config.logger, folder, step, resume=resume)
         if not resume and _is_first_process():
-            prepare(folder, module.config, parts)
+            prepare(folder, module.config, parts, command)
         trainer = pl.Trainer(
             **options,
-            callbacks=_callbacks(folder, module),
+            callbacks=[*_callbacks(folder, module), *callbacks],
             logger=[csv_logger(folder, step), *([logger] if logger else [])],
             default_root_dir=folder,
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from zoo.report.figures import RunFigures
 from zoo.report.page import Section
+from zoo.report.sections.calibration import calibration
 from zoo.report.sections.conditioning import conditioning
 from zoo.report.sections.layers import layers
 from zoo.report.sections.probes import probes
@@ -15,7 +16,7 @@ from zoo.report.sections.tradeoff import tradeoff
 from zoo.report.sections.training import training
 
 SECTIONS: tuple[Callable[[Sequence[RunFigures]], Section], ...] = (
-    *(summary, tradeoff, robustness, probes, sanity),
+    *(summary, tradeoff, robustness, probes, calibration, sanity),
     *(training, conditioning, layers, provenance),
 )
 """In the order of the page."""

@@ -16,6 +16,7 @@ TITLES = {
     "corruptions": "Mean over all corruptions, severity",
     "interval": "Proved by interval propagation, eps",
     "lipschitz": "Proved by the Lipschitz product bound, eps",
+    "smoothing": "Certified by randomised smoothing, eps",
 }
 NAMED = {
     "corruptions": ("corruption", "Accuracy under each corruption", "accuracy in %, mean over the severities"),

@@ -17,8 +17,8 @@ def robustness(runs: Sequence[RunFigures]) -> Section:
     images = sorted({e.n for run in runs for e in run.card.evaluations})
     count = f"{images[0]:,}" if len(set(images)) == 1 else f"{images[0]:,} to {images[-1]:,}" if images else "no"
     text = (
-        f"Accuracy on {count} test images when an attack may move each within a radius eps, in pixels of [0, 1]. Only "
-        "equal attacks may be compared: a weaker one leaves more accuracy."
+        f"Accuracy on {count} test images when an attack may move each within a radius eps, in pixels of [0, 1] (in L0 "
+        "the number of changed pixels). Only equal attacks may be compared: a weaker one leaves more accuracy."
     )
     keys = all_keys(runs)
     columns = [Column("run"), Column("images\nat least", "test images, at least")]
@@ -47,7 +47,7 @@ def _chart(runs: Sequence[RunFigures], attack: Attack, i: int) -> Chart:
     return Chart(
         f"robustness-{i + 1}-{attack.name}-{attack.norm.lower()}",
         attack.label,
-        Axis("eps", limits=(0.0, None)),
+        Axis("pixels changed" if attack.norm == "L0" else "eps", limits=(0.0, None)),
         Axis("", percent=True, limits=(0.0, 1.0)),
         tuple(series),
         note=f"Not measured: {', '.join(missing)}." if missing else "",

@@ -1,0 +1,5 @@
+"""Hyper-parameter search with Optuna: every trial is a RUN, and any number of processes share one storage."""
+
+from zoo.tuning.sweep import Plan, Settings, Sweep
+
+__all__ = ["Plan", "Settings", "Sweep"]
