@@ -45,7 +45,7 @@ class Orthonormal(BatchedConstraint):
     Args:
         run: see `BatchedConstraint`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from zoo.constraints import Orthonormal
         >>> from zoo.lowrank.layers import FactorizedLinear
