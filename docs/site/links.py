@@ -15,6 +15,7 @@ PAGES = (
     (r"examples", "examples/index.md"),
     (r"examples/(.+)\.ipynb", r"examples/\1.md"),
     (r"docs/(.+)", r"\1"),
+    (r"LICENSE|CITATION\.cff", r"\g<0>"),
 )
 """Files of the repository, as patterns, and the page of the site that shows each."""
 CODE_OR_LINK = re.compile(r"^```.*?^```|`[^`\n]*`|\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)", re.DOTALL | re.MULTILINE)

@@ -3,8 +3,8 @@
 import inspect
 import sys
 
-from tables import table, with_papers
 from model_pages import cards, models_table
+from tables import table, with_papers
 
 from zoo.cli._source import FieldText, read_plugin
 from zoo.methods import METHODS
@@ -14,7 +14,7 @@ def method_pages() -> dict[str, str]:
     """Return the pages by their path on the site."""
     pages = {f"methods/{name}.md": _page(name) for name in METHODS.names()}
     rows = [(f"[`{name}`]({name}.md)", text) for name, text in METHODS.describe().items()]
-    intro = "# Methods\n\nEvery method trains with every adversary. A method is one file: [write one](../adding_a_method.md).\n\n"
+    intro = "# Methods\n\nEvery method trains with every adversary. [A method is one file](../adding_a_method.md).\n\n"
     return pages | {"methods/index.md": intro + table(("method", "what it is"), rows) + "\n"}
 
 

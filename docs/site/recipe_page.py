@@ -6,5 +6,8 @@ from zoo.runs.recipes import describe_recipe, recipe_names, recipe_path
 def recipe_page() -> dict[str, str]:
     """Return the page by its path on the site."""
     intro = "# Recipes\n\n`zoo train --config NAME` reads one of these files. Flags override it.\n"
-    parts = [f"## {name}\n\n{describe_recipe(name)}\n\n```yaml\n{recipe_path(name).read_text().strip()}\n```\n" for name in recipe_names()]
-    return {"recipes.md": "\n".join([intro, *parts])}
+    return {"recipes.md": "\n".join([intro, *map(_section, recipe_names())])}
+
+
+def _section(name: str) -> str:
+    return f"## {name}\n\n{describe_recipe(name)}\n\n```yaml\n{recipe_path(name).read_text().strip()}\n```\n"

@@ -1,8 +1,8 @@
-"""Build the documentation site into build/site: python docs/site/build.py. Broken links are errors.
+"""Build the documentation site into build/site: python docs/site/build_site.py. Broken links are errors.
 
 The pages are put together in build/pages: those of docs/, README, CONTRIBUTING and CHANGELOG, and a page for each
-method, model and notebook. MkDocs then builds them under the configuration docs/site/mkdocs.yml, in which a folder in the
-navigation stands for its pages.
+method, model and notebook. MkDocs then builds them under the configuration docs/site/mkdocs.yml, in whose navigation a
+folder stands for its pages. Nothing but that configuration depends on MkDocs.
 """
 
 import os
@@ -45,9 +45,9 @@ def assemble(pages: Path) -> None:
         path = pages / page
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(re.sub(r"^<!--.*?-->\n", "", text, flags=re.MULTILINE), encoding="utf-8")
-    for file in (ROOT / "docs").glob("*.*"):
-        if file.suffix != ".md":
-            shutil.copy(file, pages)
+    data = [file for file in (ROOT / "docs").glob("*.*") if file.suffix != ".md"]
+    for file in (*data, ROOT / "LICENSE", ROOT / "CITATION.cff"):
+        shutil.copy(file, pages)
 
 
 def _written() -> dict[str, Path]:
