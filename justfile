@@ -50,7 +50,7 @@ site:
 
 # Run the notebooks and store what they print.
 notebooks:
-    .venv/bin/jupyter-execute --inplace examples/*.ipynb
+    PYTHONWARNINGS=ignore:IProgress .venv/bin/jupyter-execute --inplace examples/*.ipynb
 
 # Write the tables and the picture of README and docs anew, from the published cards.
 tables:

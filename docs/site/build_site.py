@@ -59,7 +59,7 @@ def _written() -> dict[str, Path]:
 def configuration(pages: Path) -> dict[str, Any]:
     """Return the configuration for these pages, with every folder of its navigation replaced by the pages in it."""
     config: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("mkdocs.yml").read_text(encoding="utf-8"))
-    return config | {"docs_dir": str(pages), "site_dir": str(BUILD / "site"), "nav": _filled(config["nav"], pages)}
+    return config | {"docs_dir": pages.name, "site_dir": "site", "nav": _filled(config["nav"], pages)}
 
 
 def _filled(nav: Any, pages: Path) -> Any:
