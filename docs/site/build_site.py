@@ -22,6 +22,7 @@ from recipe_page import recipe_page
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
+CODE = re.compile(r"`[^`\n]+`")
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
@@ -44,10 +45,18 @@ def assemble(pages: Path) -> None:
     for page, text in (generated | texts).items():
         path = pages / page
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub(r"^<!--.*?-->\n", "", text, flags=re.MULTILINE), encoding="utf-8")
+        path.write_text(_in_its_dialect(text), encoding="utf-8")
     data = [file for file in (ROOT / "docs").glob("*.*") if file.suffix != ".md"]
     for file in (*data, ROOT / "LICENSE", ROOT / "CITATION.cff"):
         shutil.copy(file, pages)
+
+
+def _in_its_dialect(text: str) -> str:
+    """Return the text without comments, and without backslashes before pipes in code, which Python-Markdown shows."""
+    text = re.sub(r"^<!--.*?-->\n", "", text, flags=re.MULTILINE)
+    return re.sub(
+        r"^\|.*", lambda row: CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), text, flags=re.MULTILINE
+    )
 
 
 def _written() -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """One page with every recipe."""
 
-from zoo.runs.recipes import describe_recipe, recipe_names, recipe_path
+from zoo.runs.recipes import recipe_names, recipe_path
 
 
 def recipe_page() -> dict[str, str]:
@@ -10,4 +10,4 @@ def recipe_page() -> dict[str, str]:
 
 
 def _section(name: str) -> str:
-    return f"## {name}\n\n{describe_recipe(name)}\n\n```yaml\n{recipe_path(name).read_text().strip()}\n```\n"
+    return f"## {name}\n\n```yaml\n{recipe_path(name).read_text().strip()}\n```\n"
