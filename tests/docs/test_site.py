@@ -41,6 +41,10 @@ def test_every_page_is_in_the_navigation_once(pages: Path) -> None:
     assert sorted(listed(configuration(pages)["nav"])) == every
 
 
+def test_code_in_tables_shows_no_backslash(pages: Path) -> None:
+    assert "`zoo evaluate RUN [--attacks quick|reliable|" in (pages / "usage.md").read_text(encoding="utf-8")
+
+
 def test_links_between_files_become_links_between_pages() -> None:
     text = "[`m`](../zoo/hub/bundled/m/card.json#x) [here](#y) `[code](../gone)` [web](https://a.b/c)"
     assert with_site_links(text, "docs/usage.md") == text.replace("../zoo/hub/bundled/m/card.json", "models/m.md")
