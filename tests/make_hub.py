@@ -6,7 +6,8 @@ from pathlib import Path
 from zoo.hub.download import digest
 from zoo.hub.index import Entry, Index, Summary
 from zoo.hub.search import BUNDLED
-from zoo.runs.card import Card, Evaluation, Sanity, Threat, Timing
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Sanity, Threat, Timing
 
 LINF, L2 = Threat(norm="Linf", eps=8 / 255), Threat(norm="L2", eps=0.5)
 PARTS = ("apgd", "apgd_t", "fab_t", "square")

@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo.backbone import create_backbone, with_normalization
 from zoo.budget import Budget
 from zoo.methods import METHODS
-from zoo.runs.card import Card, Provenance
+from zoo.runs.card import Card
+from zoo.runs.records import Provenance
 from zoo.runs.run import CARD, Run, save_weights
 from zoo.runtime.complexity import count_macs, count_params
 

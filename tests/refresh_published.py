@@ -10,7 +10,8 @@ import yaml
 
 from zoo.hub.search import BUNDLED
 from zoo.leaderboard.standings import lowest
-from zoo.runs.card import Card, Evaluation, Threat
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Threat
 
 PAGE = Path(__file__).parents[1] / "docs" / "published.md"
 PUBLISHED = PAGE.with_suffix(".yaml")

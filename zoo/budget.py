@@ -41,11 +41,11 @@ class Budget:
         if (self.compression is None) == (self.rank_fraction is None):
             raise UserError("give either compression or rank_fraction, not both or neither")
         if self.compression is not None and not 0 < self.compression < 1:
-            raise UserError(f"compression {self.compression} is impossible: give a share between 0 and 1, such as 0.8")
+            raise UserError(f"compression {self.compression} is invalid: give a share between 0 and 1, such as 0.8")
         if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
-            raise UserError(f"rank fraction {self.rank_fraction} is impossible: give a value in (0, 1], such as 0.2")
+            raise UserError(f"rank fraction {self.rank_fraction} is invalid: give a value in (0, 1], such as 0.2")
         if self.macs_reduction is not None and not 0 < self.macs_reduction < 1:
-            raise UserError(f"macs_reduction {self.macs_reduction} is impossible: give a share between 0 and 1")
+            raise UserError(f"macs_reduction {self.macs_reduction} is invalid: give a share between 0 and 1")
         if self.macs_reduction is not None and self.compression is None:
             raise UserError("macs_reduction goes with a compression: a rank fraction fixes every rank")
 

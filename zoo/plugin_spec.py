@@ -54,7 +54,7 @@ class PluginSpec:
         for setting in _split(inside, text, where) if inside is not None else []:
             key_and_value = SETTING.fullmatch(setting)
             if key_and_value is None or not key_and_value[2]:
-                wrong = f"{setting.strip()!r} is no key=value" if setting.strip() else "an option is empty"
+                wrong = f"{setting.strip()!r} is not key=value" if setting.strip() else "an option is empty"
                 _refuse(text, where, wrong)
             key, value = key_and_value[1], key_and_value[2]
             if key in options:

@@ -354,8 +354,8 @@ def test_a_run_that_was_moved_before_it_is_resumed_keeps_its_best_epoch(train_ti
     """Validation is made to find the first epoch the best."""
     found = iter([0.9, 0.1, 0.1, 0.1])
     monkeypatch.setattr(
-        "zoo.training.module.PGD",
-        lambda **_: lambda model, images, labels, eps, **_: SimpleNamespace(robust=torch.full((1, 1), next(found))),
+        "zoo.training.robust_validation.PGD_10",
+        lambda model, images, labels, eps, **_: SimpleNamespace(robust=torch.full((1, 1), next(found))),
     )
     with dying_at(25):
         train_tiny("dense", name="killed", adversary="pgd", steps=1, epochs=3, eps="0.05")

@@ -27,9 +27,9 @@ from zoo.export.parity import check_parity
 from zoo.latency.measure import Latency, Timing, TimingProcess
 from zoo.latency.session import OnnxModel, failed_run
 from zoo.latency.timing import FEWEST, time_runs
-from zoo.runs.card import Sanity
 from zoo.runs.checkpoint import Checkpoint
 from zoo.runs.file_metadata import Metadata
+from zoo.runs.records import Sanity
 from zoo.runs.run import Run
 
 QUICK = ["--rounds", "2", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
@@ -374,7 +374,7 @@ def test_checkpoints_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lies without its config\.yaml"):
         cli.run(["bench", str(path)])
     (tmp_path / "config.yaml").write_text("arch: test_resnet\n")
-    with pytest.raises(UserError, match="is no checkpoint of a training, or a damaged one"):
+    with pytest.raises(UserError, match="is not a checkpoint of a training, or is damaged"):
         cli.run(["bench", str(path)])
     torch.save({"state_dict": {}, "ranks": {}}, path)
     for config in ("arch: test_resnet\n", "[", "3"):

@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.data import open_data
+from zoo.data import open_data, to_unit
 from zoo.data._base import Source
 from zoo.lowrank.factorize import Convolution, factorize, fold, in_form, weight_layers
 from zoo.publishing.measure import EvaluationSplit
 from zoo.runs.run import Run
-from zoo.training.module import to_unit
 from zoo.training.schedule import learning_rate_factor
 
 BATCH, NARROWEST = 128, 16

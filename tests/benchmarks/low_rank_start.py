@@ -18,7 +18,7 @@ from zoo.adversaries.fgsm_rs import FGSMRS
 from zoo.attacks.pgd import PGD
 from zoo.backbone import create_backbone, with_normalization
 from zoo.budget import Budget
-from zoo.data import open_data
+from zoo.data import open_data, to_unit
 from zoo.data._split import stratified, train_val
 from zoo.hub.runs import read_run
 from zoo.linalg import clamp_spectrum
@@ -26,7 +26,6 @@ from zoo.lowrank.layers import factorized_layers
 from zoo.lowrank.output_fit import fit_to_outputs_
 from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.runs.transfer import load_multiplied_out
-from zoo.training.module import to_unit
 
 BATCH = 100
 VAL_FRACTION = 0.04

@@ -183,7 +183,7 @@ def test_statistics_that_are_gathered_for_an_average_are_those_of_the_constraine
 @pytest.mark.parametrize("kind", ["ranks", "channels"])
 def test_an_average_that_cannot_follow_a_change_of_shapes_is_refused(kind: str) -> None:
     module, schedule = (Digits(), RankPruning(0.6, cuts=2)) if kind == "ranks" else (Plain(), ChannelPruning(0.5))
-    with pytest.raises(UserError, match="StochasticWeightAveraging does not go with"):
+    with pytest.raises(UserError, match="StochasticWeightAveraging cannot be combined with"):
         fit(module, [schedule, StochasticWeightAveraging(0.01, swa_epoch_start=1)])
 
 

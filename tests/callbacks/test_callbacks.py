@@ -213,5 +213,5 @@ def test_the_start_does_not_count_as_the_worst_step() -> None:
 )
 def test_a_damaged_history_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "layers.csv").write_text(content + "\n")
-    with pytest.raises(UserError, match=r"layers\.csv is damaged \(\w+\): remove it to go on without it"):
+    with pytest.raises(UserError, match=r"layers\.csv is damaged \(\w+\): remove it to continue without it"):
         LayerHistory(tmp_path / "layers.csv")._rows(before=3)

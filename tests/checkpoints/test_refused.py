@@ -54,7 +54,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "metric": 0.5}, tmp_path / "nothing.pth")
     wrong = {
         "cut.pth": "is cut, damaged, or no file of weights",
-        "cut.safetensors": "truncated or no safetensors file",
+        "cut.safetensors": "truncated, or not a safetensors file",
         "empty.pth": "is empty",
         "page.pth": "is a text file.*begins with '<!DOCTYPE html>'",
         "pointer.safetensors": "Git LFS pointer",

@@ -86,7 +86,7 @@ def test_a_mistake_is_answered_in_one_line(argv: tuple[str, ...], tmp_path: Path
 def test_a_configuration_whose_method_is_no_name_is_named(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("method: 3\n")
-    assert re.search(r"mine\.yaml: method is 3, which is no name", error_of("train", "--config", str(config)))
+    assert re.search(r"mine\.yaml: method is 3, which is not a name", error_of("train", "--config", str(config)))
 
 
 def test_the_process_exits_with_one_line_and_no_traceback(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from zoo.cli import run as zoo
 from zoo.comparison import Comparison, Contender, Figures, print_comparison, summarise
 from zoo.comparison import plan as plan_module
 from zoo.errors import UserError
-from zoo.runs.card import Card, Evaluation
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
 
 SHARED = ["--", "--arch", "test_resnet", "--epochs", "1", "--n", "60", "--device", "cpu", "--compression", "0.5"]
@@ -122,7 +123,7 @@ def twin(train_tiny) -> Callable[..., list[str]]:
     ],
 )
 def test_runs_of_different_data_are_not_compared(twin, tmp_path: Path, known: dict, changes: dict, said: str) -> None:
-    with pytest.raises(UserError, match=f"first and .*second are of different data .*{said}"):
+    with pytest.raises(UserError, match=f"first and .*second use different data .*{said}"):
         zoo(["compare", *twin(known, **changes), "--out", str(tmp_path / "c")])
     assert not (tmp_path / "c").exists()
 

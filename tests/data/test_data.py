@@ -170,7 +170,7 @@ def test_test_images_of_unknown_classes_are_told_before_anything_is_trained(tmp_
     (tmp_path / "val/.ipynb_checkpoints").mkdir()  # is no class
     assert open_data("imagefolder", data_dir=tmp_path).class_names == ("cat", "dog")
     (tmp_path / "val/dog").rename(tmp_path / "val/dogs")
-    with pytest.raises(UserError, match="val/dogs is no class of"):
+    with pytest.raises(UserError, match="val/dogs is not a class of"):
         open_data("imagefolder", data_dir=tmp_path)
 
 

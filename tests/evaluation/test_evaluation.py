@@ -36,7 +36,7 @@ from zoo.evaluation import (
 )
 from zoo.evaluation.curve import draw_curve
 from zoo.lowrank.factorize import factorize, fold
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runs.run import CARD, Run
 from zoo.runtime.complexity import count_macs
 

@@ -12,7 +12,7 @@ from zoo.attacks.fgsm import FGSM
 from zoo.attacks.pgd import PGD
 from zoo.data import load_test, open_data
 from zoo.evaluation import Sweep, evaluate, sanity
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 
 Problem = tuple[nn.Module, Tensor, Tensor]
 

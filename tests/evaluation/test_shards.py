@@ -178,7 +178,7 @@ def test_parts_leave_the_card_alone_and_a_merge_writes_that_of_one_run(run, tmp_
     command(run, "--shard", "2/2", "--seed", "4", "--batch-size", "16")
     screen = capsys.readouterr().out
     assert screen.startswith(
-        f"part 2/2: 10 of 20 images judged, verdicts in {run / 'outcomes.2-of-2.npz'}; the card is"
+        f"part 2/2: 10 of 20 images evaluated, verdicts in {run / 'outcomes.2-of-2.npz'}; the card is"
     )
     assert "%" not in screen
     with pytest.raises(UserError, match=r"outcomes\.1-of-2\.npz is not there: give this command --shard 1/2"):
@@ -247,7 +247,7 @@ def test_a_merge_of_what_does_not_belong_together_is_refused(parts, options, wor
         (["--shard=-1/4"], "write K/N"),
         (["--shard", "1/1.5"], "write K/N"),
         (["--shard", "21/21"], "20 images cannot be cut into 21 parts: at most 20"),
-        (["--shard", "1/2", "--merge", "2"], "do not go together"),
+        (["--shard", "1/2", "--merge", "2"], "cannot be combined"),
         (["--shard", "1/2", "--probes", "weights"], "--probes look at all images"),
     ],
 )

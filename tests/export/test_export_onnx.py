@@ -101,7 +101,7 @@ def test_a_model_that_diverged_is_not_exported(run: Run, tmp_path: Path) -> None
     model = run.model()
     with torch.no_grad():
         next(module for module in model.modules() if isinstance(module, FactorChain))[0].weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"\w holds values that are no finite numbers: its training"):
+    with pytest.raises(UserError, match=r"\w holds values that are not finite: its training"):
         export_model(model, Metadata.of(run.card), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -21,7 +21,8 @@ from zoo.hub.names import check_name, default_tag, is_name, matching
 from zoo.hub.search import open_hub, published
 from zoo.hub.selection import Selection, parse_count
 from zoo.hub.table import models_table
-from zoo.runs.card import Card, Evaluation, Threat
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Threat
 
 SHA = "0" * 64
 FILES = {name: {"sha256": SHA, "bytes": 1} for name in ("card.json", "model.safetensors")}
@@ -65,18 +66,18 @@ def test_an_index_can_name_no_other_files_than_those_of_a_model(file: str) -> No
     if file in ("card.json", "model.safetensors", "model.onnx", "README.md"):
         Index.parse(index_of("a.b", files), "index")
     else:
-        with pytest.raises(UserError, match="is no index of a hub"):
+        with pytest.raises(UserError, match="is not a hub index"):
             Index.parse(index_of("a.b", files), "index")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is no index of a hub"),
-        (b"{", "is no index of a hub"),
-        (b"[" * 100_000, "is no index of a hub"),
+        (b"", "is not a hub index"),
+        (b"{", "is not a hub index"),
+        (b"[" * 100_000, "is not a hub index"),
         (b"<!doctype html>", "it is a web page"),
-        (b"\xff\xfe", "is no index of a hub"),
+        (b"\xff\xfe", "is not a hub index"),
         (b'{"schema_version": 99, "models": 3}', "has schema 99, this zoo knows 1: pip install --upgrade"),
         (b'{"schema_version": 1, "more": {}}', "more"),
         (index_of("a.b", {"card.json": FILES["card.json"]}), "model.safetensors not among its files"),
@@ -251,7 +252,7 @@ def test_an_index_on_disk_lists_by_the_command_line(tmp_path: Path, capsys: pyte
 def test_an_empty_condition_is_refused_and_not_ignored(flag: str) -> None:
     from zoo.cli import run
 
-    with pytest.raises(UserError, match="'' is no number"):
+    with pytest.raises(UserError, match="'' is not a number"):
         run(["list", flag, ""])
 
 

@@ -21,8 +21,9 @@ from zoo.hub.search import BUNDLED, published
 from zoo.leaderboard import gather, write_leaderboard, write_robustbench
 from zoo.leaderboard.robustbench import standard_autoattack
 from zoo.leaderboard.standings import lowest, standings
-from zoo.runs.card import Card, Threat
+from zoo.runs.card import Card
 from zoo.runs.recipes import FOLDER
+from zoo.runs.records import Threat
 
 STRONG, SMALL, MASKED, OTHER, HUNDRED, NEVER = NAMES = tuple(
     f"resnet18.{tag}" for tag in ("strong", "small", "masked", "other", "hundred", "never")
@@ -124,7 +125,7 @@ def test_masked_gradients_are_flagged_and_never_lead(page: Path, elements: Eleme
     """Its accuracy under attack is the highest of all, and still it is last, outside the charts, and no best."""
     table = table_with(elements, MASKED)
     assert column(table, "model")[-1] == MASKED
-    assert column(table, "masking")[-1] == "masked"
+    assert column(table, "masking")[-1] == "masked gradients"
     warnings = [values for tag, values in elements.found if tag == "p" and values.get("class") == "warning"]
     assert len(warnings) == 1
     charts = re.findall(r"<svg viewBox.*?</svg>", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -258,7 +259,7 @@ def test_robustbench_files_have_the_fields_of_its_tables(tmp_path: Path) -> None
     info = json.loads(file.read_text())
     assert set(info) == fields
     assert info["unreliable"] is True
-    assert "masked gradients: zero gradients" in info["footnote"]
+    assert "Masked gradients (zero gradients)" in info["footnote"]
     assert float(info["autoattack_acc"]) / 100 == pytest.approx(0.48123, abs=5e-5)
     assert all(isinstance(info[key], str) for key in ("eps", "clean_acc", "autoattack_acc", "venue", "link"))
 

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo.linalg import orthonormality_error
+from zoo.lowrank.applied_once import applied_once
 from zoo.lowrank.factorize import factorize, fold
-from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear, applied_once
+from zoo.lowrank.layers import FactorizedConv2d, FactorizedLinear
 
 CONVS = [
     {"kernel_size": 3, "padding": 1},

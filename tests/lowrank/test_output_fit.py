@@ -231,7 +231,7 @@ def test_a_training_starts_nearer_to_the_dense_network() -> None:
 def test_what_has_no_meaning_is_refused(train_tiny, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="calibration adversarial goes with init outputs"):
         Lowrank(calibration="adversarial")
-    with pytest.raises(UserError, match="calibration_images 0 is impossible"):
+    with pytest.raises(UserError, match="calibration_images 0 is invalid"):
         RobustLowrank(calibration_images=0)
     with pytest.raises(UserError, match="give --adversary, or clean"):
         train_tiny(Lowrank(init="outputs", calibration="adversarial"))

@@ -128,7 +128,7 @@ NATIVE_SIZE = {"crossvit_tiny_240": 240, "efficientformer_l1": 224}
 
 UNSUPPORTED: dict[str, str] = {
     # NFNets standardize each weight when it is used, so that hardly a layer of theirs is a plain convolution.
-    "test_nfnet": "compression 0.5 is impossible here",
+    "test_nfnet": "compression 0.5 cannot be reached here",
     "eca_nfnet_l0": "ScaledStdConv2d computes its weight",
 }
 """Models that cannot go all the way, with the reason that zoo gives."""

@@ -96,8 +96,8 @@ def test_a_run_and_a_published_model_are_compressed_further(tmp_path: Path) -> N
 
 def test_what_cannot_be_done_is_told_and_leaves_nothing(checkpoint: Path) -> None:
     wrong: list[tuple[Method, dict[str, object], str]] = [
-        (method(), {"compression": 0.9999}, "compression 0.9999 is impossible here: rank 1 in all"),
-        (method(), {"compression": 1.5}, "compression 1.5 is impossible"),
+        (method(), {"compression": 0.9999}, "compression 0.9999 cannot be reached here: rank 1 in all"),
+        (method(), {"compression": 1.5}, "compression 1.5 is invalid"),
         (method("magnitude_prune"), {"compression": 0.99999}, "one channel in each of the 11 groups"),
         (method("mrs_prune"), {}, "choose magnitude_prune"),
         (method(init="outputs"), {}, "--method.init outputs fits factors to training images: give --data"),

@@ -117,7 +117,7 @@ def test_combinations_without_meaning_are_refused(robust_run: Path, tmp_path: Pa
         zoo(["finish", str(robust_run)])
     with pytest.raises(UserError, match="no run at"):
         zoo(["finish", str(tmp_path / "nothing"), *QUICKLY])
-    with pytest.raises(UserError, match="which stays as it is"):
+    with pytest.raises(UserError, match="which is not changed"):
         zoo(["finish", str(robust_run), *QUICKLY, "--out", f"{robust_run}/../{robust_run.name}", "--overwrite", "true"])
     assert (robust_run / "card.json").is_file()
 

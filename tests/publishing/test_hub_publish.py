@@ -25,7 +25,7 @@ from zoo.hub.search import BUNDLED, find, open_hub, published
 from zoo.publishing.measure import EvaluationSplit, evaluated
 from zoo.publishing.publish import Publication, entry_of, publish, without_places
 from zoo.publishing.verify import verify
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
 
 NAME = "test_resnet.lowrank50_digits"
@@ -119,7 +119,7 @@ def test_what_lies_where_a_model_would_go_is_not_deleted(finished: Run, hub: Pat
     shutil.copytree(hub, other)
     run = other / "test_resnet.mine"
     shutil.copytree(finished.folder, run)
-    with pytest.raises(UserError, match="is there already and is no published model"):
+    with pytest.raises(UserError, match="already exists and is not a published model"):
         publish(Run(run), str(other), Publication(tag="mine", latency=False))
     assert {path.name for path in run.iterdir()} == {path.name for path in finished.folder.iterdir()}
 
@@ -252,7 +252,7 @@ def test_an_index_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Pa
 
 def test_a_repository_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="hf://org/models did not answer as it should"):
+    with pytest.raises(UserError, match="hf://org/models gave an unexpected answer"):
         open_hub("hf://org/models").check_free("a.x")
 
 

@@ -37,7 +37,8 @@ from zoo.report.sections.training import thinned
 from zoo.report.spectra import singular_values, starting_model
 from zoo.report.svg import draw
 from zoo.report.write import compose
-from zoo.runs.card import Card, Evaluation, Finding, LayerRow, Sanity
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Finding, LayerRow, Sanity
 from zoo.runs.run import LAYERS, Run
 
 

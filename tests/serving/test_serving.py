@@ -164,7 +164,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("layout", get_args(Layout))
 def test_a_failed_export_leaves_everything_as_it_was(run: Run, layout: Layout) -> None:
     before = contents(run.folder)
-    with pytest.raises(UserError, match="must not be used"):
+    with pytest.raises(UserError, match="do not use the file"):
         pack(run, Packaging(layout, True).default_output(run.folder), Packaging(layout, True), limit=-1.0)
     assert contents(run.folder) == before
 

@@ -67,5 +67,5 @@ def test_tensorboard_shows_each_step_of_a_resumed_training_once(interrupted) -> 
 @pytest.mark.parametrize("content", ["step,loss\nx,1\n", "loss\n1\n", "step,loss\n1,2,3\n", "step\n\0\xff\n"])
 def test_damaged_metrics_are_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"metrics\.csv is damaged \(\w+\): remove it to go on without its rows"):
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged \(\w+\): remove it to continue without its rows"):
         csv_logger(tmp_path, step=5)

@@ -32,9 +32,8 @@ def made_up(*accuracies: float):
 @pytest.mark.parametrize(("monitor", "best"), [("pgd", 0.9), ("cr", 0.6)])
 def test_the_best_epoch_is_the_one_that_withstands_the_monitor(train_tiny, monkeypatch, monitor, best):
     """Under PGD the first of three epochs is made the best, under the other attack the second."""
-    monkeypatch.setattr("zoo.training.module.PGD", lambda **_: made_up_pgd)
-    made_up_pgd = made_up(0.9, 0.8, 0.7)
-    monkeypatch.setattr("zoo.training.module.SHORT_CR", made_up(0.5, 0.6, 0.4))
+    monkeypatch.setattr("zoo.training.robust_validation.PGD_10", made_up(0.9, 0.8, 0.7))
+    monkeypatch.setattr("zoo.training.robust_validation.SHORT_CR", made_up(0.5, 0.6, 0.4))
     run = train_tiny("dense", monitor=monitor, epochs=3, **ROBUST)
     assert run.card.training[f"val_{monitor}_accuracy"] == pytest.approx(best)
     assert column(run.folder, "val_pgd_accuracy") == pytest.approx([0.9, 0.8, 0.7])

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from zoo.adversaries import ADVERSARIES, Threat
 from zoo.cli import run as zoo
-from zoo.data import open_data
+from zoo.data import open_data, to_unit
 from zoo.errors import UserError
 from zoo.methods.dense import Dense
-from zoo.runs.card import Sanity
 from zoo.runs.config import TrainConfig
+from zoo.runs.records import Sanity
 from zoo.runs.run import Run
 from zoo.training.captured_step import CapturedStep
-from zoo.training.module import Classifier, to_unit
+from zoo.training.module import Classifier
 from zoo.training.parts import Parts
 from zoo.training.resume_check import check_same_recipe
 from zoo.training.teacher import Teacher, open_teacher
@@ -197,7 +197,7 @@ def test_resuming_with_another_teacher_is_refused(before: dict, now: str | None)
             "fgsm_rs",
             r"masked gradients \(flat\)",
         ),
-        ({}, "mart", r"does not go with --adversary mart, .* fgsm_rs"),
+        ({}, "mart", r"cannot be combined with --adversary mart, .* fgsm_rs"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(tmp_path: Path, changes: dict, adversary: str, words: str) -> None:

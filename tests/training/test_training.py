@@ -34,7 +34,8 @@ from zoo.methods.robust_lowrank import RobustLowrank
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import Run
 from zoo.training.build import dense_backbone
-from zoo.training.module import Classifier, single_values_refused
+from zoo.training.checks import single_values_refused
+from zoo.training.module import Classifier
 from zoo.training.options import ends_with_validation, lightning_options, validate_trainer_options
 from zoo.training.precision import precision_of
 from zoo.training.schedule import learning_rate_factor

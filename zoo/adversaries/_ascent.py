@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.adversaries._base import Threat
 from zoo.adversaries._classification import classification_loss
 from zoo.attacks import project
-from zoo.lowrank.layers import applied_once
+from zoo.lowrank.applied_once import applied_once
 from zoo.runtime.eval_mode import evaluating
 
 

@@ -36,7 +36,7 @@ class Threat:
         if self.eps == 0:
             raise UserError("eps 0 leaves nothing to defend against: give a radius such as 8/255, or no --adversary")
         if self.steps < 1:
-            raise UserError(f"steps {self.steps} is impossible: the search needs at least one")
+            raise UserError(f"steps {self.steps} is invalid: the search needs at least one")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label-smoothing must be in [0, 1), got {self.label_smoothing}")
 
@@ -96,4 +96,4 @@ def check_weight(beta: float) -> None:
         UserError: it is.
     """
     if not 0 <= beta < float("inf"):
-        raise UserError(f"beta {beta} is impossible: the weight of the second term must be 0 or more")
+        raise UserError(f"beta {beta} is invalid: the weight of the second term must be 0 or more")

@@ -25,7 +25,7 @@ class FGSMRS(Adversary):
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 2:
-            raise UserError(f"alpha {self.alpha} is impossible: the step must be in (0, 2] eps")
+            raise UserError(f"alpha {self.alpha} is invalid: the step must be in (0, 2] eps")
 
     @property
     def single_step(self) -> float:

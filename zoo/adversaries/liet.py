@@ -37,7 +37,7 @@ class LIET(Adversary):
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < float("inf"):
-            raise UserError(f"beta {self.beta} is impossible: the weight of the divergence must be 0 or more")
+            raise UserError(f"beta {self.beta} is invalid: the weight of the divergence must be 0 or more")
 
     @property
     def single_step(self) -> float:

@@ -33,9 +33,9 @@ class NFGSM(Adversary):
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise <= 4:
-            raise UserError(f"noise {self.noise} is impossible: the start must be within 0 to 4 eps")
+            raise UserError(f"noise {self.noise} is invalid: the start must be within 0 to 4 eps")
         if not 0 < self.alpha <= 4:
-            raise UserError(f"alpha {self.alpha} is impossible: the step must be in (0, 4] eps")
+            raise UserError(f"alpha {self.alpha} is invalid: the step must be in (0, 4] eps")
 
     @property
     def single_step(self) -> float:

@@ -10,7 +10,7 @@ from zoo.api._checks import Classifier, Logits, class_indices, device_of, plugin
 from zoo.attacks import ATTACKS, Attack, Norm, parse_eps
 from zoo.errors import UserError
 from zoo.evaluation import choose_sweeps
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runtime.eval_mode import require_eval_mode
 
 Eps = float | str

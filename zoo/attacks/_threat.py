@@ -31,9 +31,9 @@ def parse_eps(text: str) -> float:
     try:
         eps = float(above) / float(below) if slash else float(above)
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"eps {text!r} is no number: write 0.03 or 8/255") from None
+        raise UserError(f"eps {text!r} is not a number: write 0.03 or 8/255") from None
     if not math.isfinite(eps) or eps < 0:
-        raise UserError(f"eps {text!r} is impossible: a radius is 0 or more, such as 0.03 or 8/255")
+        raise UserError(f"eps {text!r} is invalid: a radius is 0 or more, such as 0.03 or 8/255")
     return eps
 
 
@@ -57,7 +57,7 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
     """
     largest = 1.0 if norm == "Linf" else math.sqrt(pixels)
     if not eps >= 0:
-        raise UserError(f"{norm} eps {eps:g} is impossible: a radius is 0 or more")
+        raise UserError(f"{norm} eps {eps:g} is invalid: a radius is 0 or more")
     if eps > largest:
         meant = f"for {eps:g} of 255 grey levels give {eps:g}/255" if float(eps).is_integer() else "give a smaller one"
         raise UserError(f"{norm} eps {eps:g} exceeds any perturbation of images in [0, 1] ({largest:g}): {meant}")

@@ -49,7 +49,7 @@ class PGD(Attack):
         if not self.relative_step > 0:
             raise UserError(f"{self!r}: relative_step must be above 0")
         if self.restarts > 1 and not self.random_start:
-            raise UserError(f"{self!r}: restarts without a random start would repeat the same search")
+            raise UserError(f"{self!r}: restarts need a random start: they would repeat the same search")
 
     def passes(self, classes: int) -> int:
         """Return one gradient per step."""

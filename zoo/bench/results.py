@@ -33,7 +33,7 @@ class Row:
         timing: latency by batch size, memory and start.
         latency_ratio: time over the dense backbone's, by batch size; empty if there is no such backbone.
         note: why accuracies are missing, or ``""``.
-        masking: signs of masked gradients on the model's card: accuracies under attack are not to be believed.
+        masking: signs of masked gradients on the model's card: accuracies under attack are not credible.
     """
 
     name: str

@@ -36,7 +36,7 @@ class CutSchedule(RankSchedule):
         if cuts < 1 or window < 1:
             raise UserError("cuts and window must be at least 1: one cut, and one step of gradients before it")
         if sensitivity is not None and not 0 < sensitivity_range <= 1:
-            raise UserError(f"sensitivity_range {sensitivity_range} is impossible: give more than 0 and at most 1")
+            raise UserError(f"sensitivity_range {sensitivity_range} is invalid: give more than 0 and at most 1")
         self.cuts, self.window = cuts, window
         self.sensitivity, self.sensitivity_range = sensitivity, sensitivity_range
         self.measured: dict[str, float] = {}

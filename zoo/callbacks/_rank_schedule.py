@@ -54,8 +54,9 @@ class RankSchedule(Callback):
         """
         if peers(trainer, StochasticWeightAveraging):
             raise UserError(
-                f"StochasticWeightAveraging does not go with {type(self).__name__}: its average keeps the shapes that "
-                "the weights start with; average by zoo.callbacks.ExponentialAverage or Lightning's WeightAveraging"
+                f"StochasticWeightAveraging cannot be combined with {type(self).__name__}: its average keeps "
+                "the shapes that the weights start with; average by zoo.callbacks.ExponentialAverage or "
+                "Lightning's WeightAveraging"
             )
 
     @property
@@ -127,4 +128,4 @@ def check_goal(compression: float | None, tolerance: float | None) -> None:
         raise UserError("rank pruning needs a compression or a tolerance, and not both")
     for name, value in (("compression", compression), ("tolerance", tolerance)):
         if value is not None and not 0 < value < 1:
-            raise UserError(f"{name} {value} is impossible: give a share between 0 and 1")
+            raise UserError(f"{name} {value} is invalid: give a share between 0 and 1")

@@ -75,7 +75,7 @@ class ChannelPruning(CutSchedule):
     ) -> None:
         super().__init__(cuts, window, sensitivity, sensitivity_range, network)
         if not 0 < compression < 1:
-            raise UserError(f"compression {compression} is impossible: give a share between 0 and 1")
+            raise UserError(f"compression {compression} is invalid: give a share between 0 and 1")
         if not 0 <= begin < 1 or (cuts > 1 and not begin < end < 1):
             raise UserError("channel pruning needs 0 <= begin < end < 1")
         if finetune not in ("full", "norms"):

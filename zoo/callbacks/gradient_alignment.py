@@ -109,7 +109,7 @@ class GradientAlignment(Callback):
             if self.low == IN_A_ROW:
                 pl_module.print(
                     f"gradient alignment fell from {before:.2f} to {alignment:.2f} in step {trainer.global_step + 1}: "
-                    "a sign of catastrophic overfitting, which PGD looks for now"
+                    "a sign of catastrophic overfitting, checked by PGD now"
                 )
 
     def state_dict(self) -> dict[str, Any]:

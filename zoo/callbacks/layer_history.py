@@ -59,4 +59,6 @@ class LayerHistory(Callback):
                 rows = [{name: row[name] for name in FIELDS} for row in csv.DictReader(file)]
             return [row for row in rows if int(row["epoch"]) < before]
         except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise UserError(f"{self.path} is damaged ({type(error).__name__}): remove it to go on without it") from None
+            raise UserError(
+                f"{self.path} is damaged ({type(error).__name__}): remove it to continue without it"
+            ) from None

@@ -90,7 +90,7 @@ class OverfittingGuard(Callback):
             self._go_back(trainer, pl_module)
             pl_module.print(
                 f"catastrophic overfitting in epoch {trainer.current_epoch + 1}: PGD accuracy on training images fell "
-                f"from {self.best:.1%} to {accuracy:.1%}; went back to the epoch before"
+                f"from {self.best:.1%} to {accuracy:.1%}; restored the epoch before"
             )
             found["rolled_back"] = 1.0
         self.best = max(self.best, accuracy)

@@ -102,7 +102,7 @@ def build_widths(network: nn.Module, graph: ChannelGraph, wanted: Widths) -> nn.
         wanted: from `widths`; layers that are not named keep theirs.
 
     Raises:
-        UserError: a name is not a layer of the network, or a width is impossible for it.
+        UserError: a name is not a layer of the network, or a width is invalid for it.
     """
     present = widths(network)
     keep: dict[str, Tensor] = {}

@@ -42,7 +42,7 @@ def _read_safetensors(path: Path, head: bytes) -> dict[str, torch.Tensor]:
     except (SafetensorError, OSError) as error:
         if text := _text_in(head):
             raise UserError(_why_text(path, text)) from None
-        raise UserError(f"{path} cannot be read ({error}): it is truncated or no safetensors file") from None
+        raise UserError(f"{path} cannot be read ({error}): it is truncated, or not a safetensors file") from None
 
 
 def _read_pickle(path: Path) -> Any:

@@ -119,7 +119,7 @@ def read_configuration(path: Path) -> Settings:
     settings = {key: value for key, value in content.items() if key in known or key not in helpers}
     for key in settings:
         if key in ("config", "resume"):
-            raise UserError(f"{where}: {key} is no option of a configuration: give --{key} on the command line")
+            raise UserError(f"{where}: {key} is not an option of a configuration: give --{key} on the command line")
         if key not in known:
             raise UserError(f"{where}: {unknown_name('option', str(key), known, 'zoo train --help')}")
     for flag in FLAGS.keys() & settings.keys():
@@ -139,7 +139,7 @@ def _plugin(value: Any, flag: str, where: str) -> Settings:
     if name is None:
         raise UserError(f"{where}: {flag} has no value: name one of `zoo list --{FLAGS[flag].lists}`, or leave it out")
     if not isinstance(name, str):
-        raise UserError(f"{where}: {flag} is {name!r}, which is no name: write {flag}: name or name(key=value)")
+        raise UserError(f"{where}: {flag} is {name!r}, which is not a name: write {flag}: name or name(key=value)")
     spec = PluginSpec.parse(name, f"{where}: {flag}")
     if twice := sorted(spec.options.keys() & options.keys()):
         raise UserError(f"{where}: {flag} gives {twice[0]} twice, in {name!r} and beside it: leave one out")

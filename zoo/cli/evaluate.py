@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from zoo.evaluation import Shard, Sweep
     from zoo.probes import Probe
-    from zoo.runs.card import Card, Finding
+    from zoo.runs.card import Card
+    from zoo.runs.records import Finding
     from zoo.runs.run import Run
 
 TASK = "measure"
@@ -80,7 +81,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     else:
         names = searches(sweeps, len(run.card.class_names), options.gradients)
         outcomes = merge(whole, options.merge, origin, names)
-        print(f"{options.merge} parts, {len(images):,} images, put together in {whole}\n")
+        print(f"{options.merge} parts, {len(images):,} images, merged in {whole}\n")
     found = measure(images=images, labels=labels, outcomes=outcomes)
     found = [e.model_copy(update={"seed": options.seed}) for e in found]
     card, obstacle = _with_structure(run.card, run, model)
@@ -101,7 +102,7 @@ def _checked(options: Any) -> Shard | None:
     if options.shard is None:
         return None
     if options.merge is not None:
-        raise UserError("--shard and --merge do not go together: --merge N comes when all N parts are there")
+        raise UserError("--shard and --merge cannot be combined: --merge N comes when all N parts are there")
     if options.probes is not None:
         raise UserError("--probes look at all images: leave them out with --shard, and give them with --merge")
     return Shard.parse(options.shard)
@@ -109,7 +110,7 @@ def _checked(options: Any) -> Shard | None:
 
 def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
     """Report that a part is done; its figures are not the run's, so none are shown."""
-    print(f"part {shard}: {own:,} of {n:,} images judged, verdicts in {shard.file(whole)}; the card is unchanged")
+    print(f"part {shard}: {own:,} of {n:,} images evaluated, verdicts in {shard.file(whole)}; the card is unchanged")
     print(f"when all {shard.of} parts are there: the same command with --merge {shard.of} in place of --shard {shard}")
 
 

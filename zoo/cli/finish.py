@@ -29,7 +29,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     options = parser.parse_args(request.words() if not asked_for_help else ["--help"])
     if name == "none":
         others = ", ".join(x for x in FLAGS["finish"].names() if x != "none")
-        raise UserError(f"say what to apply: --finish with one of {others}")
+        raise UserError(f"name what to apply: --finish with one of {others}")
     finisher = plugged_in("finish", name, options.finish.as_dict())
 
     from zoo.evaluation import print_card
@@ -43,7 +43,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     parts = Parts(*(plugged | {"finish": finisher}).values())
     folder = options.out or run.folder.with_name(f"{run.name}-{name}")
     if folder.resolve() == run.folder.resolve():
-        raise UserError(f"{folder} is the run that is finished, which stays as it is: choose another --out")
+        raise UserError(f"{folder} is the run that is finished, which is not changed: choose another --out")
     command = shlex.join(["zoo", *sys.argv[1:]])
     finished = refine(run, config, parts, folder, command, overwrite=options.overwrite)
     print_card(finished.card)

@@ -77,7 +77,7 @@ def _print_models(console: Any, options: Any) -> None:
     from zoo.hub.search import published
     from zoo.hub.selection import Selection, parse_count
     from zoo.hub.table import models_table, plain
-    from zoo.runs.card import Threat
+    from zoo.runs.records import Threat
 
     norms = get_args(Threat.model_fields["norm"].annotation)
     norm: Any = options.norm or "Linf"

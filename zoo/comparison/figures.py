@@ -46,7 +46,7 @@ def summarise(name: str, cards: Sequence[Card], latency_ms: float | None = None)
     values = {row: [figures[row] for figures in found] for row in rows}
     if latency_ms is not None:
         values["ms, batch 1"] = [latency_ms]
-    doubts = dict.fromkeys(doubt for card in cards for doubt in card.doubts)
+    doubts = dict.fromkeys(doubt.reason for card in cards for doubt in card.doubts)
     return Figures(name, values, _curves(cards), tuple(doubts))
 
 

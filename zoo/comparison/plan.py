@@ -79,7 +79,7 @@ class Comparison:
 
         Raises:
             UserError: the folder holds another one, two contenders would be trained in one folder, or finished runs
-                are of different data.
+                use different data.
         """
         self._check_data()
         plan = json.loads(json.dumps(asdict(self), default=str))
@@ -114,7 +114,7 @@ class Comparison:
         for one, other in combinations([Run(folder) for folder in folders if (folder / CARD).is_file()], 2):
             if difference := _other_data(one.card, other.card):
                 both = f"{one.folder} and {other.folder}"
-                raise UserError(f"{both} are of different data ({difference}): compare runs of one data set")
+                raise UserError(f"{both} use different data ({difference}): compare runs of one data set")
 
     def train(self, say: Callable[[str], None]) -> None:
         """Train the unfinished runs, one after the other, each in a separate process.

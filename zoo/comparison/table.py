@@ -26,7 +26,7 @@ def print_comparison(contenders: Sequence[Figures], console: Console | None = No
     console.print(table)
     for figures in contenders:
         for doubt in figures.doubts:
-            console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not to be believed")
+            console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not credible")
 
 
 def _cell(figures: Figures, row: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.constraints._base import BatchedConstraint, Layers, several
+from zoo.linalg.gradient_flow import flow_scales
 from zoo.linalg.mode_products import multiply_modes
 from zoo.linalg.padded import blocks, padded
 from zoo.linalg.stiefel import (
@@ -21,7 +22,7 @@ from zoo.linalg.stiefel import (
     retract_each,
     tangent_,
 )
-from zoo.lowrank.layers import Factorized, flow_scales
+from zoo.lowrank.layers import Factorized
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -36,7 +36,7 @@ def parameters(images: Tensor, severity: int, small: Sequence[T], large: Sequenc
         UserError: the severity is none of 1..5, or the images cannot be corrupted.
     """
     if severity not in SEVERITIES:
-        raise UserError(f"severity {severity} is impossible: corruptions have severities 1 to {SEVERITIES[-1]}")
+        raise UserError(f"severity {severity} is invalid: corruptions have severities 1 to {SEVERITIES[-1]}")
     if why := obstacle(images):
         raise UserError(why)
     if images.dtype != torch.uint8:

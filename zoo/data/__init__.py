@@ -7,6 +7,7 @@ from torch import Tensor
 
 from zoo.data._base import DataSet, Source
 from zoo.data._loader import EvalBatches, TrainBatches, mixed_seed
+from zoo.data._pixels import to_unit
 from zoo.data._split import stratified, train_val
 from zoo.errors import UserError
 from zoo.files import user_path
@@ -140,6 +141,7 @@ __all__ = [
     "open_data",
     "open_known",
     "stratified",
+    "to_unit",
     "train_val",
     "training_rows",
 ]

@@ -78,7 +78,7 @@ class ImageFolder(DataSet):
         """Refuse, before the training, whatever would make its figures wrong or impossible."""
         if unknown := sorted(set(visible_folders(folder)) - set(self.class_names)):
             raise UserError(
-                f"{folder / unknown[0]} is no class of {self.folder[True]}: take it away, or give it training images"
+                f"{folder / unknown[0]} is not a class of {self.folder[True]}: remove it, or give it training images"
             )
         if not any(image_files(folder / name) for name in self.class_names):
             raise UserError(f"{folder} holds no images of the classes in {self.folder[True]}")

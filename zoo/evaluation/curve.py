@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.files import atomic
-from zoo.runs.card import Evaluation, Finding
+from zoo.runs.records import Evaluation, Finding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
 from zoo.evaluation.sweeps import Sweep
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runtime.complexity import count_macs
 from zoo.runtime.eval_mode import require_eval_mode
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 
 SURE = 1.645
 """Standard errors above guessing from which an accuracy is better than that (one-sided, 95 %)."""

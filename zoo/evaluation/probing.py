@@ -7,7 +7,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import progress_bar
 from zoo.probes import PROBES, Probe, ProbeContext
-from zoo.runs.card import Finding
+from zoo.runs.records import Finding
 
 
 def probe(

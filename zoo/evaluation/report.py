@@ -12,7 +12,7 @@ from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.sweeps import QUICK, Sweep
-from zoo.runs.card import Evaluation, Sanity
+from zoo.runs.records import Evaluation, Sanity
 
 
 @dataclass(frozen=True)

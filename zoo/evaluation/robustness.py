@@ -11,7 +11,7 @@ from zoo.evaluation.evaluator import Evaluator, share
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import progress_bar
 from zoo.evaluation.sweeps import QUICK, Sweep
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runtime.memory import keep_freed_memory
 
 RUNNING = "accuracy at most {task.fields[accuracy]:.1%}"

@@ -13,7 +13,7 @@ from zoo.attacks import AttackedModel, cross_entropy, fp32
 from zoo.attacks.pgd import PGD
 from zoo.data import stratified
 from zoo.evaluation.informative import uninformative_signs
-from zoo.runs.card import Evaluation, Sanity
+from zoo.runs.records import Evaluation, Sanity
 
 PROBE_IMAGES = 100
 """Images for these checks."""

@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from zoo.attacks import format_eps
-from zoo.runs.card import Card, Evaluation, Finding
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Finding
 
 
 def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = None) -> None:
@@ -22,12 +23,8 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     console = console or Console(highlight=False)
     console.print(f"[bold]{card.arch}[/] {card.method} on {card.data}")
     console.print(_table(card.evaluations))
-    if card.gradient_masking and card.sanity:
-        signs = ", ".join(card.sanity.failures).replace("_", " ")
-        console.print(f"[bold red]gradient masking[/] ({signs}): the accuracies under attack are not to be believed\n")
-    if card.uninformative and card.sanity:
-        signs = ", ".join(card.sanity.uninformative).replace("_", " ")
-        console.print(f"[bold red]uninformative[/] ({signs}): the network answers as one that learned nothing\n")
+    for doubt in card.doubts:
+        console.print(f"[bold red]{doubt.reason}[/]: {doubt.consequence}\n")
     bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"
     facts = Table.grid(padding=(0, 2))
     facts.add_row("parameters", f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}")

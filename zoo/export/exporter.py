@@ -118,7 +118,7 @@ def _check_finite(model: nn.Module) -> None:
     if broken:
         more = f" (and {len(broken) - 1} more)" if broken[1:] else ""
         raise UserError(
-            f"{broken[0]} holds values that are no finite numbers{more}: its "
+            f"{broken[0]} holds values that are not finite{more}: its "
             "training has diverged; train again, perhaps with a smaller --lr"
         )
 

@@ -43,6 +43,6 @@ def check_parity(model: nn.Module, path: Path, image_shape: tuple[int, int, int]
     if not differences[worst] <= LIMIT:
         raise UserError(
             f"the ONNX file's logits differ from PyTorch's by {differences[worst]:.1e} of the largest "
-            f"(batch {worst}), the limit is {LIMIT:.0e}: it must not be used"
+            f"(batch {worst}), the limit is {LIMIT:.0e}: do not use it"
         )
     return differences

@@ -122,7 +122,9 @@ def _trying(hub: Hub, path: str, attempt: Callable[[], T], start_over: Callable[
             reason = error
             if isinstance(error, CorruptTransfer):
                 start_over()
-    raise UserError(f"{path} could not be had from {hub.address} in {patience.attempts} attempts: {reason}") from None
+    raise UserError(
+        f"{path} could not be fetched from {hub.address} in {patience.attempts} attempts: {reason}"
+    ) from None
 
 
 def digest(content: bytes) -> FileEntry:

@@ -86,7 +86,7 @@ class FolderHub(Hub):
     def _see_what_is_in_the_way(self, name: str) -> None:
         place = self.folder / name
         if place.exists() and not (place.is_dir() and {path.name for path in place.iterdir()} <= {*get_args(FileName)}):
-            raise UserError(f"{place} is there already and is no published model: move it, or choose another --tag")
+            raise UserError(f"{place} already exists and is not a published model: move it, or choose another --tag")
 
     def _lock(self) -> FileLock:
         return FileLock(self.folder / LOCK, timeout=PATIENCE_WITH_PUBLISHERS, mode=0o666)  # a team has one hub

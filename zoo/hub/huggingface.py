@@ -83,4 +83,4 @@ class HuggingFaceHub(WebHub):
             ) from None
         except Exception as error:  # without a class in common: the library's HTTP client changes with its versions
             reason = str(error) or type(error).__name__
-            raise UserError(f"{self.address} did not answer as it should ({reason}): nothing was published") from None
+            raise UserError(f"{self.address} gave an unexpected answer ({reason}): nothing was published") from None

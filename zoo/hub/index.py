@@ -6,7 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from zoo.errors import UserError
 from zoo.hub.names import ModelName
-from zoo.runs.card import Card, Evaluation, Threat, first_mistake, refuse_newer
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Threat
+from zoo.runs.schema import first_mistake, refuse_newer
 
 INDEX = "index.json"
 SCHEMA = 1
@@ -52,7 +54,7 @@ class Summary(_Record):
         robust: the lowest accuracy at each radius that was searched.
         threat: the threat model of its training.
         latency_ms: of one image in ONNX Runtime, the median.
-        gradient_masking: whether accuracies under attack are not to be believed.
+        gradient_masking: whether accuracies under attack are not credible.
         uninformative: whether the network answers as one that learned nothing.
     """
 
@@ -165,7 +167,7 @@ class Index(_Record):
             return cls.model_validate_json(content)
         except ValidationError as error:
             page = ": it is a web page" if content.lstrip()[:1] == b"<" else f" ({first_mistake(error)})"
-            raise UserError(f"{where} is no index of a hub{page}") from None
+            raise UserError(f"{where} is not a hub index{page}") from None
 
     def check_free(self, name: str, where: str) -> None:
         """Check that a name is not taken: a published model never changes.

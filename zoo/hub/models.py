@@ -10,8 +10,9 @@ from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.hub.search import find, published
 from zoo.hub.selection import Key, Selection
-from zoo.runs.card import Threat, first_mistake
+from zoo.runs.records import Threat
 from zoo.runs.run import Run
+from zoo.runs.schema import first_mistake
 from zoo.runs.transfer import load_transferred, transferred_ranks
 
 
@@ -45,7 +46,7 @@ def list_models(
         at = Threat.model_validate({"norm": threat[0], "eps": threat[1]}) if threat else None
     except (ValidationError, LookupError, TypeError) as error:
         why = first_mistake(error) if isinstance(error, ValidationError) else "two values are needed"
-        raise UserError(f"threat {threat!r} is no norm and radius such as ('Linf', 8 / 255): {why}") from None
+        raise UserError(f"threat {threat!r} is not a norm and a radius such as ('Linf', 8 / 255): {why}") from None
     chosen = Selection(pattern, data, min_robust, max_params, at, sort)
     return list(chosen.of({name: found.entry for name, found in published(hub).items()}))
 

@@ -30,7 +30,7 @@ def check_name(text: str) -> str:
     """
     if not is_name(text):
         raise UserError(
-            f"{text!r} is no model's name: names are ARCH.TAG, such as resnet18.robust_lowrank80_c10, "
+            f"{text!r} is not a model name: names are ARCH.TAG, such as resnet18.robust_lowrank80_c10, "
             "of lower-case letters, digits, _ and -"
         )
     return text

@@ -29,7 +29,7 @@ class RemoteHub(Hub):
             raise UserError(f"{self.address} needs a package that is not installed: {error}") from None
         except Exception as error:
             words = _words(error).replace(address.rstrip("/"), self.address)
-            raise UserError(f"{self.address} is no address of a hub: {words}") from None
+            raise UserError(f"{self.address} is not a hub address: {words}") from None
 
     @contextmanager
     def open(self, path: str, offset: int = 0) -> Iterator[Stream]:
@@ -88,7 +88,7 @@ class RemoteHub(Hub):
         except (UserError, FileNotFoundError):
             raise
         except Exception as error:
-            raise UserError(f"{self.address} does not do what it is asked: {_words(error)}") from None
+            raise UserError(f"{self.address} failed: {_words(error)}") from None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

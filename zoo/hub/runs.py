@@ -59,7 +59,7 @@ def open_run(target: str | Path, hub: str | None = None) -> Run:
     if asked := hub or os.environ.get("ZOO_HUB"):
         found = find(str(target), hub)
         if found.entry.files["model.safetensors"].sha256 != run.card.weights.sha256:
-            raise UserError(f"{own} is there already, and is another model than that of {asked}: remove it")
+            raise UserError(f"{own} already exists, and is another model than that of {asked}: remove it")
     return run
 
 
@@ -86,7 +86,7 @@ def copy_model(model: "Found", target: Path) -> Path:
             _copy_new(source, list(entry.files), target)
         card = target / CARD
         if not (card.is_file() and card.read_bytes() == (source / CARD).read_bytes()):
-            raise UserError(f"{target} is there already, and is another model: remove it or choose another folder")
+            raise UserError(f"{target} already exists, and is another model: remove it or choose another folder")
         for file in missing(target, entry):
             with atomic(target / file) as temporary:
                 shutil.copyfile(source / file, temporary)

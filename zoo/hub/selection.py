@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from zoo.errors import UserError
 from zoo.hub.index import Entry, Robust, Summary
 from zoo.hub.names import matching
-from zoo.runs.card import Threat
+from zoo.runs.records import Threat
 
 Key = Literal["name", "params", "macs", "clean", "robust", "latency", "bytes"]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -38,9 +38,9 @@ class Selection:
     def __post_init__(self) -> None:
         for name, value in (("min_robust", self.min_robust), ("max_params", self.max_params)):
             if not isinstance(value, int | float | None):
-                raise UserError(f"{name} {value!r} is no number")
+                raise UserError(f"{name} {value!r} is not a number")
         if self.min_robust is not None and not 0 <= self.min_robust <= 1:
-            raise UserError(f"min-robust {self.min_robust} is no share in 0..1, such as 0.4")
+            raise UserError(f"min-robust {self.min_robust} is not a share in 0..1, such as 0.4")
         if self.sort not in get_args(Key):
             raise UserError(f"cannot sort by {self.sort!r}: choose from {', '.join(get_args(Key))}")
 
@@ -86,4 +86,4 @@ def parse_count(text: str) -> int:
     try:
         return int(float(text[: len(text) - len(unit)]) * UNITS[unit])
     except (ValueError, KeyError, OverflowError):
-        raise UserError(f"{text!r} is no number of parameters: write 2M, 500k or 2000000") from None
+        raise UserError(f"{text!r} is not a number of parameters: write 2M, 500k or 2000000") from None

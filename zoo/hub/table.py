@@ -9,7 +9,7 @@ from rich.table import Table
 from zoo.attacks import format_eps
 from zoo.hub.index import Robust, Summary
 from zoo.hub.search import Found
-from zoo.runs.card import Threat
+from zoo.runs.records import Threat
 
 
 def models_table(models: dict[str, Found], threat: Threat | None = None) -> Table:
@@ -40,7 +40,7 @@ def models_table(models: dict[str, Found], threat: Threat | None = None) -> Tabl
     notes = {
         f"robust: at {_radius(threat) if threat else ''}": threat is not None,
         "< an upper bound, by a weaker attack than AutoAttack": bounded,
-        "! gradient masking: not to be believed": any(s.gradient_masking for s in summaries),
+        "! gradient masking: not credible under attack": any(s.gradient_masking for s in summaries),
         "? uninformative: answers as if it had learned nothing": any(s.uninformative for s in summaries),
     }
     table.caption = "\n".join(note for note, needed in notes.items() if needed) or None

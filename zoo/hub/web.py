@@ -46,11 +46,13 @@ class WebHub(Hub):
                 raise UserError(f"the proxy of this machine cannot be used for {self.address}: {error}") from None
             except requests.exceptions.InvalidURL as error:
                 words = str(error).replace(self._folder, self.address.rstrip("/"))
-                raise UserError(f"{self.address} is no address: {words}") from None
+                raise UserError(f"{self.address} is not an address: {words}") from None
             except requests.RequestException as error:
                 raise Interrupted(_reason(error)) from None
             except ValueError as error:  # of urlsplit
-                raise UserError(f"{self.address} is no address, or redirects to what is none: {error}") from None
+                raise UserError(
+                    f"{self.address} is not an address, or redirects to something that is not: {error}"
+                ) from None
             with response:
                 self._check(response, path)
                 start = _start(response, offset)

@@ -160,7 +160,7 @@ def open_session(
     if found != wanted:
         raise UserError(
             f"{model if isinstance(model, Path) else 'a layer'}: ONNX Runtime would run it with {found}, not {wanted} "
-            "(CUDA or cuDNN libraries of another version than it needs?): mend that, or choose cpu"
+            "(CUDA or cuDNN libraries of another version than it needs?): repair that, or choose cpu"
         )
     return session
 

@@ -20,7 +20,7 @@ ELSEWHERE = Column("ms\nbatch 1", "median latency in ONNX Runtime on the machine
 """The same columns for several machines, among which none is the best."""
 COLUMNS = (
     Column("model", "links its card"),
-    Column("robust\n%", "the lowest accuracy that any attack left at this radius", "high"),
+    Column("robust\n%", "the lowest accuracy under any attack at this radius", "high"),
     Column("by", "the attack that left it"),
     Column("images", "test images under that attack"),
     Column("masking", "whether the checks for masked gradients passed"),
@@ -28,7 +28,7 @@ COLUMNS = (
     Column("parameters", "of the deployed network", "low"),
     Column("removed\n%", "share of the dense network's parameters that are removed", "high"),
     MILLISECONDS,
-    Column("over\ndense", "latency over that of the dense network beside it", "low"),
+    Column("over\ndense", "latency over that of the dense network", "low"),
     Column("trained\nagainst", "the adversary"),
     Column("made by", "links the command that made it"),
 )
@@ -127,5 +127,5 @@ def _origins(models: Sequence[Contender], cards: str) -> Section:
                 *(text(card.licence or "–"), text(model.hub)),
             ]
         )
-    again = Text("What a card says is measured again by zoo verify NAME --n all, and latency by zoo bench NAME.")
+    again = Text("zoo verify NAME --n all measures a card again, zoo bench NAME its latency.")
     return Section("made", "The commands that made them", [again, Table(columns, rows)])

@@ -14,7 +14,8 @@ from zoo.attacks import format_eps
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.leaderboard.standings import SAME_EPS
-from zoo.runs.card import Card, Evaluation, Threat
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Threat
 
 LINF, L2 = Threat(norm="Linf", eps=8 / 255), Threat(norm="L2", eps=0.5)
 BENCHMARKS: dict[str, tuple[Threat, ...]] = {"cifar10": (LINF, L2), "cifar100": (LINF,)}
@@ -77,10 +78,7 @@ def model_info(name: str, card: Card, clean: Evaluation, found: Evaluation) -> d
     """Return RobustBench's record of a model; numbers are percentages in strings, as it has them."""
     how = "" if card.method == "dense" else f" ({card.method}, {card.compression:.0%} of the parameters removed)"
     note = f"AutoAttack by zoo on {found.n:,} test images, clean accuracy on {clean.n:,}."
-    if card.sanity and card.gradient_masking:
-        note += f" Signs of masked gradients: {', '.join(card.sanity.failures).replace('_', ' ')}."
-    if card.uninformative:
-        note += " It answers as a network that learned nothing."
+    note += "".join(f" {doubt.reason.capitalize()}: {doubt.consequence}." for doubt in card.doubts)
     return {
         "link": "",
         "name": name,
@@ -110,7 +108,7 @@ def _with_hand_filled(info: dict[str, Any], file: Path) -> dict[str, Any]:
         old = json.loads(file.read_text())
         return info | {key: old[key] for key in BY_HAND if old.get(key) not in (None, "")}
     except (ValueError, RecursionError, AttributeError):
-        raise UserError(f"{file} is no JSON object: repair it, or remove it to have it written anew") from None
+        raise UserError(f"{file} is not a JSON object: repair it, or remove it to have it written again") from None
 
 
 def _reason(card: Card) -> str:

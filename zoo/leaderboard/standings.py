@@ -10,8 +10,9 @@ from zoo.report.cases import Attack
 from zoo.report.chart import COLORS, MARKERS, Style
 from zoo.report.figures import RunFigures
 from zoo.report.latencies import Timing
-from zoo.runs.card import Card, Evaluation, Threat
+from zoo.runs.card import Card
 from zoo.runs.provenance import in_threads
+from zoo.runs.records import Evaluation, Threat
 
 SAME_EPS = 1e-6
 """Radii closer than this count as equal."""

@@ -42,7 +42,7 @@ def write_leaderboard(models: Sequence[Contender], output: Path) -> Written:
     """
     output = user_path(output)
     if output.suffix not in (".html", ".htm") or output.is_dir():
-        raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as leaderboard.html")
+        raise UserError(f"{output} is not a page: give a file name that ends in .html, such as leaderboard.html")
     if not models:
         raise UserError("there is no model to compare: try fewer conditions, or --hub")
     tables = standings(models)

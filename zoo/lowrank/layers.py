@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 Init = Literal["weights", "random"]
 MERGE_ABOVE = 0.9
 """Factors with more than this share of the product's weights are multiplied out: two small layers are no faster."""
-TINY = 1e-12
-"""Keeps the scale of a step finite if S vanishes."""
 _compute_factors = True
 
 
@@ -273,42 +271,3 @@ def factorized_layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str,
     for name, module in model.named_modules(prefix=prefix):
         if isinstance(module, Factorized):
             yield name, module
-
-
-@contextmanager
-def applied_once(model: nn.Module) -> Iterator[None]:
-    """Compute the applied weights of each factorized layer once for all forward passes inside, in autocast's type.
-
-    The factors must not change inside. Gradients equal those of computing the weights in each pass, up to that type's
-    roundings. On a GPU small layers are bound by the number of operators, which this reduces.
-    """
-    layers = [layer for _, layer in factorized_layers(model) if layer._applied is None]
-    try:
-        for layer in layers:
-            layer._applied = tuple(_as_computed(weight) for weight in layer._weights())
-        yield
-    finally:
-        for layer in layers:
-            layer._applied = None
-
-
-def _as_computed(weight: Float[Tensor, "n c *kernel"]) -> Float[Tensor, "n c *kernel"]:
-    """Return a weight in the type and layout of its multiplication."""
-    device = weight.device.type
-    if torch.is_autocast_enabled(device):
-        weight = weight.to(torch.get_autocast_dtype(device))
-    return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
-
-
-@torch.no_grad()
-def flow_scales(cores: Sequence[Float[Tensor, "_ _ ..."]], columns: Sequence[int]) -> tuple[Float[Tensor, ""], ...]:
-    """Return r / ||S||_F^2 of several factors, the scalar form of (S S^T)^-1 in the rank-r manifold's gradient flow.
-
-    Args:
-        cores: S of each factor's layer, all on one device.
-        columns: r of each factor: U and V of a Tucker-2 layer have different numbers of columns.
-    """
-    scales = torch._foreach_pow(torch._foreach_norm(list(cores)), -2)
-    torch._foreach_clamp_max_(scales, 1 / TINY)
-    torch._foreach_mul_(scales, [float(r) for r in columns])
-    return tuple(scales)

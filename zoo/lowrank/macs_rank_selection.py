@@ -52,9 +52,9 @@ def budget_ranks(model: nn.Module, layers: list[Layer], budget: Budget) -> Ranks
             return ranks
         most = max(most, removed / dense)
     raise UserError(
-        f"macs_reduction {budget.macs_reduction} is impossible at compression {budget.compression}: the ranks of these "
-        f"{len(layers)} layers can remove {math.floor(1000 * most) / 10} % of the multiply-accumulates; give a smaller "
-        "macs_reduction or a larger compression"
+        f"macs_reduction {budget.macs_reduction} cannot be reached at compression {budget.compression}: the ranks "
+        f"of these {len(layers)} layers can remove {math.floor(1000 * most) / 10} % of the multiply-accumulates; "
+        "give a smaller macs_reduction or a larger compression"
     )
 
 

@@ -105,7 +105,7 @@ def compression_ranks(layers: list[Layer], total: int, compression: float, share
     smallest = size({layer.name: 1 for layer in layers})
     if smallest > target:
         raise UserError(
-            f"compression {compression} is impossible here: rank 1 in all {len(layers)} layers that can be "
+            f"compression {compression} cannot be reached here: rank 1 in all {len(layers)} layers that can be "
             f"factorized removes {percent_removed(smallest, total)} %; give a smaller compression or a wider backbone"
         )
     for block in BLOCKS:

@@ -28,7 +28,7 @@ class FactorizedMethod(Method):
 
     def __post_init__(self) -> None:
         if self.calibration_images < 1:
-            raise UserError(f"calibration_images {self.calibration_images} is impossible: give at least 1 image")
+            raise UserError(f"calibration_images {self.calibration_images} is invalid: give at least 1 image")
         if self.calibration != "clean" and self.init != "outputs":
             raise UserError(f"calibration {self.calibration} goes with init outputs: give that too, or leave it out")
 

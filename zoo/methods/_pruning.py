@@ -27,7 +27,7 @@ class ChannelMethod(Method):
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin < 1:
-            raise UserError(f"begin {self.begin} is impossible: the cut is at a share of the steps, 0 <= begin < 1")
+            raise UserError(f"begin {self.begin} is invalid: the cut is at a share of the steps, 0 <= begin < 1")
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Return the widths of the dense model, with which training starts (default: training removes 75 %)."""

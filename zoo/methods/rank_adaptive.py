@@ -39,11 +39,11 @@ class RankAdaptive(Lowrank):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tolerance is not None and not 0 < self.tolerance < 1:
-            raise UserError(f"tolerance {self.tolerance} is impossible: give a relative error between 0 and 1")
+            raise UserError(f"tolerance {self.tolerance} is invalid: give a relative error between 0 and 1")
         if self.local_steps < 1:
-            raise UserError(f"local_steps {self.local_steps} is impossible: S needs at least one step")
+            raise UserError(f"local_steps {self.local_steps} is invalid: S needs at least one step")
         if not self.start >= 1:
-            raise UserError(f"start {self.start} is impossible: training starts with no less than it ends with")
+            raise UserError(f"start {self.start} is invalid: training starts with no less than it ends with")
 
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose the ranks that training starts with."""

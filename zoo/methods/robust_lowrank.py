@@ -57,12 +57,12 @@ class RobustLowrank(FactorizedMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.tau < float("inf"):
-            raise UserError(f"tau {self.tau} is impossible: the condition number's bound 1 + tau needs a tau from 0 up")
+            raise UserError(f"tau {self.tau} is invalid: the condition number's bound 1 + tau needs a tau from 0 up")
         if not self.start > 1:
-            raise UserError(f"start {self.start} is impossible: adaptive ranks start with more than they end with")
+            raise UserError(f"start {self.start} is invalid: adaptive ranks start with more than they end with")
         if not 0 < self.sensitivity_range <= 1:
             raise UserError(
-                f"sensitivity_range {self.sensitivity_range} is impossible: shares differ by more than 0 and at most 1"
+                f"sensitivity_range {self.sensitivity_range} is invalid: shares differ by more than 0 and at most 1"
             )
         if self.allocation == "sensitivity" and self.rank_budget == "fixed":
             raise UserError("allocation sensitivity shares out ranks that adapt: give --method.rank_budget adaptive")

@@ -46,7 +46,7 @@ class RobustRankAdaptive(RankAdaptive):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.beta >= 0:
-            raise UserError(f"beta {self.beta} is impossible: the penalty's weight must be >= 0")
+            raise UserError(f"beta {self.beta} is invalid: the penalty's weight must be >= 0")
 
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, objective: Objective = cross_entropy

@@ -19,7 +19,7 @@ from zoo.methods import METHODS, Method
 from zoo.oneshot.config import CompressConfig
 from zoo.oneshot.source import Source, open_source
 from zoo.oneshot.write import write
-from zoo.runs.card import Evaluation
+from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
 from zoo.runtime.batch_norm import reestimate_batch_norm_
 from zoo.training.folder import refuse_occupied
@@ -62,7 +62,7 @@ def compress_checkpoint(
         say: told in a line what was done to the weights.
 
     Raises:
-        UserError: the checkpoint, the data, the method or the budget do not go together; nothing is written then.
+        UserError: the checkpoint, the data, the method or the budget do not fit together; nothing is written then.
     """
     folder = config.out or Path("runs") / f"{arch.replace('.', '_')}-{METHODS.name_of(method)}-oneshot"
     refuse_occupied(folder, config.overwrite)

@@ -12,9 +12,9 @@ from zoo.evaluation import condition_numbers
 from zoo.files import atomic_folder
 from zoo.oneshot.config import CompressConfig
 from zoo.oneshot.source import Source
-from zoo.runs.card import Evaluation, Provenance
 from zoo.runs.description import describe
 from zoo.runs.provenance import commit, hardware, versions
+from zoo.runs.records import Evaluation, Provenance
 from zoo.runs.run import CARD, CONFIG, Run, save_weights
 from zoo.training.parts import Parts
 

@@ -26,7 +26,8 @@ from zoo.evaluation import (
     sanity,
 )
 from zoo.probes import PROBES, ProbeContext
-from zoo.runs.card import Card, Evaluation, Finding
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Finding
 from zoo.runs.run import Run
 
 SLACK = 0.005

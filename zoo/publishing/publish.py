@@ -23,8 +23,9 @@ from zoo.publishing.measure import EvaluationSplit, clean_accuracy, measured, to
 from zoo.publishing.readme import readme
 from zoo.publishing.rounding import Dtype, store_weights
 from zoo.runs import provenance
-from zoo.runs.card import Card, StoredFile, Timing
+from zoo.runs.card import Card
 from zoo.runs.file_metadata import Metadata
+from zoo.runs.records import StoredFile, Timing
 from zoo.runs.run import CARD, Run
 
 README = "README.md"

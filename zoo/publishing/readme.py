@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from zoo.attacks import format_eps
-from zoo.runs.card import Card, Evaluation, Finding
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation, Finding
 
 
 def readme(card: Card) -> str:
@@ -36,16 +37,10 @@ def _options(options: dict[str, object]) -> str:
 
 
 def _results(card: Card) -> str:
-    warning = ""
-    if card.gradient_masking and card.sanity:
-        warning = f"**Gradient masking** ({', '.join(card.sanity.failures)}): not to be believed under attack.\n\n"
-    if card.uninformative and card.sanity:
-        warning += (
-            f"**Uninformative** ({', '.join(card.sanity.uninformative)}): it answers as if it had learned nothing.\n\n"
-        )
+    warnings = "".join(f"**{doubt.reason.capitalize()}**: {doubt.consequence}.\n\n" for doubt in card.doubts)
     rows = [(e.attack, _settings(e), e.norm or "", format_eps(e.eps) if e.norm else "", f"{e.accuracy:.2%}", f"{e.n:,}")
             for e in card.evaluations]  # fmt: skip
-    return f"## Accuracy\n\n{warning}" + _table(("attack", "settings", "norm", "eps", "accuracy", "images"), rows)
+    return f"## Accuracy\n\n{warnings}" + _table(("attack", "settings", "norm", "eps", "accuracy", "images"), rows)
 
 
 def _settings(e: Evaluation) -> str:

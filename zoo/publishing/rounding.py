@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.errors import UserError
 from zoo.files import atomic, sha256
-from zoo.runs.card import Weights
+from zoo.runs.records import Weights
 from zoo.runs.run import WEIGHTS, Run
 
 Dtype = Literal["float16", "float32"]

@@ -19,8 +19,9 @@ from zoo.hub.index import Summary
 from zoo.hub.search import Found
 from zoo.lowrank.factorize import weight_layers
 from zoo.publishing.measure import SLACK, EvaluationSplit, evaluated, groups, probed, sweep_of, tolerance
-from zoo.runs.card import Card, Evaluation, Finding, Sanity
+from zoo.runs.card import Card
 from zoo.runs.file_metadata import Metadata
+from zoo.runs.records import Evaluation, Finding, Sanity
 from zoo.runs.run import Run
 from zoo.runtime.complexity import count_macs, count_params
 

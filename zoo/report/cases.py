@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from zoo.attacks import format_eps
 from zoo.report.figures import RunFigures
-from zoo.runs.card import Card, Evaluation
+from zoo.runs.card import Card
+from zoo.runs.records import Evaluation
 
 STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "cr", "autoattack")
 """Attacks from weak to strong; an attack that is not in the list counts as the weakest."""

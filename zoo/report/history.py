@@ -47,7 +47,9 @@ def layer_states(folder: Path) -> list[LayerState]:
         try:
             state = LayerState(int(row["epoch"]), row["layer"], int(row["rank"]), float(row["condition_number"]))
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"{folder / LAYERS}, line {line} is damaged: remove the file to go on without it") from None
+            raise UserError(
+                f"{folder / LAYERS}, line {line} is damaged: remove the file to continue without it"
+            ) from None
         states.append(state)
     return states
 
@@ -60,4 +62,4 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             reader = csv.DictReader(file)
             return [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}): remove it to go on without it") from None
+        raise UserError(f"{path} cannot be read ({error}): remove it to continue without it") from None

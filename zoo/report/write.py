@@ -48,7 +48,7 @@ def write_report(
     """
     output = user_path(output)
     if output.suffix not in (".html", ".htm") or output.is_dir():
-        raise UserError(f"{output} is no name of a page: give a file that ends in .html, such as --out report.html")
+        raise UserError(f"{output} is not a page: give a file name that ends in .html, such as --out report.html")
     runs = gather([user_path(folder) for folder in folders], [user_path(file) for file in bench], say)
     page = compose(runs)
     data = output.with_suffix(".json")

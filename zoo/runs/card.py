@@ -1,162 +1,32 @@
 """The card of a trained model: its description, its provenance, and every figure measured on it."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from zoo.errors import UserError
 from zoo.files import atomic
+from zoo.runs.records import (
+    Doubt,
+    Evaluation,
+    Finding,
+    LayerRow,
+    Provenance,
+    Record,
+    Sanity,
+    StoredFile,
+    Threat,
+    Timing,
+    Weights,
+)  # fmt: skip
+from zoo.runs.schema import first_mistake, refuse_newer
 
 SCHEMA = 4
 """Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
 
 
-class _Record(BaseModel):
-    # JSON has no infinity: the condition number of a singular layer is written as the string "Infinity".
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class Evaluation(_Record):
-    """One measured accuracy.
-
-    Attributes:
-        attack: ``clean``, ``fgsm``, ``pgd``, ...
-        norm: of the perturbation; None for clean accuracy.
-        eps: the perturbation's radius in pixel units of [0, 1].
-        accuracy: share of images classified correctly, in 0..1.
-        n: how many test images.
-        seed: of their draw.
-        options: the attack's other settings, such as steps and restarts.
-        parts: for an ensemble of attacks, the accuracy after each one.
-        skipped: parts that the model cannot be attacked with, and why.
-    """
-
-    attack: str
-    norm: Literal["Linf", "L2"] | None
-    eps: FiniteFloat = Field(ge=0, le=1e6)
-    accuracy: float = Field(ge=0, le=1)
-    n: int = Field(ge=1)
-    seed: int = 0
-    options: dict[str, Any] = {}
-    parts: dict[str, float] = {}
-    skipped: dict[str, str] = {}
-
-    @field_validator("options")
-    @classmethod
-    def _can_be_written(cls, options: dict[str, Any]) -> dict[str, Any]:
-        json.dumps(options, allow_nan=False)  # a ValueError if a number is infinite
-        return options
-
-
-class Finding(_Record):
-    """One figure of a probe; see `zoo.probes`.
-
-    Attributes:
-        probe: its name.
-        case: its conditions.
-        accuracy: share of images classified correctly, in 0..1, or for ``interval`` and ``lipschitz`` proved to be;
-            None: the probe does not apply.
-        n: how many test images.
-        note: why it does not apply, or ``""``.
-    """
-
-    probe: str
-    case: dict[str, str | float]
-    accuracy: float | None = Field(ge=0, le=1)
-    n: int
-    note: str = ""
-
-
-class Sanity(_Record):
-    """The sanity checks of accuracies under attack; see `zoo.evaluation.sanity`.
-
-    That adversarial images lie within eps and in [0, 1], and that verdicts come from a fresh forward pass on
-    them, needs no check here: an attack that breaks either is stopped.
-
-    Attributes:
-        failures: names of failed checks; any of them means that gradients are masked.
-        uninformative: signs that the network learned nothing; see `zoo.evaluation.informative`.
-        zero_gradient_share: share of probed images whose loss has no gradient at all.
-        accuracy_at_large_eps: under PGD at a radius where nothing can be recognized.
-        n: images probed.
-    """
-
-    failures: tuple[str, ...]
-    uninformative: tuple[str, ...] = ()
-    zero_gradient_share: float
-    accuracy_at_large_eps: float
-    n: int
-
-
-class Threat(_Record):
-    """The threat model: perturbations up to ``eps`` in pixels of [0, 1]."""
-
-    norm: Literal["Linf", "L2"]
-    eps: FiniteFloat = Field(ge=0, le=1e6)
-
-
-class Timing(_Record):
-    """Time of the exported file in ONNX Runtime, see `zoo.latency.measure`.
-
-    Attributes:
-        batch: images per run.
-        median_ms: milliseconds per run.
-        p95_ms: 95th percentile.
-        n: timed runs.
-        ratio_to_dense: over the time of the uncompressed backbone, measured in turns with it.
-        provider: ONNX Runtime's name of the provider that ran it.
-        threads: of one operator.
-        hardware: in words.
-    """
-
-    batch: int
-    median_ms: FiniteFloat
-    p95_ms: FiniteFloat
-    n: int
-    ratio_to_dense: FiniteFloat
-    provider: str
-    threads: int
-    hardware: str
-
-
-class StoredFile(_Record):
-    """A file beside the card: its name (never a path), SHA-256 and size."""
-
-    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
-    sha256: str
-    bytes: int
-
-
-class Weights(StoredFile):
-    """The file that holds the weights; ``dtype`` is that of its matrices and kernels."""
-
-    dtype: Literal["float32", "float16"] = "float32"
-
-
-class LayerRow(_Record):
-    """One linear or convolution layer: weight shape, rank (None: dense), why, and its condition number."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    rank: int | None
-    note: str
-    condition_number: float | None
-
-
-class Provenance(_Record):
-    """The provenance of a model."""
-
-    command: str
-    seed: int
-    commit: str | None
-    versions: dict[str, str]
-    hardware: str
-
-
-class Card(_Record):
+class Card(Record):
     """All data of a model.
 
     ``params`` and ``macs`` are those of the deployed form (S folded). ``applied`` lists the plugins that were applied,
@@ -194,11 +64,11 @@ class Card(_Record):
     sanity: Sanity | None = None
     findings: tuple[Finding, ...] = ()
     latency: tuple[Timing, ...] = ()
-    parity: dict[str, float] = {}
+    parity: dict[str, float] = Field(default_factory=dict)
     weights: Weights
     files: tuple[StoredFile, ...] = ()
     provenance: Provenance
-    commands: dict[str, str] = {}
+    commands: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Card":
@@ -226,11 +96,9 @@ class Card(_Record):
         return self.sanity is not None and bool(self.sanity.uninformative)
 
     @property
-    def doubts(self) -> tuple[str, ...]:
-        """In words, why accuracies under attack are not to be believed, if they are not."""
-        found = self.sanity
-        kinds = {"gradient masking": found.failures, "uninformative": found.uninformative} if found else {}
-        return tuple(f"{kind} ({', '.join(signs).replace('_', ' ')})" for kind, signs in kinds.items() if signs)
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the accuracies are not credible; empty if no check failed, or none was made."""
+        return self.sanity.doubts if self.sanity else ()
 
     @property
     def clean(self) -> Evaluation | None:
@@ -291,25 +159,3 @@ class Card(_Record):
             reason = first_mistake(error) if isinstance(error, ValidationError) else str(error)
             advice = "train again, or pip install --upgrade robust-zoo"
             raise UserError(f"{path} is not a card of schema {SCHEMA} ({reason}): {advice}") from None
-
-
-def first_mistake(error: ValidationError) -> str:
-    """Describe the first place where a file departs from its schema."""
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"])) or "the file"
-    return f"{where}: {first['msg']}"
-
-
-def refuse_newer(text: str | bytes, known: int, what: str) -> None:
-    """Refuse a JSON text whose ``schema_version`` is newer than this zoo knows; other faults are not checked.
-
-    Raises:
-        UserError: it is.
-    """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > known:
-        raise UserError(f"{what} has schema {version}, this zoo knows {known}: pip install --upgrade robust-zoo")

@@ -42,7 +42,7 @@ class Checkpoint:
             self._ranks: dict[str, int] = content["ranks"]
         except Exception as error:  # zip, pickle and key errors of a file that is not a checkpoint
             raise UserError(
-                f"{path} is no checkpoint of a training, or a damaged one ({type(error).__name__})"
+                f"{path} is not a checkpoint of a training, or is damaged ({type(error).__name__})"
             ) from None
         self.path, self._config = path, read_config(path.parent)
         self.sha256 = sha256(path)

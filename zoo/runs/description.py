@@ -8,7 +8,8 @@ from torch import nn
 
 from zoo.lowrank.factorize import Ranks, weight_layers
 from zoo.methods import METHODS, Method
-from zoo.runs.card import Card, LayerRow, Provenance, Weights
+from zoo.runs.card import Card
+from zoo.runs.records import LayerRow, Provenance, Weights
 from zoo.runs.task import Task
 from zoo.runtime.complexity import count_macs, count_params
 

@@ -13,7 +13,8 @@ from zoo.errors import UserError, first_line
 from zoo.files import atomic, sha256, user_path
 from zoo.lowrank.layers import uninitialized
 from zoo.methods import METHODS, Method
-from zoo.runs.card import Card, Weights
+from zoo.runs.card import Card
+from zoo.runs.records import Weights
 
 CARD = "card.json"
 CONFIG = "config.yaml"
@@ -63,7 +64,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # SafetensorError, or what torch says of a type or a shape that it does not know
         raise UserError(
-            f"{path} cannot be read ({first_line(error)}): it is truncated or no safetensors file"
+            f"{path} cannot be read ({first_line(error)}): it is truncated, or not a safetensors file"
         ) from None
 
 

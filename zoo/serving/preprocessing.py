@@ -174,6 +174,6 @@ def check_preprocessing(
         if not differences[h, w] <= limit:
             raise UserError(
                 f"with preprocessing inside, logits of {h} x {w} images differ from PyTorch's by "
-                f"{differences[h, w]:.1e} of the largest, the limit is {limit:.0e}: the file must not be used"
+                f"{differences[h, w]:.1e} of the largest, the limit is {limit:.0e}: do not use the file"
             )
     return differences

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from zoo.linalg.gradient_flow import flow_scales
 from zoo.linalg.mode_products import multiply_modes
 from zoo.linalg.stiefel import full_precision
-from zoo.lowrank.layers import Factorized, factorized_layers, flow_scales
+from zoo.lowrank.layers import Factorized, factorized_layers
 
 TINY = 1e-20
 SCALE = 2.0**7

@@ -104,7 +104,7 @@ def starting_model(
     """
     given = "--weights" if config.weights is not None else "--pretrained true" if config.pretrained else ""
     if given and not method.keeps_weights:
-        raise UserError(f"--method.init random throws the weights away that {given} gives: leave one of them out")
+        raise UserError(f"--method.init random discards the weights that {given} gives: leave one of them out")
     model = dense_backbone(config, data, say)
     if ranks is not None:
         return method.convert(model, ranks)

@@ -15,9 +15,9 @@ from zoo.callbacks import RankSchedule, peers
 from zoo.data import load_test
 from zoo.errors import UserError
 from zoo.evaluation import QUICK, Sweep, quick_evaluation
-from zoo.runs.card import Provenance
 from zoo.runs.description import describe
 from zoo.runs.provenance import commit, hardware, versions
+from zoo.runs.records import Provenance
 from zoo.runs.run import BEST, CARD, Run, save_weights
 from zoo.runs.task import Task
 from zoo.training.fine_tuning import trained_network
@@ -39,7 +39,7 @@ def finalize_run(folder: Path, module: Classifier, trainer: pl.Trainer, command:
     if not all(schedule.done for schedule in peers(trainer, RankSchedule)):
         raise UserError(
             f"the training ended in step {trainer.global_step}, before its last cut of ranks or channels: "
-            "let it go on for longer, or cut earlier"
+            "train for longer, or cut earlier"
         )
     if (folder / BEST).is_file():
         module.load_checkpoint(folder / BEST)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from zoo.data import TrainBatches
+from zoo.data import TrainBatches, to_unit
 from zoo.post_training import TrainedNetwork
-from zoo.training.module import Classifier, to_unit
+from zoo.training.module import Classifier
 from zoo.training.options import lightning_options
 from zoo.training.progress import ProgressBar
 

@@ -26,7 +26,7 @@ def csv_logger(folder: Path, step: int) -> CSVLogger:
             kept = [row for row in rows if int(row["step"]) < step]
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(
-                f"{folder / METRICS} is damaged ({type(error).__name__}): remove it to go on without its rows"
+                f"{folder / METRICS} is damaged ({type(error).__name__}): remove it to continue without its rows"
             ) from None
     logger = CSVLogger(save_dir=folder, name="", version="")
     # Lightning's writer deletes the old file when it is created; restore its rows.

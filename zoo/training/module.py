@@ -1,7 +1,5 @@
 """The one LightningModule: a backbone, a method, and the data they are trained on."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,31 +12,27 @@ from torch import Tensor, nn
 
 from zoo.adversaries import Threat
 from zoo.adversaries.none import NoAdversary
-from zoo.attacks import Attack, Gradients
-from zoo.attacks.cr import CR
-from zoo.attacks.pgd import PGD
+from zoo.attacks import Gradients
 from zoo.callbacks import InputGradients, RankSchedule
 from zoo.callbacks.conditioning import log_interval
 from zoo.channels import fit_shapes_
-from zoo.data import DataSet, EvalBatches, Source, TrainBatches, mixed_seed, stratified, train_val
+from zoo.data import DataSet, EvalBatches, Source, TrainBatches, mixed_seed, stratified, to_unit, train_val
 from zoo.errors import UserError
+from zoo.lowrank.applied_once import applied_once
 from zoo.lowrank.factorize import Ranks
-from zoo.lowrank.layers import applied_once
 from zoo.runs.config import TrainConfig
 from zoo.sensitivity.held_out import HeldOut
 from zoo.training.awp import WeightPerturbation
 from zoo.training.balance import balance_layers_
 from zoo.training.build import budget
 from zoo.training.captured_step import CapturedStep
+from zoo.training.checks import check_finite, check_shares, single_values_refused
+from zoo.training.optimizer import build_optimizer
 from zoo.training.parts import Parts
 from zoo.training.resume_check import recipe
+from zoo.training.robust_validation import PROBE_IMAGES, monitored_attacks, robust_accuracies
 from zoo.training.schedule import learning_rate_factor, ramp
 from zoo.training.teacher import Teacher
-
-PROBE_IMAGES = 512
-"""Images on which PGD is run after each epoch of adversarial training."""
-SHORT_CR = CR(steps=60, restarts=1)
-"""The short form of CR in validation: two cycles towards each class, once."""
 
 
 class Classifier(pl.LightningModule):
@@ -149,15 +143,7 @@ class Classifier(pl.LightningModule):
             UserError: a process would have no image.
         """
         train, val = len(self.train_indices), len(self.val_indices)
-        for images, what, remedy in (
-            (train, "training", "train on more images"),
-            (val, "validation", "raise --val-fraction, or set it to 0"),
-        ):
-            if 0 < images < processes:
-                raise UserError(
-                    f"{processes} processes cannot share {images} {what} image{'s' if images > 1 else ''}: lower "
-                    f"--trainer.devices or --trainer.num_nodes, or {remedy}"
-                )
+        check_shares(train, val, processes)
         training = max(1, train // processes // self.config.batch_size)
         return training, -(-val // processes // self.val_batch_size)
 
@@ -252,12 +238,9 @@ class Classifier(pl.LightningModule):
 
     def _check_finite(self, loss: Tensor) -> None:
         # Reading the loss waits for the device: each step on a CPU, at logging steps elsewhere.
-        look = loss.device.type == "cpu" or self.trainer.global_step % log_interval(self.trainer) == 0
-        if look and not torch.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss.item()} at step {self.trainer.global_step} of epoch {self.current_epoch}: "
-                f"lower --lr (now {self.config.lr}) or lengthen --warmup"
-            )
+        if loss.device.type == "cpu" or self.trainer.global_step % log_interval(self.trainer) == 0:
+            where = f"step {self.trainer.global_step} of epoch {self.current_epoch}"
+            check_finite(loss, where, self.config.lr)
 
     def on_after_backward(self) -> None:
         """Restore the weights from which the step is made."""
@@ -272,27 +255,16 @@ class Classifier(pl.LightningModule):
         self.log("val_loss", F.cross_entropy(logits, labels), **options)
         self.log("val_accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True, **options)
         if self.is_robust_training and batch_idx * self.val_batch_size < PROBE_IMAGES:
-            self.log("val_pgd_accuracy", self._withstanding(PGD(steps=10), batch), prog_bar=True, **options)
-            if self.config.monitor == "cr":
-                accuracy = self._withstanding(SHORT_CR, batch, self.gradients)
-                self.log("val_cr_accuracy", accuracy, prog_bar=True, **options)
-
-    def _withstanding(self, attack: Attack, batch: tuple[Tensor, Tensor], gradients: Gradients = "fp32") -> Tensor:
-        """Return the accuracy under an attack at the radius of the training."""
-        images, labels = batch
-        found = attack(self.model, to_unit(images), labels, [self.config.threat.eps], gradients=gradients)
-        return found.robust[0].float().mean()
+            attacks = monitored_attacks(self.config.monitor, self.gradients)
+            measured = robust_accuracies(self.model, to_unit(images), labels, self.config.threat.eps, attacks)
+            self.log_dict(measured, prog_bar=True, **options)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer with the method's parameter groups, and its schedule per step."""
         c = self.config
         groups = [g for g in self.method.parameter_groups(self.model, c.weight_decay) if g["params"]]
-        optimizer: torch.optim.Optimizer
-        if c.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.momentum, 0.999))
-        factor: Callable[[int], float] = learning_rate_factor(c.schedule, self.total_steps, c.warmup)
+        optimizer = build_optimizer(c.optimizer, groups, c.lr, c.momentum)
+        factor = learning_rate_factor(c.schedule, self.total_steps, c.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -311,19 +283,3 @@ class Classifier(pl.LightningModule):
         """Save the ranks, from which a resumed run rebuilds the model, and the recipe, which it must not change."""
         checkpoint["ranks"] = self.ranks
         checkpoint["recipe"] = recipe(self.config, self.parts, self.teacher.sha256 if self.teacher else None)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Map uint8 images to float32 in [0, 1], channels last in memory."""
-    return (images.float() / 255).contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def single_values_refused() -> Iterator[None]:
-    """Report in one line that BatchNorm has nothing to normalise: one image whose map is one pixel."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise UserError("BatchNorm needs more than one value per channel: give a larger --batch-size") from None

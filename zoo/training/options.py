@@ -138,7 +138,7 @@ def _taken(trainer: pl.Trainer, name: str, there: int) -> int:
     limit = getattr(trainer, name)
     left = min(limit, there) if isinstance(limit, int) else int(limit * there)
     if there and not left and (limit or name == "limit_train_batches"):
-        raise UserError(f"trainer.{name} is {limit}: of {there} batches that leaves none")
+        raise UserError(f"trainer.{name} is {limit}: that leaves none of {there} batches")
     return left
 
 

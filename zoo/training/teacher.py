@@ -70,18 +70,13 @@ def open_teacher(run: Run, data: DataSet, adversary: Adversary) -> Teacher:
     """
     card = run.card
     _see_that_it_fits(run.name, card, data)
-    if card.sanity is not None and card.gradient_masking:
-        raise UserError(
-            f"teacher {run.name} shows signs of masked gradients ({', '.join(card.sanity.failures)}), so that its "
-            "robustness is not to be believed: take another one"
-        )
-    if card.uninformative:
-        raise UserError(f"teacher {run.name} answers as a network that learned nothing: take another one")
+    if card.doubts:
+        raise UserError(f"teacher {run.name} is not credible ({'; '.join(map(str, card.doubts))}): choose another one")
     if not adversary.takes_soft_targets:
         able = ", ".join(name for name in ADVERSARIES.names() if ADVERSARIES.get(name).takes_soft_targets)
         raise UserError(
-            f"--teacher does not go with --adversary {ADVERSARIES.name_of(adversary)}, whose loss needs labels: "
-            f"take one of {able}"
+            f"--teacher cannot be combined with --adversary {ADVERSARIES.name_of(adversary)}, whose loss needs labels: "
+            f"choose from {able}"
         )
     return Teacher(run.name, card.weights.sha256, folded(run.model(), card.image_shape))
 
@@ -90,11 +85,11 @@ def _see_that_it_fits(name: str, card: Card, data: DataSet) -> None:
     if card.class_names != tuple(data.class_names):
         raise UserError(
             f"teacher {name} tells {_few(card.class_names)} apart, and the data has {_few(data.class_names)}: "
-            "take a teacher of the same classes"
+            "choose a teacher of the same classes"
         )
     if card.image_shape != data.image_shape:
         theirs, ours = (" x ".join(map(str, shape)) for shape in (card.image_shape, data.image_shape))
-        raise UserError(f"teacher {name} takes {theirs} images, and the data has {ours}: take one of that size")
+        raise UserError(f"teacher {name} takes {theirs} images, and the data has {ours}: choose one of that size")
 
 
 def _few(names: tuple[str, ...]) -> str:

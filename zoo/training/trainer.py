@@ -181,7 +181,7 @@ def _refuse_useless_compilation(module: Classifier) -> None:
     if asked and any(schedule.changes_often for schedule in schedules):
         name = METHODS.name_of(module.method)
         raise UserError(
-            f"{asked[0]} true does not go with {name}: its shapes change every few steps, and each change "
+            f"{asked[0]} true cannot be combined with {name}: its shapes change every few steps, and each change "
             f"{'compiles' if module.config.compile else 'captures'} anew; leave {asked[0]} out"
         )
 

@@ -18,7 +18,7 @@ def conditioning(runs: Sequence[RunFigures]) -> Section:
     blocks: list[Block] = [
         Text(
             "The condition number of a layer's weight is its largest over its smallest singular value (of a factorized "
-            "layer, over those of its rank). Their product bounds how much relative changes can grow on their way."
+            "layer, over those of its rank). Their product bounds how much a relative change of the input can grow."
         ),
         Gallery([_conditions(run) for run in runs]),
     ]

@@ -8,7 +8,7 @@ from zoo.report.chart import Axis, Chart, Point, Series
 from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Details, Gallery, Section, Text
 from zoo.report.table import Column, Table, percent
-from zoo.runs.card import Finding
+from zoo.runs.records import Finding
 
 TITLES = {
     "weights": "Weights moved, relative radius",

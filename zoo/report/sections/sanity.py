@@ -7,7 +7,7 @@ from zoo.report.cells import run_cell
 from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Section, Text
 from zoo.report.table import Cell, Column, Table, number, percent, text
-from zoo.runs.card import Sanity
+from zoo.runs.records import Sanity
 
 CHECKS = {
     "random_outputs": ("same answers\ntwice", "two forward passes agree"),
@@ -44,25 +44,7 @@ def sanity(runs: Sequence[RunFigures]) -> Section:
 
 def masking_warnings(runs: Sequence[RunFigures]) -> list[Text]:
     """Return a warning for each run that failed a check, or that learned nothing."""
-    masked = [
-        Text(
-            f"{run.name}: gradients are masked ({', '.join(run.card.sanity.failures).replace('_', ' ')}), so its "
-            "accuracies under attack are not to be believed.",
-            warning=True,
-        )
-        for run in runs
-        if run.card.sanity and run.card.gradient_masking
-    ]
-    uninformative = [
-        Text(
-            f"{run.name} is uninformative ({', '.join(run.card.sanity.uninformative).replace('_', ' ')}): it answers "
-            "as a network that learned nothing, so its accuracies say nothing.",
-            warning=True,
-        )
-        for run in runs
-        if run.card.sanity and run.card.uninformative
-    ]
-    return [*masked, *uninformative]
+    return [Text(f"{run.name}: {doubt}.", warning=True) for run in runs for doubt in run.card.doubts]
 
 
 def _row(run: RunFigures) -> list[Cell]:
@@ -84,8 +66,8 @@ def verdict_cell(checked: Sanity | None) -> Cell:
     """Return what the checks came to."""
     if checked is None:
         return text("unchecked")
-    bad = [word for word, signs in (("masked", checked.failures), ("uninformative", checked.uninformative)) if signs]
-    return Cell(", ".join(bad), ", ".join(bad), "bad") if bad else Cell("passed", "passed", "good")
+    bad = ", ".join(doubt.kind for doubt in checked.doubts)
+    return Cell(bad, bad, "bad") if bad else Cell("passed", "passed", "good")
 
 
 def _check(checked: Sanity, name: str) -> Cell:
@@ -106,4 +88,4 @@ def _parts(runs: Sequence[RunFigures]) -> Table:
         for part, accuracy in e.parts.items()
     ]
     columns = [Column("run"), Column("attack"), Column("after"), Column("accuracy left, %"), Column("skipped")]
-    return Table(columns, rows, "what each part of an ensemble of attacks left standing")
+    return Table(columns, rows, "accuracy after each part of an ensemble of attacks")

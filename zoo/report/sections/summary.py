@@ -24,7 +24,7 @@ def summary(runs: Sequence[RunFigures]) -> Section:
         Column("removed\n%", "share of the dense network's parameters that are removed", "high"),
         Column("MACs\nmillions", "multiply-accumulates for one image, in millions", "low"),
         *([Column("ms\nbatch 1", "median latency in ONNX Runtime", "low")] if timed else []),
-        *([Column("time over\ndense", "latency over that of the dense network beside it", "low")] if timed else []),
+        *([Column("time over\ndense", "latency over that of the dense network", "low")] if timed else []),
         Column("largest\nκ", "largest condition number of a layer's weight", "low"),
     ]
     blocks.append(Table(columns, [_row(run, keys, timed, mixed) for run in runs]))
