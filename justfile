@@ -43,6 +43,15 @@ types:
 benchmark name *args:
     {{ python }} tests/benchmarks/{{ name }}.py {{ args }}
 
+# Build the documentation site into build/site, with broken links as errors.
+site:
+    .venv/bin/uv pip install -q -p .venv -e '.[docs]'
+    {{ python }} docs/site/build_site.py
+
+# Run the notebooks and store what they print.
+notebooks:
+    PYTHONWARNINGS=ignore:IProgress .venv/bin/jupyter-execute --inplace examples/*.ipynb
+
 # Write the tables and the picture of README and docs anew, from the published cards.
 tables:
     {{ python }} tests/refresh_readme.py

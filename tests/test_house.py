@@ -1,13 +1,16 @@
 """The repository keeps its promises: commands in README, CI and Dockerfile agree, and the wheel owns only ``zoo``."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import zoo.methods
 from zoo.cli import run as run_command
@@ -16,6 +19,7 @@ from zoo.runs.provenance import commit
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def set_up_commands() -> tuple[str, str]:
@@ -83,8 +87,37 @@ def test_the_wheel_holds_the_bundled_hub(wheel: list[str]) -> None:
     assert {path.relative_to(ROOT).as_posix() for path in files} == {x for x in wheel if "/bundled/" in x}
 
 
+def test_messages_name_the_distribution() -> None:
+    """The package is called zoo, and what pip installs robust-zoo."""
+    text = [
+        node.value
+        for path in (ROOT / "zoo").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    commands = [found for words in text for found in re.findall(r"pip install [^;:)]*", words)]
+    assert commands
+    assert all("robust-zoo" in command for command in commands), commands
+    assert not [words for words in text if re.search(r"\bupdate zoo\b", words)]
+
+
+def test_a_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (zoo.__version__, PROJECT["license"])
+
+
+def test_supported_versions_are_those_that_are_installed() -> None:
+    rows = re.findall(r"^\| ([\w ]+) \| ([\d.]+) \|", (ROOT / "docs/versions.md").read_text(), flags=re.MULTILINE)
+    minimums = {re.split(r"[>;\[]", x)[0]: x.partition(">=")[2].partition(";")[0] for x in PROJECT["dependencies"]}
+    minimums |= {"python": PROJECT["requires-python"].removeprefix(">=")}
+    names = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime"}
+    assert len(rows) > 5
+    assert dict(rows) == {name: minimums[names.get(name, name.lower())] for name, _ in rows}
+
+
 def test_python_in_the_documents_is_valid() -> None:
-    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for block in re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL):
             compile(block, document.name, "exec")
 
@@ -104,6 +137,9 @@ def test_the_method_in_the_documents_is_one_file(tmp_path: Path, monkeypatch, ca
     tucker = ["--method.convolution", "tucker", "--out", str(tmp_path / "tucker")]  # an option that it inherits
     run_command(["train", *small, "--method", "soft_lowrank", *tucker])
     monkeypatch.delitem(sys.modules, "zoo.methods.soft_lowrank")
+    verbs = re.findall(r"^\| `(\w+)(?:\(.*\))?` \|", page, flags=re.MULTILINE)
+    assert len(verbs) > 8
+    assert all(hasattr(zoo.methods.Method, verb) for verb in verbs), verbs
     assert "beta: 0.01" in (tmp_path / "run/config.yaml").read_text()
     assert "penalty" in (tmp_path / "run/metrics.csv").read_text().splitlines()[0]
 

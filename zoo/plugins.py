@@ -74,7 +74,8 @@ class Plugins(Generic[T]):
             return plugin(**self.current(name, options, str(file)))
         except TypeError:
             known = ", ".join(options)
-            raise UserError(f"{file}: this zoo's {name} has other options than {known}: update zoo") from None
+            why = f"this zoo's {name} has other options than {known}"
+            raise UserError(f"{file}: {why}: pip install --upgrade robust-zoo") from None
 
     def current(self, name: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return options under their current names.

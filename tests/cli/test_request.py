@@ -163,7 +163,7 @@ def test_what_was_saved_under_an_earlier_name_loads(tmp_path: Path) -> None:
     assert saved == RobustLowrank(tau=1.0, sensitivity_range=0.3)
     with pytest.raises(UserError, match=r"card.json: spare is now sensitivity_range, and both are given"):
         METHODS.saved("mrs_prune", {"sensitivity_range": 0.2, "spare": 0.3}, tmp_path / "card.json")
-    with pytest.raises(UserError, match="update zoo"):
+    with pytest.raises(UserError, match="pip install --upgrade robust-zoo"):
         METHODS.saved("robust_lowrank", {"tomorrow": 1}, tmp_path / "card.json")
 
 

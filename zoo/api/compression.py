@@ -88,7 +88,7 @@ def compress(
         UserError: the budget cannot be met, the method has no such option, needs data or a training to compress, or the
             model does not take images of ``input_shape``.
 
-    Example:
+    Examples:
         >>> import torch, zoo
         >>> net = torch.nn.Sequential(
         ...     torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3), torch.nn.ReLU(),
@@ -152,7 +152,7 @@ def deploy(model: nn.Module) -> nn.Module:
     Args:
         model: in its trainable form; each layer keeps its mode, training or not.
 
-    Example:
+    Examples:
         >>> import torch, zoo
         >>> compressed = zoo.compress(torch.nn.Sequential(
         ...     torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(),

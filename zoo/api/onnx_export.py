@@ -51,7 +51,7 @@ def export_onnx(
         UserError: the model is in training mode, does not take such images, has another number of classes than names,
             cannot be exported, or the file's logits differ.
 
-    Example:
+    Examples:
         >>> import tempfile, torch, zoo
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         >>> with tempfile.TemporaryDirectory() as folder:

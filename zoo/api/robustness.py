@@ -58,7 +58,7 @@ def attack(
     Raises:
         UserError: the model is in training mode or returns no logits; images, labels, eps or options do not fit.
 
-    Example:
+    Examples:
         >>> import torch, zoo
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         >>> images = torch.rand(5, 1, 8, 8)
@@ -112,7 +112,7 @@ def evaluate(
     Raises:
         UserError: see `attack`; or no attack has one of the names.
 
-    Example:
+    Examples:
         >>> import torch, zoo
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         >>> images = torch.rand(20, 1, 8, 8)

@@ -49,7 +49,7 @@ class BoundedSpectrum(BatchedConstraint):
     Raises:
         ValueError: tau is negative or not finite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from zoo.constraints import BoundedSpectrum
         >>> from zoo.lowrank.layers import FactorizedLinear

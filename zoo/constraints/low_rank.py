@@ -24,7 +24,7 @@ class LowRankConstraint(Constraint):
     Raises:
         ValueError: tau is negative or not finite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from zoo.constraints import LowRankConstraint
         >>> from zoo.lowrank.factorize import factorize

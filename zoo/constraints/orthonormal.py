@@ -46,7 +46,7 @@ class Orthonormal(BatchedConstraint):
     Args:
         run: see `BatchedConstraint`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from zoo.constraints import Orthonormal
         >>> from zoo.lowrank.layers import FactorizedLinear

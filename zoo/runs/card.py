@@ -174,7 +174,8 @@ class Card(Record):
             return cls.model_validate_json(text)
         except (ValidationError, UnicodeDecodeError) as error:
             reason = first_mistake(error) if isinstance(error, ValidationError) else str(error)
-            raise UserError(f"{path} is not a card of schema {SCHEMA} ({reason}): train again or update zoo") from None
+            advice = "train again, or pip install --upgrade robust-zoo"
+            raise UserError(f"{path} is not a card of schema {SCHEMA} ({reason}): {advice}") from None
 
 
 def merged_evaluations(old: Sequence[Evaluation], new: Sequence[Evaluation]) -> tuple[Evaluation, ...]:

@@ -19,7 +19,7 @@ from optuna.trial import Trial, TrialState
 
 from zoo.adversaries.none import NoAdversary
 from zoo.data import check_data_dir, mixed_seed
-from zoo.errors import Interrupted, UserError
+from zoo.errors import Interrupted, UserError, first_line
 from zoo.latency.session import default_threads
 from zoo.runs.config import TrainConfig, check_seed
 from zoo.runs.run import CARD, CONFIG, Run
