@@ -134,3 +134,13 @@ def test_bench_replays_the_same_examples_in_each(run: Run, tmp_path: Path, capsy
     assert len(here) == 4
     printed = capsys.readouterr().out
     assert "difference from ONNX Runtime" in printed
+
+
+def test_the_list_tells_versions_and_how_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(RUNTIMES.get("tract"), "library", "no_such_library")
+    cli.run(["list", "--runtimes"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Installed: {RUNTIMES.get(DEFAULT)().version()}." in printed
+    assert "Not installed: pip install 'robust-zoo[tract]'" in printed
