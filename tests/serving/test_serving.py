@@ -119,6 +119,18 @@ def test_logits_are_those_of_the_same_preprocessing_in_pytorch(
     assert abs(found - expected).max() <= 1e-4 * abs(expected).max()
 
 
+@pytest.mark.parametrize("size", [(32, 24), (61, 83), (200, 20), (9, 11)])
+def test_openvino_answers_the_same(
+    run: Run, opened: tuple[nn.Module, ort.InferenceSession], size: tuple[int, int]
+) -> None:
+    core = pytest.importorskip("openvino").Core()
+    file = run.folder / "model-uint8.onnx"
+    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images = pixels(2, *size)
+    expected = opened[1].run(None, {"images": images})[0]
+    assert abs(compiled(images)[0] - expected).max() <= 1e-4 * abs(expected).max()
+
+
 def test_images_of_the_model_s_size_pass_unchanged(run: Run) -> None:
     images = pixels(2, *SHAPE[1:])
     plain = ort.InferenceSession(run.folder / "model.onnx")

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from torch import nn
 
 from zoo.backbone.folded import folded
 from zoo.bench.baselines import Reference, export_dense, has_backbone, other_baselines
+from zoo.bench.entries import Entry, dense_key, in_order, of_reference, of_target, rows
+from zoo.bench.in_runtimes import InRuntime, choose_runtimes, open_in
 from zoo.bench.results import Row
+from zoo.bench.target import Target
 from zoo.data import check_data_dir, data_class, load_test
 from zoo.errors import UserError
 from zoo.evaluation.sweeps import Sweep
@@ -23,9 +24,10 @@ from zoo.export.accuracy import (
     check_labels,
     clean_accuracy,
 )
-from zoo.latency.measure import Timing, measure
-from zoo.latency.session import Device, OnnxModel, default_threads, resolve_device
+from zoo.latency.measure import measure
+from zoo.latency.session import Device, default_threads, resolve_device
 from zoo.runs.file_metadata import Metadata
+from zoo.runtimes import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Settings:
     """cpu, cuda, or auto: CUDA if ONNX Runtime has it and there is a GPU, otherwise the CPU."""
     threads: int = field(default_factory=default_threads)
     """Threads of one operator on the CPU."""
+    runtime: str = DEFAULT
+    """Runtimes to run the files in, such as onnxruntime,openvino: timed in turns, logits compared, each attacked."""
     batch_size: str = "32"
     """Batches for the throughput, such as 8,32,128; latency is that of batch 1."""
     rounds: int = 30
@@ -67,6 +71,11 @@ class Settings:
             raise UserError("n and seconds must not be negative, and a turn not longer than an hour")
 
     @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The names of the runtimes."""
+        return tuple(dict.fromkeys(word.strip() for word in self.runtime.split(",") if word.strip())) or (DEFAULT,)
+
+    @property
     def throughput(self) -> tuple[int, ...]:
         """The batches for the throughput."""
         try:
@@ -80,40 +89,18 @@ class Settings:
         return tuple(sorted({1, *self.throughput}))
 
 
-@dataclass(frozen=True)
-class Target:
-    """One file to measure.
-
-    Attributes:
-        name: what to call it.
-        path: the exported file.
-        metadata: what the file says of itself.
-        model: builds the PyTorch model it was exported from, in eval mode; None if that is not available.
-        masking: signs of masked gradients that its card lists, see `zoo.evaluation.sanity`.
-        data_dir: where its training found the data, if known.
-    """
-
-    name: str
-    path: Path
-    metadata: Metadata
-    model: Callable[[], nn.Module] | None
-    masking: tuple[str, ...] = ()
-    data_dir: Path | None = None
-
-
-def _dense_key(metadata: Metadata) -> tuple[object, ...]:
-    return metadata.arch, metadata.image_shape, len(metadata.class_names)
-
-
 def _accuracies(
-    target: Target, settings: Settings, sweeps: Sequence[Sweep], direct: Sequence[Sweep]
-) -> tuple[tuple[Accuracy, ...], str]:
-    """Measure a target's accuracies; the second value is the reason why some are missing, or empty."""
+    target: Target, opened: list[InRuntime], settings: Settings, sweeps: Sequence[Sweep], direct: Sequence[Sweep]
+) -> tuple[list[tuple[Accuracy, ...]], str]:
+    """Measure a target's accuracies in each runtime, on the same images and adversarial examples.
+
+    The second value is the reason why some are missing, or empty.
+    """
     if not settings.n:
-        return (), ""
+        return [() for _ in opened], ""
     metadata = target.metadata
     if not metadata.data:
-        return (), "it names no data set: no images to measure its accuracy on"
+        return [() for _ in opened], "it names no data set: no images to measure its accuracy on"
     images, labels = load_test(
         metadata.data,
         data_dir=settings.data_dir or target.data_dir,
@@ -123,16 +110,22 @@ def _accuracies(
         n=None if settings.n == "all" else settings.n,
         seed=settings.seed,
     )
-    onnx_model = OnnxModel(target.path, settings.device, settings.threads)
-    check_labels(onnx_model, labels)
-    clean = clean_accuracy(onnx_model, images, labels)
-    itself = [accuracy for sweep in direct for accuracy in black_box_accuracies(onnx_model, sweep, images, labels)]
+    check_labels(target.path, metadata, labels)
+    sessions = [x.session for x in opened]
+    clean = [clean_accuracy(session, images, labels) for session in sessions]
+    itself = [[a for sweep in direct for a in black_box_accuracies(x, sweep, images, labels)] for x in sessions]
     if target.model is None:
-        return (clean, *itself), "no run of its weights beside the file: no model to make adversarial examples with"
-    on_gpu = onnx_model.device == "cuda" and torch.cuda.is_available()
+        return (
+            [(first, *last) for first, last in zip(clean, itself, strict=True)],
+            "no run of its weights beside the file: no model to make adversarial examples with",
+        )
+    on_gpu = settings.device == "cuda" and torch.cuda.is_available()
     source = folded(target.model(), metadata.image_shape).to("cuda" if on_gpu else "cpu")
-    found = [adversarial_accuracies([onnx_model], source, sweep, images, labels)[0] for sweep in sweeps]
-    return (clean, *(accuracy for of_sweep in found for accuracy in of_sweep), *itself), ""
+    attacked: list[list[Accuracy]] = [[] for _ in sessions]
+    for sweep in sweeps:
+        for mine, found in zip(attacked, adversarial_accuracies(sessions, source, sweep, images, labels), strict=True):
+            mine += found
+    return [(first, *mine, *last) for first, mine, last in zip(clean, attacked, itself, strict=True)], ""
 
 
 def bench(
@@ -160,38 +153,37 @@ def bench(
     built_in = bool(names) and all(data_class(name).built_in for name in names)
     if settings.data_dir is not None and built_in:  # others may need the folder
         check_data_dir(names[0], settings.data_dir)
-    device = resolve_device(settings.device)
+    runtimes = choose_runtimes(settings.runtimes, settings.device)
+    device = resolve_device(settings.device if list(runtimes) == [DEFAULT] else "cpu")
     settings = replace(settings, device=device)
-    measured = []
-    for i, target in enumerate(targets, start=1):
-        say(f"accuracy of {target.name} ({i} of {len(targets)})")
-        measured.append(_accuracies(target, settings, sweeps, direct))
-    with TemporaryDirectory() as folder:
-        references = _references(targets, settings, Path(folder), say)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+
+        def opened(path: Path, metadata: Metadata) -> list[InRuntime]:
+            return open_in(runtimes, path, metadata, device, settings.threads, folder)
+
+        measured: list[Entry] = []
+        for i, target in enumerate(targets, start=1):
+            say(f"accuracy of {target.name} ({i} of {len(targets)})")
+            places = opened(target.path, target.metadata)
+            measured += of_target(target, places, *_accuracies(target, places, settings, sweeps, direct))
+        entries: list[Entry] = []
+        for key, found in _references(targets, settings, folder, say).items():
+            for i, reference in enumerate(found):  # the first is the dense backbone
+                places = opened(reference.path, reference.metadata) if i == 0 and reference.path else []
+                if places or DEFAULT in runtimes:
+                    entries += of_reference(reference, key, places)
+        entries = in_order([*entries, *measured], list(runtimes))
         say("timing")
-        groups = [(found, [t for t in targets if _dense_key(t.metadata) == key]) for key, found in references.items()]
-        programs = [x for found, group in groups for x in (*(r.program for r in found), *(t.path for t in group))]
-        timings = iter(
-            measure(
-                programs,
-                device=device,
-                threads=settings.threads,
-                batches=settings.batches,
-                rounds=settings.rounds,
-                seconds=settings.seconds,
-            )
+        timings = measure(
+            [entry.program for entry in entries],
+            device=device,
+            threads=settings.threads,
+            batches=settings.batches,
+            rounds=settings.rounds,
+            seconds=settings.seconds,
         )
-        rows: list[Row] = []
-        accuracies = dict(zip(map(id, targets), measured, strict=True))
-        for found, group in groups:
-            of_group = list(islice(timings, len(found) + len(group)))
-            base = of_group[0] if found else None
-            rows += [_reference_row(*x, base) for x in zip(found, of_group, strict=False)]
-            rows += [
-                _row(target, timing, base, *accuracies[id(target)])
-                for target, timing in zip(group, of_group[len(found) :], strict=True)
-            ]
-        return rows
+        return rows(entries, timings)
 
 
 def _references(
@@ -203,7 +195,7 @@ def _references(
     """
     found: dict[tuple[object, ...], list[Reference]] = {}
     for target in targets:
-        key = _dense_key(target.metadata)
+        key = dense_key(target.metadata)
         if key not in found and not has_backbone(target.metadata):
             found[key] = []
         elif key not in found:
@@ -211,20 +203,3 @@ def _references(
             dense = export_dense(target.metadata, folder)
             found[key] = [dense, *(other_baselines(dense, folder) if settings.baselines else [])]
     return found
-
-
-def _ratios(timing: Timing, base: Timing | None) -> dict[int, float]:
-    if base is None:
-        return {}
-    return {batch: latency.ratio_to(base.latency[batch]) for batch, latency in timing.latency.items()}
-
-
-def _reference_row(reference: Reference, timing: Timing, base: Timing | None) -> Row:
-    path = reference.path
-    size, file = (path.stat().st_size, path.name) if path else (0, "")
-    return Row(reference.name, file, size, reference.metadata, timing, _ratios(timing, base))
-
-
-def _row(target: Target, timing: Timing, base: Timing | None, accuracies: tuple[Accuracy, ...], note: str) -> Row:
-    size, ratios = target.path.stat().st_size, _ratios(timing, base)
-    return Row(target.name, target.path.name, size, target.metadata, timing, ratios, accuracies, note, target.masking)

@@ -15,6 +15,7 @@ from zoo.latency.measure import Latency, Timing
 from zoo.latency.session import provider_name, resolve_device
 from zoo.runs import provenance
 from zoo.runs.file_metadata import Metadata
+from zoo.runtimes import DEFAULT, RUNTIMES
 from zoo.screen import NARROW, compacted
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Row:
         latency_ratio: time over the dense backbone's, by batch size; empty if there is no such backbone.
         note: why accuracies are missing, or ``""``.
         masking: signs of masked gradients on the model's card: accuracies under attack are not credible.
+        runtime: that the file ran in.
+        parity: largest difference of its logits there from ONNX Runtime's, relative to the largest; None for that.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Row:
     accuracies: tuple[Accuracy, ...] = ()
     note: str = ""
     masking: tuple[str, ...] = ()
+    runtime: str = DEFAULT
+    parity: float | None = None
 
     @property
     def is_dense(self) -> bool:
@@ -86,6 +91,7 @@ def report(rows: list[Row], settings: "Settings") -> dict[str, Any]:
         "provider": provider_name(device),
         "cpu": provenance.cpu_name(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None,
+        "runtimes": {name: RUNTIMES.get(name)().version() for name in settings.runtimes},
         "threads": settings.threads,
         "rounds": settings.rounds,
         "seconds_per_round": settings.seconds,
@@ -102,6 +108,8 @@ def _plain(row: Row) -> dict[str, Any]:
     return {
         "name": row.name,
         "dense_reference": row.is_dense,
+        "runtime": row.runtime,
+        "parity": row.parity,
         "file": row.file,
         "bytes": row.bytes,
         **{name: getattr(row.metadata, name) for name in kept},
@@ -150,7 +158,8 @@ def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> T
     """
     among = among or rows
     device = resolve_device(settings.device)
-    title = f"ONNX Runtime, {provider_name(device)}"
+    others = [name for name in settings.runtimes if name != DEFAULT]
+    title = f"ONNX Runtime, {provider_name(device)}" if not others else ", ".join(settings.runtimes)
     if device == "cpu":
         title += f", {provenance.in_threads(settings.threads)}"
     accuracies = list(dict.fromkeys(_name(x) for row in among for x in row.accuracies))
@@ -166,6 +175,9 @@ def table(rows: list[Row], settings: "Settings", among: Sequence[Row] = ()) -> T
         result.add_column(row.name, justify="right", overflow="fold", min_width=widest)
     for label in labels:
         result.add_row(label, *(column[label] for column in columns))
+    if any(row.parity is not None for row in among):
+        differences = ("-" if row.parity is None else f"{row.parity:.0e}" for row in rows)
+        result.add_row("difference from ONNX Runtime", *differences)
     for label in accuracies:
         result.add_row(
             label, *({_name(x): f"{x.accuracy:.2%}" for x in row.accuracies}.get(label, "-") for row in rows)

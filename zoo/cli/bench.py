@@ -11,7 +11,7 @@ from zoo.cli._run import add_hub
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from zoo.bench.benchmark import Target
+    from zoo.bench.target import Target
     from zoo.evaluation.sweeps import Sweep
     from zoo.export.settings import ExportSettings
     from zoo.runs.file_metadata import Metadata
@@ -112,7 +112,7 @@ def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
 
 def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":
     """Find the file and the model of a target; a run without a file is exported first, for that number of threads."""
-    from zoo.bench.benchmark import Target
+    from zoo.bench.target import Target
     from zoo.export.exporter import ONNX_FILE, export_model
     from zoo.export.settings import ExportSettings
     from zoo.hub.runs import open_run
@@ -142,7 +142,7 @@ def open_target(path: Path, hub: str | None = None, threads: int | None = None) 
 
 def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":
     """Export a checkpoint beside itself, unless the file is there already."""
-    from zoo.bench.benchmark import Target
+    from zoo.bench.target import Target
     from zoo.export.exporter import export_model
     from zoo.latency.session import OnnxModel
     from zoo.runs.checkpoint import Checkpoint
@@ -156,7 +156,7 @@ def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":
 
 
 def _target_of(run: "Run", name: str, file: Path, metadata: "Metadata") -> "Target":
-    from zoo.bench.benchmark import Target
+    from zoo.bench.target import Target
 
     masking = run.card.sanity.failures if run.card.sanity else ()
     return Target(name, file, metadata, run.model, masking, run.data_dir)

@@ -21,6 +21,7 @@ KINDS = {
     "finishers": "What can be done to a trained network.",
     "attacks": "The attacks of an evaluation.",
     "probes": "What an evaluation can look at besides attacks.",
+    "runtimes": "What exported files can be run in by zoo bench, and the versions that are installed.",
     "data": "The data sets.",
     "recipes": "The configurations that come with zoo.",
 }
@@ -124,7 +125,10 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
     from zoo.probes import PROBES
     from zoo.regularizers import REGULARIZERS
     from zoo.runs.recipes import describe_recipe, recipe_names
+    from zoo.runtimes import RUNTIMES
 
+    if kind == "runtimes":
+        return RUNTIMES.kind, {name: f"{text} {_installed(name)}" for name, text in RUNTIMES.describe().items()}
     if kind == "recipes":
         return "recipe", {name: describe_recipe(name) for name in recipe_names()}
     plugins: dict[str, Plugins[Any]] = {
@@ -137,6 +141,17 @@ def _described(kind: str) -> tuple[str, dict[str, str]]:
         "data": DATA,
     }
     return plugins[kind].kind, plugins[kind].describe()
+
+
+def _installed(runtime: str) -> str:
+    """Return the version of a runtime that is installed, or how to install it."""
+    from zoo.runtimes import RUNTIMES
+
+    found = RUNTIMES.get(runtime)()
+    try:
+        return f"Installed: {found.version()}."
+    except UserError:
+        return f"Not installed: {found.install}"
 
 
 def _architectures(pattern: str) -> list[str]:

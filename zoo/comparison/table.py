@@ -23,7 +23,7 @@ def print_comparison(contenders: Sequence[Figures], console: Console | None = No
         console.print(compacted(_table(part), console))
     for figures in contenders:
         for doubt in figures.doubts:
-            console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not to be believed")
+            console.print(f"[bold red]{doubt}[/] in {figures.name}: its accuracies are not credible")
 
 
 def _table(contenders: Sequence[Figures]) -> Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from zoo.attacks import ATTACKS
 from zoo.errors import UserError
 from zoo.evaluation.sweeps import Sweep
-from zoo.latency.session import OnnxModel
+from zoo.runs.file_metadata import Metadata
+from zoo.runtimes import Session
 
 BATCH = 250
 """Images per forward pass and per attack."""
@@ -45,27 +47,27 @@ def _batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield x.float() / 255, y
 
 
-def _right(model: OnnxModel, images: Tensor, labels: Tensor) -> int:
+def _right(model: Session, images: Tensor, labels: Tensor) -> int:
     logits = model.logits(np.ascontiguousarray(images.cpu().numpy()))
     return int((logits.argmax(1) == labels.cpu().numpy()).sum())
 
 
-def check_labels(model: OnnxModel, labels: Tensor) -> None:
+def check_labels(path: Path, metadata: Metadata, labels: Tensor) -> None:
     """Refuse test labels without a class in the file.
 
     Raises:
         UserError: a label is out of range: the data are of another data set than the file's.
     """
-    classes = len(model.metadata.class_names)
+    classes = len(metadata.class_names)
     if int(labels.max()) >= classes:
-        raise UserError(f"{model.path} has {classes} classes, {model.metadata.data} has more")
+        raise UserError(f"{path} has {classes} classes, {metadata.data} has more")
 
 
-def clean_accuracy(model: OnnxModel, images: Tensor, labels: Tensor) -> Accuracy:
+def clean_accuracy(model: Session, images: Tensor, labels: Tensor) -> Accuracy:
     """Measure accuracy on clean images.
 
     Args:
-        model: the exported file.
+        model: the exported file, open in a runtime.
         images: uint8, (n, C, H, W).
         labels: (n,).
     """
@@ -74,12 +76,12 @@ def clean_accuracy(model: OnnxModel, images: Tensor, labels: Tensor) -> Accuracy
 
 
 def adversarial_accuracies(
-    models: Sequence[OnnxModel], source: nn.Module, sweep: Sweep, images: Tensor, labels: Tensor
+    models: Sequence[Session], source: nn.Module, sweep: Sweep, images: Tensor, labels: Tensor
 ) -> list[list[Accuracy]]:
     """Measure accuracy on examples made with the PyTorch model that the files were exported from.
 
     Args:
-        models: exported files, all given the same examples.
+        models: exported files, each open in a runtime, all given the same examples.
         source: their PyTorch model in eval mode; the attack runs on its device.
         sweep: the attack and its radii.
         images: uint8, (n, C, H, W).
@@ -107,7 +109,7 @@ def adversarial_accuracies(
 class _Logits(nn.Module):
     """The graph as a model with logits and without gradients, for black-box attacks."""
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(self, model: Session) -> None:
         super().__init__()
         self._model = model
 
@@ -116,7 +118,7 @@ class _Logits(nn.Module):
         return torch.from_numpy(logits).to(images.device)
 
 
-def black_box_accuracies(model: OnnxModel, sweep: Sweep, images: Tensor, labels: Tensor) -> list[Accuracy]:
+def black_box_accuracies(model: Session, sweep: Sweep, images: Tensor, labels: Tensor) -> list[Accuracy]:
     """Measure accuracy under an attack on the graph itself, which needs no PyTorch model.
 
     Args:

@@ -16,8 +16,13 @@ from zoo.latency.cache import cpu_features
 from zoo.latency.session import INPUT
 
 CALIBRATION_BATCH = 32
-QUANTIZED = ["Conv", "Gemm", "MatMul"]
-"""Operators whose products are taken in integers; elementwise operators between them follow if ONNX Runtime can."""
+QUANTIZED = ["Conv", "Gemm", "MatMul", "Relu", "Clip"]
+"""Operators whose products are taken in integers, and activations that become the ends of the range of their results.
+Left out of this list, an activation would be computed in floats between two more conversions. Other elementwise
+operators follow if ONNX Runtime can."""
+FLOAT_RESULTS = ["MatMul"]
+"""Operators whose sums stay floats: a bias, GELU, softmax or residual sum in floats follows. Rounding them first costs
+accuracy and time, and tract answers 1 for a softmax between two roundings."""
 FAST_INTEGERS = {"avx512_vnni", "avx_vnni", "asimddp"}
 """Instructions that add products of unsigned and signed bytes in 32 bits; without them sums saturate at 16."""
 
@@ -72,6 +77,7 @@ def to_int8(source: Path, path: Path, images: NDArray[np.float32], *, seven_bits
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"OpTypesToExcludeOutputQuantization": FLOAT_RESULTS},
             )
             _finish(onnx.load(path), props, path)
         except Exception as error:  # whatever its passes over the graph raise

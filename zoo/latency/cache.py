@@ -13,8 +13,8 @@ from zoo.latency.session import provider_name
 from zoo.runs.provenance import cpu_name
 from zoo.runtime.processors import usable_processors
 
-FORMAT = 2
-"""Version, raised when the measurement changes: older times are then not read."""
+FORMAT = 3
+"""Version, raised when the measurement or the written graphs change: older times are then not read."""
 
 
 def cpu_features() -> frozenset[str]:

@@ -54,7 +54,7 @@ class OnnxFile:
     """An exported file; on the CPU each of its threads, including this process's, stays on its own processor."""
 
     def __init__(self, path: Path, device: Any, threads: int) -> None:
-        places = _processors(threads) if device == "cpu" else []
+        places = placement(threads) if device == "cpu" else []
         self._open = lambda: OnnxModel(path, device, threads, places[1:])
         self.model = self._open()
         if places:
@@ -98,7 +98,7 @@ def _others_want_a_processor() -> bool:
     return False
 
 
-def _processors(threads: int) -> list[int]:
+def placement(threads: int) -> list[int]:
     """Return a processor for each thread, the same for every file; empty if there are too few, or without Linux.
 
     Processors of a shared machine are seldom equally fast, so placement would otherwise decide a file's figures.

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 from pydantic import TypeAdapter, ValidationError
 
-from zoo.bench.benchmark import Settings, Target, bench
+from zoo.bench.benchmark import Settings, bench
+from zoo.bench.target import Target
 from zoo.errors import UserError
 from zoo.export.exporter import ONNX_FILE, export_model
 from zoo.files import sha256

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from zoo.errors import UserError
@@ -21,6 +21,7 @@ from zoo.export.parity import LIMIT, relative_difference
 from zoo.files import atomic
 from zoo.latency.session import INPUT, OUTPUT, default_threads, open_session
 from zoo.runs.file_metadata import Metadata
+from zoo.serving.resize import GraphPart, resize
 
 KEY = "preprocessing"
 """Entry in the metadata of a file that takes uint8 images of any size."""
@@ -72,66 +73,35 @@ def _prepend(proto: Any, image_shape: tuple[int, int, int]) -> None:
     kept = list(graph.node)
     del graph.node[:]
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param or "batch"
-    constants, nodes = _nodes(image_shape, inner)
-    graph.initializer.extend(constants)
-    graph.node.extend([*nodes, *kept])
+    part = _part(image_shape, inner)
+    graph.initializer.extend(part.constants)
+    graph.node.extend([*part.nodes, *kept])
     # The shape after a cut cannot be inferred; a declared shape lets checks and optimisers continue from here.
     graph.value_info.append(helper.make_tensor_value_info(inner, TensorProto.FLOAT, [batch, *image_shape]))
     shape = [batch, "height", "width", image_shape[0]]
     graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
 
 
-def _nodes(image_shape: tuple[int, int, int], result: str) -> tuple[list[Any], list[Any]]:
-    """Return the constants and the nodes that turn uint8 images into the model's input."""
+def _part(image_shape: tuple[int, int, int], result: str) -> GraphPart:
+    """Return the nodes that turn uint8 images into the model's input."""
     _, height, width = image_shape
-    constants = {
-        "size": np.array([height, width], np.int64),
-        "other_size": np.array([width, height], np.int64),
-        "one": np.array([1], np.int64),
-        "two": np.array([2], np.int64),
-        "swap": np.array([1, 0], np.int64),
-        "axes": np.array([1, 2], np.int64),
-        "zero_level": np.array(0, np.float32),
-        "levels": np.array(255, np.float32),
-    }
-    p = _PREFIX
-
-    def node(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
-        names = [name and (name if name in (INPUT, result) else p + name) for name in inputs.split(",")]
-        outputs = [output if output == result else p + output]
-        return helper.make_node(kind, names, outputs, name=p + output.removeprefix(p), **attributes)
-
-    nodes = [
-        # The part cut out: (min(h, w H / W), min(w, h W / H)), at least one pixel; in whole numbers, rounded down.
-        node("Shape", INPUT, "extent", start=1, end=3),
-        node("Gather", "extent,swap", "swapped"),
-        node("Mul", "swapped,size", "product"),
-        node("Div", "product,other_size", "fitting"),
-        node("Min", "extent,fitting", "largest"),
-        node("Max", "largest,one", "part"),
-        node("Sub", "extent,part", "rest"),
-        node("Div", "rest,two", "start"),
-        node("Add", "start,part", "end"),
-        node("Slice", f"{INPUT},start,end,axes", "cropped"),
-        node("Cast", "cropped", "floats", to=TensorProto.FLOAT),
-        # Not a Transpose: ONNX Runtime would move it past the Resize to a convolution in int8, and then fail.
-        node("Einsum", "floats", "planes", equation="bhwc->bchw"),
-        node(
-            "Resize",
-            "planes,,,size",
-            "resized",
-            mode="cubic",
-            cubic_coeff_a=-0.5,
-            antialias=1,
-            exclude_outside=1,
-            coordinate_transformation_mode="half_pixel",
-            axes=[2, 3],
-        ),
-        # A cubic filter overshoots at edges.
-        node("Clip", "resized,zero_level,levels", "clipped"),
-        node("Div", "clipped,levels", result),
-    ]
-    return [numpy_helper.from_array(value, p + name) for name, value in constants.items()], nodes
+    part = GraphPart(_PREFIX)
+    axes = part.constant([1, 2], np.int64)
+    # The part cut out: (min(h, w H / W), min(w, h W / H)), at least one pixel; in whole numbers, rounded down.
+    extent = part.add("Shape", INPUT, start=1, end=3)
+    swapped = part.add("Gather", extent, part.constant([1, 0], np.int64))
+    product = part.add("Mul", swapped, part.constant([height, width], np.int64))
+    fitting = part.add("Div", product, part.constant([width, height], np.int64))
+    cut = part.add("Max", part.add("Min", extent, fitting), part.constant([1], np.int64))
+    start = part.add("Div", part.add("Sub", extent, cut), part.constant([2], np.int64))
+    cropped = part.add("Slice", INPUT, start, part.add("Add", start, cut), axes)
+    planes = part.add("Transpose", cropped, perm=[0, 3, 1, 2])
+    floats = part.add("Cast", planes, to=TensorProto.FLOAT)
+    tall = part.add("Gather", cut, part.constant(0, np.int64))
+    wide = tall if height == width else part.add("Gather", cut, part.constant(1, np.int64))
+    resized = resize(part, floats, (tall, wide), (height, width), "bicubic")
+    part.add("Div", resized, part.constant(255), output=result)
+    return part
 
 
 def preprocess(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
@@ -146,7 +116,9 @@ def preprocess(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
     part_h, part_w = max(1, min(h, w * height // width)), max(1, min(w, h * width // height))
     top, left = (h - part_h) // 2, (w - part_w) // 2
     part = images[:, top : top + part_h, left : left + part_w].permute(0, 3, 1, 2).float()
-    resized = F.interpolate(part, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    narrow = F.interpolate(part, size=(part_h, width), mode="bicubic", antialias=True, align_corners=False)
+    # Clipped after each axis, as Pillow does.
+    resized = F.interpolate(narrow.clamp(0, 255), size=(height, width), mode="bicubic", antialias=True)
     return resized.clamp(0, 255) / 255
 
 

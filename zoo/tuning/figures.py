@@ -29,7 +29,7 @@ class TrialFigures:
         state: finished, pruned, failed, running or waiting.
         values: of the options that are searched, as on a command line.
         figures: of the objectives, if it is finished.
-        doubtful: whether its accuracies are not to be believed, see `zoo.runs.card.Card.doubts`.
+        doubtful: whether its accuracies are not credible, see `zoo.runs.card.Card.doubts`.
         note: why it was pruned or failed, or ``""``.
     """
 

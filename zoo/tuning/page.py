@@ -70,7 +70,7 @@ def _history(figures: SweepFigures, name: str) -> Chart:
     return Chart(f"history-{name}", f"{name} of each trial", Axis("trial", whole=True), _axis(name), tuple(series))
 
 
-_STYLES = {"on the front": FRONT, "behind it": OTHER, "not to be believed": DOUBTFUL}
+_STYLES = {"on the front": FRONT, "behind it": OTHER, "not credible": DOUBTFUL}
 
 
 def _groups(figures: SweepFigures) -> dict[str, list[TrialFigures]]:
