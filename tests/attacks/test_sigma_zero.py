@@ -116,14 +116,14 @@ def test_it_is_the_attack_of_every_evaluation_in_l0() -> None:
 
 @pytest.mark.parametrize("eps", [0.5, 8 / 255])
 def test_an_l0_radius_that_is_no_whole_number_is_refused(eps: float) -> None:
-    with pytest.raises(UserError, match="no number of pixels: give whole numbers"):
+    with pytest.raises(UserError, match="not a number of pixels: give whole numbers"):
         check_eps(eps, "L0", 75)
     with pytest.raises(UserError, match="give a smaller one"):
         check_eps(76, "L0", 75)
     images, labels = torch.zeros(2, 1, SIDE, SIDE, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
-    with pytest.raises(UserError, match="no number of pixels"):
+    with pytest.raises(UserError, match="not a number of pixels"):
         evaluate(linear(0), images, labels, [Sweep(SigmaZero(), (eps,))])
-    with pytest.raises(UserError, match="no number of pixels"):
+    with pytest.raises(UserError, match="not a number of pixels"):
         SigmaZero()(linear(0), torch.rand(1, 1, SIDE, SIDE), torch.zeros(1, dtype=torch.long), [eps])
 
 

@@ -50,7 +50,7 @@ def test_a_direction_that_vanishes_still_gives_a_basis() -> None:
 @pytest.mark.parametrize("method", [RankAdaptive(), RobustRankAdaptive(), RobustLowrank(rank_budget="adaptive")])
 def test_what_cannot_be_met_is_refused_before_training(method: Method) -> None:
     model = timm.create_model("test_resnet", num_classes=10)
-    with pytest.raises(UserError, match="impossible here"):
+    with pytest.raises(UserError, match="cannot be reached here"):
         method.plan(model, Budget(compression=0.99))
 
 

@@ -32,7 +32,7 @@ MISTAKES = {
     ("train", "--rank-fraction", "x"): "^--rank-fraction: expected float, got x$",
     ("train", "--trainer.num_nodes", "x"): r"^--trainer\.num_nodes: expected int, got x$",
     ("train", "--epochs", "0"): "must be positive",
-    ("train", "--compression", "1.5"): "impossible",
+    ("train", "--compression", "1.5"): "invalid",
     ("train", "--compression", "0.9999"): "removes 9",
     ("train", "--compression", "0.5", "--rank-fraction", "0.5"): "not both",
     ("train", "--macs-reduction", "0.8"): "^--macs-reduction goes with a compression",
@@ -58,7 +58,7 @@ MISTAKES = {
         "begins in step 1 and ends in step 1, before any score is trained"
     ),
     ("train", "--arch", "test_resnet", "--weights", "test_resnet.robust_lowrank50_digits", "--method.init", "random"): (
-        "--method.init random throws the weights away that --weights gives"
+        "--method.init random discards the weights that --weights gives"
     ),
     ("train", "--trainer.enable_checkpointing", "false"): "unknown|unrecognized",
     ("train", "--config", "nowhere.yaml"): "no configuration file",

@@ -13,7 +13,7 @@ MISTAKES = {
     ("compare", "lowrank", "--", "--epoch", "3"): "did you mean --epochs",
     ("compare", "lowrank", "--", "--weight-decay", "-1"): "weight-decay must not be negative",
     ("compare", "lowrank", "--seeds", "0,x"): "--seeds 0,x",
-    ("publish", NAME, "--hub", "hub", "--tag", "UPPER"): "is no model's name",
+    ("publish", NAME, "--hub", "hub", "--tag", "UPPER"): "is not a model name",
     ("publish", NAME, "--hub", "hub", "--licence", "two\nlines"): "SPDX identifier",
     ("export", NAME, "--data-dir", "data"): "digits is built in",
     ("export", NAME, "--time-limit", "-1"): "time-limit must be 0 seconds or more",

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo import plugin_spec
 from zoo.errors import UserError
-from zoo.plugin_spec import PluginSpec
+from zoo.plugins import spec
+from zoo.plugins.spec import PluginSpec
 
 WORD = st.text(string.ascii_letters + string.digits + "_", min_size=1)
 VALUE = st.text(string.ascii_letters + string.digits + "_.+-/ ", min_size=1).map(str.strip).filter(bool)
@@ -59,4 +59,4 @@ def test_another_form_is_answered_in_one_line_with_what_to_write(text: str, told
 
 
 def test_the_example_is_right() -> None:
-    assert doctest.testmod(plugin_spec).failed == 0
+    assert doctest.testmod(spec).failed == 0

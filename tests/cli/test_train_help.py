@@ -111,7 +111,7 @@ def test_the_overview_is_by_task_and_needs_no_parser(capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
-        "train:", "measure:", "deploy:", "share and find models:", "compare:",
+        "train:", "measure:", "deploy:", "share and find models:", "compare:", "more:",
     ]  # fmt: skip
     assert lines.index("train:") + 1 == next(i for i, line in enumerate(lines) if line.startswith("  train "))
     code = "import sys; from zoo.cli import run; run([]); sys.exit('jsonargparse' in sys.modules)"

@@ -176,7 +176,7 @@ def test_classes_that_differ_in_case_only_are_refused(tmp_path: Path) -> None:
         open_data("imagefolder", data_dir=root)
     shutil.rmtree(root / "train/CAT")
     (root / "val/cat").rename(root / "val/Cat")
-    with pytest.raises(UserError, match=r"val/Cat is no class of .*train/cat differs in case only"):
+    with pytest.raises(UserError, match=r"val/Cat is not a class of .*train/cat differs in case only"):
         open_data("imagefolder", data_dir=root)
 
 

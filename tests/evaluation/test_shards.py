@@ -191,7 +191,7 @@ def test_parts_leave_the_card_alone_and_a_merge_writes_that_of_one_run(run, tmp_
     capsys.readouterr()
     command(run, "--merge", "2", "--seed", "4")
     line, _, rest = capsys.readouterr().out.partition("\n\n")
-    assert line == f"2 parts, 20 images, put together in {run / 'outcomes.npz'}"
+    assert line == f"2 parts, 20 images, merged in {run / 'outcomes.npz'}"
     assert rest == whole.replace(str(other), str(run))
     assert json.loads((run / CARD).read_text()) == json.loads((other / CARD).read_text())
 

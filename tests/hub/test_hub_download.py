@@ -332,7 +332,10 @@ def test_the_token_of_hugging_face_is_sent_whatever_netrc_says(monkeypatch: pyte
 
 
 def test_a_redirect_to_no_address_is_refused() -> None:
-    with redirecting("http://[::1", []) as address, pytest.raises(UserError, match="redirects to what is none"):
+    with (
+        redirecting("http://[::1", []) as address,
+        pytest.raises(UserError, match="redirects to something that is not"),
+    ):
         read_index(open_hub(address))
 
 

@@ -69,7 +69,7 @@ def test_without_weights_nothing_but_the_card_is_downloaded(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("wrong", [{"max_params": "2M"}, {"min_robust": "0.4"}, {"threat": ("Linf",)}, {"threat": 0.1}])
 def test_an_argument_of_another_type_is_answered(wrong: dict) -> None:
-    with pytest.raises(UserError, match=r"is no n"):
+    with pytest.raises(UserError, match=r"is not a n"):
         zoo.list_models(**wrong)
 
 
@@ -87,7 +87,7 @@ def test_names_are_listed_and_wrong_ones_answered() -> None:
         zoo.create_model("test_resnet", hub="")
     with pytest.raises(UserError, match="num_classes must be at least 1"):
         zoo.create_model(NAME, num_classes=0)
-    with pytest.raises(UserError, match="no norm and radius"):
+    with pytest.raises(UserError, match="not a norm and a radius"):
         zoo.list_models(threat=("L1", 0.1), hub="")
     with pytest.raises(AttributeError):
         getattr(zoo, "nothing")  # noqa: B009

@@ -272,7 +272,7 @@ def test_what_was_filled_in_by_hand_stays_and_what_was_measured_does_not(tmp_pat
     info = json.loads(file.read_text())
     assert (info["authors"], info["autoattack_acc"]) == ("A. Author", "45.0")
     file.write_text("[]")
-    with pytest.raises(UserError, match="no JSON object"):
+    with pytest.raises(UserError, match="not a JSON object"):
         write_robustbench(better, tmp_path)
 
 

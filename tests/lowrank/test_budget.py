@@ -60,7 +60,7 @@ def test_rank_fraction_is_condlr_s_definition(fraction: float, merged: float) ->
 
 @pytest.mark.parametrize("compression", [0.0, 1.0, 1.5, -0.1])
 def test_a_compression_outside_zero_to_one_is_refused(compression: float) -> None:
-    with pytest.raises(UserError, match="impossible"):
+    with pytest.raises(UserError, match="invalid"):
         Budget(compression=compression)
 
 

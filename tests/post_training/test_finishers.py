@@ -113,7 +113,7 @@ def test_combinations_without_meaning_are_refused(robust_run: Path, tmp_path: Pa
     assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match="adversarial training cost"):
         Parts(Dense(), finisher=Rift())
-    with pytest.raises(UserError, match="say what to apply"):
+    with pytest.raises(UserError, match="name what to apply"):
         zoo(["finish", str(robust_run)])
     with pytest.raises(UserError, match="no run at"):
         zoo(["finish", str(tmp_path / "nothing"), *QUICKLY])

@@ -193,7 +193,7 @@ def test_masked_gradients_are_said_first(elements: Elements) -> None:
     warnings = [values for tag, values in elements.found if tag == "p" and values.get("class") == "warning"]
     assert len(warnings) == 1
     text = "".join(elements.texts)
-    assert text.index("gradients are masked (zero gradients)") < text.index("architecture")
+    assert text.index("masked gradients (zero gradients)") < text.index("architecture")
 
 
 def test_the_figures_are_there_as_data_and_as_pictures(report: Path, runs: list[Run]) -> None:

@@ -13,7 +13,7 @@ def lower_confidence_bound(hits: Tensor, draws: int, alpha: float) -> Tensor:
 
     It is the alpha-quantile of Beta(k, n - k + 1) for k hits of n draws, and 0 for none.
 
-    Example:
+    Examples:
         >>> import torch
         >>> round(lower_confidence_bound(torch.tensor([100]), 100, 0.001).item(), 4)  # 0.001 ** (1 / 100)
         0.9333

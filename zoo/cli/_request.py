@@ -11,7 +11,7 @@ import yaml
 from zoo.cli._plugin_flags import FLAGS
 from zoo.cli._source import read_class
 from zoo.errors import UserError, unknown_name
-from zoo.plugin_spec import PluginSpec
+from zoo.plugins.spec import PluginSpec
 from zoo.runs.recipes import recipe_path
 
 Settings = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 from zoo.errors import UserError, unknown_name
 from zoo.files import atomic, user_path
 from zoo.methods import METHODS
-from zoo.plugin_spec import PluginSpec
+from zoo.plugins.spec import PluginSpec
 from zoo.runs.card import Card
 from zoo.runs.recipes import recipe_names
 from zoo.runs.run import CARD, CONFIG, Run

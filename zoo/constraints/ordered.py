@@ -64,7 +64,7 @@ class OrderedSpectrum(BoundedSpectrum):
     Attributes:
         prefixes: ranks of each layer's prefixes to clamp, for layers in Tucker-2 form.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from zoo.constraints import OrderedSpectrum
         >>> from zoo.lowrank.layers import FactorizedLinear

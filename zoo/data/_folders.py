@@ -110,7 +110,7 @@ class Folders:
             else:
                 hint = f"take {'it' if len(unknown) == 1 else 'them'} away, or give training images"
             raise UserError(
-                f"{where} {'is no class' if len(unknown) == 1 else 'are no classes'} of {self.train}: {hint}"
+                f"{where} {'is not a class' if len(unknown) == 1 else 'are not classes'} of {self.train}: {hint}"
             )
 
 

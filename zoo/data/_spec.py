@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from zoo.errors import UserError
-from zoo.plugin_spec import PluginSpec
+from zoo.plugins.spec import PluginSpec
 
 
 def data_name(data: str) -> str:

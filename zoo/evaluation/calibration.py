@@ -6,7 +6,6 @@ coverage as in Geifman, El-Yaniv: Selective classification for deep neural netwo
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from zoo.attacks import AttackedModel, fp32
 from zoo.runs.calibration import Calibration, ReliabilityBin
@@ -37,6 +36,8 @@ def calibration_of(probabilities: Tensor, labels: Tensor) -> Calibration:
     """Return the calibration of predicted probabilities (N, K), given the labels (N,)."""
     confidence, answer = probabilities.max(1)
     right = (answer == labels).double()
+    from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
+
     error = multiclass_calibration_error(
         probabilities, labels, num_classes=probabilities.shape[1], n_bins=BINS, norm="l1"
     )

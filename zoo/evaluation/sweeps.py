@@ -95,7 +95,7 @@ def choose_sweeps(
             can = ", ".join(dict.fromkeys(sweep.attack.norm for sweep in tier.sweeps))
             raise UserError(f"{name} does not search in {', '.join(wanted)}: its norms are {can}")
         chosen += own
-    if missing := [norm for norm in norms or () if norm not in {sweep.attack.norm for sweep in chosen}]:
+    if attacks and (missing := [norm for norm in norms or () if norm not in {sweep.attack.norm for sweep in chosen}]):
         raise UserError(f"none of {', '.join(attacks)} searches in {', '.join(missing)}: see `zoo list --attacks`")
     radii = tuple(sorted(set(eps))) if eps else None
     return list(dict.fromkeys(Sweep(_seeded(sweep.attack, seed), radii or sweep.eps) for sweep in chosen))
