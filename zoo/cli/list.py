@@ -173,9 +173,11 @@ def _table(kind: str, rows: dict[str, str], width: int) -> object:
         width: of the screen, in characters.
     """
     from rich import box
+    from rich.markup import escape
     from rich.padding import Padding
     from rich.table import Table
 
+    rows = {name: escape(text) for name, text in rows.items()}  # brackets are words, as in robust-zoo[openvino]
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
     if max(map(len, rows), default=0) > width // 2:
         table.add_column(kind, overflow="fold")
