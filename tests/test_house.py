@@ -100,7 +100,7 @@ def test_messages_name_the_distribution() -> None:
         "pip install onnxruntime",
         "pip install --upgrade pillow",
     }  # of a machine that only serves; of photographs
-    assert len(commands) > len(others)
+    assert commands > others
     assert all("robust-zoo" in command for command in commands - others), commands
     assert not [words for words in text if re.search(r"\bupdate zoo\b", words)]
 

@@ -157,7 +157,7 @@ def test_the_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_without_data_export_works_and_evaluate_says_what_is_missing(checkpoint: Path) -> None:
     run = compressed(checkpoint, method()).run
     run_command(["export", str(run.folder), "--target", "generic"])
-    with pytest.raises(UserError, match="was compressed without data"):
+    with pytest.raises(UserError, match=r"was compressed without data, .*: give the one that it is for, --data NAME"):
         run_command(["evaluate", str(run.folder)])
 
 
