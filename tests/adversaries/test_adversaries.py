@@ -323,7 +323,7 @@ def test_an_epoch_that_collapses_is_taken_back(train_tiny, monkeypatch, capsys):
     run = train_tiny(adversary="fgsm_rs", epochs=3, eps="0.1")
     assert all(torch.equal(value, at_start[1][name]) for name, value in at_start[2].items())
     assert any(not torch.equal(value, at_start[0][name]) for name, value in at_start[1].items())
-    assert "catastrophic overfitting in epoch 2" in capsys.readouterr().out
+    assert "catastrophic overfitting in epoch 2" in capsys.readouterr().err
     assert "rolled_back" in (run.folder / "metrics.csv").read_text()
 
 

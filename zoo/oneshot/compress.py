@@ -23,6 +23,7 @@ from zoo.oneshot.write import write
 from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
 from zoo.runtime.batch_norm import reestimate_batch_norm_
+from zoo.screen import note
 from zoo.training.folder import refuse_occupied
 
 VAL_FRACTION = 0.1
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def compress_checkpoint(
-    arch: str, method: Method, config: CompressConfig, command: str = "", say: Callable[[str], None] = print
+    arch: str, method: Method, config: CompressConfig, command: str = "", say: Callable[[str], None] = note
 ) -> Outcome:
     """Compress a checkpoint, and write a run.
 

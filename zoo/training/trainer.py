@@ -37,6 +37,7 @@ from zoo.regularizers.none import NoRegularizer
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
 from zoo.runtime.memory import keep_freed_memory
+from zoo.screen import note
 from zoo.training.build import starting_model
 from zoo.training.finalize import finalize_run
 from zoo.training.folder import prepare, refuse_occupied, removed_on_failure, started_by
@@ -201,7 +202,7 @@ def _check_mixing(config: TrainConfig, adversary: Adversary) -> None:
 
 def _say(line: str) -> None:
     if _is_first_process():
-        print(line)
+        note(line)
 
 
 def _is_first_process() -> bool:
