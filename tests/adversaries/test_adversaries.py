@@ -286,6 +286,7 @@ def test_the_command_saves_and_resumes_the_adversary(tmp_path):
         (["--eps", "8"], "8/255"),
         (["--eps", "0"], "eps"),
         (["--steps", "0"], "at least one"),
+        *((["--adversary", name, "--steps", "5"], f"{name} takes one") for name in ("n_fgsm", "fgsm_rs", "liet")),
         (["--label-smoothing", "1"], "label-smoothing"),
         (["--adversary", "n_fgsm", "--eps-ramp", "5"], "longer than the training"),
         (["--adversary", "n_fgsm", "--adversary.noise", "9"], "noise"),

@@ -32,6 +32,16 @@ def test_a_trial_is_begun_again_only_when_its_process_is_gone(tmp_path: Path) ->
         assert again.suggest_float("x", 0, 1) == first.params["x"]
 
 
+def test_a_trial_is_begun_again_where_released_lock_files_are_removed(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"journal:{tmp_path}"))
+    with random_queue(study, tmp_path).next():
+        pass
+    for lock in tmp_path.glob(".trial-*.lock"):  # as Windows does
+        lock.unlink()
+    with random_queue(study, tmp_path).next() as again:
+        assert (again.user_attrs[INDEX], again.user_attrs[ATTEMPT]) == (0, 2)
+
+
 def test_a_trial_that_ends_its_process_every_time_is_given_up(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage(f"journal:{tmp_path}"))
     for attempt in range(1, ATTEMPTS + 1):

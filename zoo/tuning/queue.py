@@ -58,11 +58,12 @@ class Queue:
         index = waiting.user_attrs[INDEX] if waiting else distinct(trials)
         if waiting is None and index >= self.total:
             return None, None
+        lock = self._lock(index)
+        lock.acquire()
+        self._marker(index).touch()
         self.study.sampler = self.sampler(index)
         trial = self.study.ask()
         trial.set_user_attr(INDEX, index)
-        lock = self._lock(index)
-        lock.acquire()
         return trial, lock
 
     def _repeat_abandoned(self) -> None:
@@ -76,17 +77,21 @@ class Queue:
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         if INDEX not in trial.user_attrs:
             return True  # its process ended between two lines of `_take`, or else would hold the sweep's lock
-        lock = self._lock(trial.user_attrs[INDEX])
-        if not Path(lock.lock_file).exists():
+        index = trial.user_attrs[INDEX]
+        if not self._marker(index).exists():
             return False  # it runs on a machine with a folder of its own
         try:
-            with lock.acquire(timeout=0):
+            with self._lock(index).acquire(timeout=0):
                 return True
         except Timeout:
             return False
 
     def _lock(self, index: int) -> FileLock:
         return FileLock(self.folder / f".{run_name(index)}.lock")
+
+    def _marker(self, index: int) -> Path:
+        """Return the file that says that a trial was begun in this folder: Windows removes the lock file on release."""
+        return self.folder / f".{run_name(index)}.begun"
 
 
 @contextmanager
