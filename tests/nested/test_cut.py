@@ -14,7 +14,7 @@ from zoo.errors import UserError
 from zoo.export.exporter import GENERIC
 from zoo.lowrank.sizes import size_applied, sizes_of, start_statistics_
 from zoo.nested.curve import parse_compressions
-from zoo.nested.cut import cut, trained_sizes
+from zoo.nested.cut import cut, smaller_card, trained_sizes
 from zoo.nested.latency_budget import cut_for_latency, parse_latency
 from zoo.report.chart import Style
 from zoo.report.figures import RunFigures
@@ -51,6 +51,19 @@ def test_a_trained_size_is_the_network_of_the_training(folder: Path) -> None:
         assert found.card.params == count_params(found.model)
         assert found.card.evaluations == ()
         assert found.card.max_condition_number <= 1.1 * (1 + 1e-4)
+
+
+def test_nothing_measured_on_the_whole_network_is_on_the_card_of_a_cut(folder: Path) -> None:
+    card = Run(folder).card
+    measured = {
+        "evaluations", "sanity", "calibration", "findings", "latency", "parity", "curve", "prefixes", "files", "commands",
+        "lipschitz_bound",
+    }  # fmt: skip
+    found = smaller_card(
+        card.model_construct(**(dict(card) | dict.fromkeys(measured, "of the whole network"))),
+        Run(folder).method, Run(folder).model(), card.ranks, {},
+    )  # fmt: skip
+    assert {name: getattr(found, name) or None for name in measured} == dict.fromkeys(measured)
 
 
 def test_the_largest_network_is_the_run_s_own(folder: Path) -> None:

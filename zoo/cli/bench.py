@@ -60,7 +60,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         rows = bench(targets, settings, sweeps, say, direct)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
-        temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n")
+        temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n", encoding="utf-8")
     console = Console(highlight=False)
     for table in tables(rows, settings, console):
         console.print(table)

@@ -89,7 +89,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         )
     done = replace(done, path=packed.path)
     with atomic(beside.with_name(f"{beside.name}.json")) as temporary:
-        temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n")
+        temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     *found, saved = lines(done)
     if smaller is not None:
         print(_described(smaller))

@@ -251,7 +251,7 @@ class Sweep:
     def _check_folder(self) -> None:
         path = self.folder / DATA
         try:
-            before = json.loads(path.read_text())[ID] if path.is_file() else self.study.user_attrs[ID]
+            before = json.loads(path.read_text(encoding="utf-8"))[ID] if path.is_file() else self.study.user_attrs[ID]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is damaged: delete it if the runs beside it are of this sweep") from None
         if before != self.study.user_attrs[ID]:
