@@ -17,16 +17,16 @@ def robustness(runs: Sequence[RunFigures]) -> Section:
     images = sorted({e.n for run in runs for e in run.card.evaluations})
     count = f"{images[0]:,}" if len(set(images)) == 1 else f"{images[0]:,} to {images[-1]:,}" if images else "no"
     text = (
-        f"Accuracy on {count} test images when an attack may move each within a radius eps, in pixels of [0, 1] (in L0 "
-        "the number of changed pixels). Only equal attacks may be compared: a weaker one leaves more accuracy."
+        f"Accuracy on {count} test images under attacks that change each image by at most eps, in pixel units; "
+        "in L0, eps is the number of changed pixels. Compare runs under the same attack: a weaker one leaves more."
     )
     keys = all_keys(runs)
-    columns = [Column("run"), Column("images\nat least", "test images, at least")]
+    columns = [Column("run"), Column("images\n(fewest)", "test images, the fewest of any figure in the row")]
     for attack, eps in keys:
         columns.append(Column(f"{attack.label}\n{format_eps(eps) if attack.norm else ''}", attack.options, "high"))
     rows = [_row(run, keys) for run in runs]
     table = Table(columns, rows, "accuracy in %; hover over a heading for the attack's settings")
-    return Section("robustness", "Robustness", [Text(text), Gallery(charts), Details("Every accuracy", [table])])
+    return Section("robustness", "Robustness", [Text(text), Gallery(charts), Details("All accuracies", [table])])
 
 
 def _row(run: RunFigures, keys: Sequence[tuple[Attack, float]]) -> list[Cell]:
