@@ -18,8 +18,8 @@ def conditioning(runs: Sequence[RunFigures]) -> Section:
     blocks: list[Block] = [
         Text(
             "The condition number of a layer's weight is its largest over its smallest singular value (of a factorized "
-            "layer, over those of its rank). The product over the layers bounds how much a relative change of the input "
-            "can grow."
+            "layer, over those of its rank). The product over the layers bounds how much a relative change of the "
+            "input can grow."
         ),
         Gallery([_conditions(run) for run in runs]),
     ]

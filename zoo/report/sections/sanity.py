@@ -37,8 +37,8 @@ def sanity(runs: Sequence[RunFigures]) -> Section:
     ]
     blocks: list[Block] = [
         Text(
-            "Masked gradients make accuracy under attack look higher than it is. Each check looks for one sign of them, "
-            "and a run that fails any of them is flagged."
+            "Masked gradients make accuracy under attack look higher than it is. Each check looks for one sign of "
+            "them; a run that fails any of them is flagged."
         ),
         Table(columns, [_row(run) for run in runs]),
     ]
