@@ -1,4 +1,4 @@
-"""The processes of a sweep take turns, survive one another, and give hopeless trials up."""
+"""The processes of a sweep take turns, survive one another, and prune trials."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from zoo.tuning.pruning import FIRST, PruneHopeless
+from zoo.tuning.pruning import FIRST, TrialPruning
 from zoo.tuning.queue import ATTEMPT, ATTEMPTS, INDEX, Queue, latest
 from zoo.tuning.storage import open_storage
 
@@ -104,7 +104,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 
 def report(storage, metric: float, epochs: int = 3) -> None:
-    callback = PruneHopeless(storage, "val_accuracy", warmup=1)
+    callback = TrialPruning(storage, "val_accuracy", warmup=1)
     for epoch in range(epochs):
         trainer = SimpleNamespace(
             callback_metrics={"val_accuracy": torch.tensor(metric)}, current_epoch=epoch, interrupted=False
@@ -113,7 +113,9 @@ def report(storage, metric: float, epochs: int = 3) -> None:
     callback.on_fit_end(trainer, None)
 
 
-def test_a_hopeless_trial_is_pruned_after_the_first_epochs_though_there_are_several_objectives(tmp_path: Path) -> None:
+def test_a_trial_below_the_median_is_pruned_though_there_are_several_objectives(
+    tmp_path: Path,
+) -> None:
     storage = open_storage(f"sqlite:///{tmp_path / 's.db'}")
     optuna.create_study(storage=storage, directions=["maximize", "minimize"])
     for _ in range(FIRST):

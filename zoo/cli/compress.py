@@ -15,7 +15,7 @@ TASK = "train"
 
 
 def main(parser: Parser, argv: list[str]) -> None:
-    """Parse the arguments, compress, and print what came of it."""
+    """Parse the arguments, compress, and print the result."""
     from zoo.cli._request import Request
     from zoo.cli.train import add_plugin, describe_plugin, plugged_in
     from zoo.oneshot.config import CompressConfig

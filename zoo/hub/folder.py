@@ -49,7 +49,7 @@ class FolderHub(Hub):
         return self.folder / path
 
     def check_free(self, name: str) -> None:
-        """See that a model can be published under a name."""
+        """Check that a model can be published under a name."""
         super().check_free(name)
         self._see_what_is_in_the_way(name)
         with self._told():

@@ -36,7 +36,7 @@ DEFAULT_BUDGET = 0.8
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a compression.
+    """The result of a compression.
 
     Attributes:
         run: the folder that was written.

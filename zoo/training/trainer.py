@@ -178,8 +178,8 @@ def _checked(
         starting_model(config, parts.method, data, ranks, parts.adversary, _say), data.mean, data.std
     )
     module = Classifier(model, parts, data, source, config, teaching)
-    _refuse_vain_monitor(module)
-    _refuse_useless_compilation(module)
+    _check_monitor(module)
+    _check_compilation(module)
     options = lightning_options(config, model, data.image_shape)
     batches = validate_trainer_options(options, *module.batches_per_epoch(process_count(options)))
     _check_end_is_validated(module, options, batches)
@@ -210,7 +210,7 @@ def _is_first_process() -> bool:
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
-def _refuse_useless_compilation(module: Classifier) -> None:
+def _check_compilation(module: Classifier) -> None:
     schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
     flags = {"--compile": module.config.compile, "--cuda-graph": module.config.cuda_graph}
     asked = [flag for flag, value in flags.items() if value]
@@ -227,7 +227,7 @@ def _refuse_useless_compilation(module: Classifier) -> None:
         )
 
 
-def _refuse_vain_monitor(module: Classifier) -> None:
+def _check_monitor(module: Classifier) -> None:
     monitor, missing = module.config.monitor, "--val-fraction above 0" if module.is_robust_training else "--adversary"
     if monitor != "pgd" and not (module.is_robust_training and len(module.val_indices)):
         raise UserError(f"--monitor {monitor} picks the best epoch of adversarial training: give {missing} too")
