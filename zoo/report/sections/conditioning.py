@@ -23,9 +23,8 @@ def conditioning(runs: Sequence[RunFigures]) -> Section:
         ),
         Gallery([_conditions(run) for run in runs]),
     ]
-    for run in runs:
-        if run.no_start:
-            blocks.append(Text(f"Singular values before training are not shown: {run.no_start}."))
+    if reasons := list(dict.fromkeys(run.no_start for run in runs if run.no_start)):
+        blocks.append(Text(f"Singular values before training are not shown: {'; '.join(reasons)}."))
     for run in runs:
         charts = [_spectrum(run, name, spectrum) for name, spectrum in run.spectra.items()]
         note = Text(

@@ -23,7 +23,7 @@ def layers(runs: Sequence[RunFigures]) -> Section:
 def _table(run: RunFigures) -> Table:
     columns = [
         *(Column("layer"), Column("kind"), Column("shape"), Column("weights", "of the dense layer")),
-        *(Column("rank"), Column("full rank"), Column("treatment")),
+        *(Column("rank"), Column("full rank"), Column("note")),
         *(Column("κ before", "condition number at initialisation"), Column("κ after", "after training")),
     ]
     if run.forms:
