@@ -6,13 +6,13 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from make_nested_run import make_nested_run
 from make_run import make_run
 
 from zoo.cli import run as zoo
-from zoo.constraints import OrderedSpectrum
 from zoo.errors import UserError
 from zoo.export.exporter import GENERIC
-from zoo.lowrank.sizes import size_applied, sizes_of, start_statistics_
+from zoo.lowrank.sizes import size_applied
 from zoo.nested.curve import parse_compressions
 from zoo.nested.cut import cut, smaller_card, trained_sizes
 from zoo.nested.latency_budget import cut_for_latency, parse_latency
@@ -20,23 +20,13 @@ from zoo.report.chart import Style
 from zoo.report.figures import RunFigures
 from zoo.report.size_curve import size_curve_blocks
 from zoo.runs.records import CurvePoint, Evaluation
-from zoo.runs.run import Run, save_weights
+from zoo.runs.run import Run
 from zoo.runtime.complexity import count_params
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A nested run that was never trained, whose sizes have statistics of their own."""
-    run = make_run(tmp_path_factory.mktemp("cut") / "run", method="nested_lowrank")
-    trained = run.trained_model()
-    OrderedSpectrum(0.1).project_(trained)
-    start_statistics_(trained)
-    sizes = sizes_of(trained)[1]
-    with torch.no_grad():
-        for i in range(len(sizes)):
-            sizes.statistics(i)[0].add_(0.01 * (i + 1))
-    run.save_card(run.card.model_copy(update={"weights": save_weights(trained, run.folder)}))
-    return run.folder
+    return make_nested_run(tmp_path_factory.mktemp("cut") / "run").folder
 
 
 def test_a_trained_size_is_the_network_of_the_training(folder: Path) -> None:
