@@ -36,10 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def photos(tmp_path: Path) -> Path:
     """Noise in several sizes and folders, and what is no image of the user's."""
     random = np.random.default_rng(0)
-    for i, name in enumerate(("a.png", "deep/er/b.jpg", "deep/c.PNG", ".hidden/d.png", "deep/.e.png", "notes.txt")):
+    names = ("a.png", "deep/er/b.jpg", "deep/c.PNG", ".hidden/d.png", "deep/.e.png", "notes.txt", "a.pdf", "a.mpg")
+    for i, name in enumerate(names):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".txt":
+        if path.suffix in (".txt", ".pdf", ".mpg"):
             path.write_text("no image")
         else:
             Image.fromarray(random.integers(0, 256, (20 + i, 31, 3), dtype=np.uint8)).save(

@@ -71,7 +71,9 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
-    known = Image.registered_extensions()
+    registered = Image.registered_extensions()
+    # Pillow only writes some formats, such as PDF, and only recognises MPEG.
+    known = {suffix for suffix, kind in registered.items() if kind in Image.OPEN and kind != "MPEG"}
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = sorted(name for name in files if not name.startswith("."))
