@@ -19,7 +19,7 @@ VAL_FRACTION = 0.1
 
 
 def recalibrate_(model: nn.Module, run: Run, data_dir: Path | None, download: bool, sizes: tuple[float, ...]) -> int:
-    """Estimate the statistics, in place, and return on how many images; 0 without BatchNorms. Nothing depends on chance.
+    """Estimate the statistics, in place, and return on how many images; 0 without BatchNorms.
 
     Args:
         model: deployed, in eval mode; images in [0, 1] to logits.
@@ -49,7 +49,7 @@ def recalibrate_(model: nn.Module, run: Run, data_dir: Path | None, download: bo
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
     adversary, threat = _adversary(run)
     parts = [(source.fetch(part).float().div(255), source.labels[part]) for part in rows.split(BATCH) if len(part) > 1]
-    with torch.random.fork_rng(devices=[]):  # searches begin at random points: a cut is the same file each time
+    with torch.random.fork_rng(devices=[]):  # searches begin at random points
         torch.default_generator.manual_seed(0)
         attacked: list[Tensor] = [adversary.search(model, images, labels, threat) for images, labels in parts]
     reestimate_batch_norm_(model, attacked)
