@@ -107,7 +107,7 @@ def _unranked(models: Sequence[Contender], tables: Sequence[Standing]) -> Sectio
     names = [model.name for model in models if model.name not in ranked]
     if not names:
         return None
-    why = "No accuracy was measured at the radius of a table: "
+    why = "No accuracy was measured at the radius of any, so they are in no table: "
     return Section("unranked", "Not measured", [Text(f"{why}{', '.join(names)}.")])
 
 
