@@ -12,7 +12,7 @@ from filelock import FileLock
 from optuna.trial import TrialState
 
 from zoo.tuning.pruning import FIRST, TrialPruning
-from zoo.tuning.queue import ATTEMPT, ATTEMPTS, INDEX, Queue, latest
+from zoo.tuning.queue import ATTEMPT, ATTEMPTS, INDEX, INTERRUPTED, Queue, latest
 from zoo.tuning.storage import open_storage
 
 
@@ -40,6 +40,19 @@ def test_a_trial_is_begun_again_where_released_lock_files_are_removed(tmp_path: 
         lock.unlink()
     with random_queue(study, tmp_path).next() as again:
         assert (again.user_attrs[INDEX], again.user_attrs[ATTEMPT]) == (0, 2)
+
+
+def test_a_trial_may_be_interrupted_any_number_of_times(tmp_path: Path) -> None:
+    """By Ctrl-C, or by a scheduler that takes the machine away."""
+    study = optuna.create_study(storage=open_storage(f"journal:{tmp_path}"))
+    for _ in range(ATTEMPTS + 2):
+        with random_queue(study, tmp_path, 1).next() as trial:
+            assert trial.user_attrs.get(ATTEMPT, 1) == 1
+            trial.set_user_attr(INTERRUPTED, True)
+    with random_queue(study, tmp_path, 1).next():
+        pass  # a kill counts
+    with random_queue(study, tmp_path, 1).next() as trial:
+        assert trial.user_attrs[ATTEMPT] == 2
 
 
 def test_a_trial_that_ends_its_process_every_time_is_given_up(tmp_path: Path) -> None:

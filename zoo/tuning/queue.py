@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-INDEX, ATTEMPT, REASON = "index", "attempt", "reason"
-"""Attributes of a trial: its number among the distinct ones, how often it was begun, and why it failed."""
+INDEX, ATTEMPT, INTERRUPTED, REASON = "index", "attempt", "interrupted", "reason"
+"""Attributes of a trial: its number among the distinct ones, how often it was begun, whether the user or a scheduler
+interrupted it, and why it failed."""
 ATTEMPTS = 3
-"""How often a trial may end the process that works on it."""
+"""How often a trial may end the process that works on it; interruptions do not count."""
 LOCK = ".sweep.lock"
 
 
@@ -69,10 +70,10 @@ class Queue:
     def _repeat_abandoned(self) -> None:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_abandoned(trial):
-                attempt = trial.user_attrs.get(ATTEMPT, 1)
+                attempt = trial.user_attrs.get(ATTEMPT, 1) + (not trial.user_attrs.get(INTERRUPTED, False))
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                if attempt < ATTEMPTS:
-                    self.study.add_trial(_again(trial, attempt + 1, self.study.get_trials(deepcopy=False)))
+                if attempt <= ATTEMPTS:
+                    self.study.add_trial(_again(trial, attempt, self.study.get_trials(deepcopy=False)))
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         if INDEX not in trial.user_attrs:
@@ -123,5 +124,5 @@ def _again(trial: FrozenTrial, attempt: int, trials: list[FrozenTrial]) -> Froze
         state=TrialState.WAITING,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={**trial.user_attrs, INDEX: index, ATTEMPT: attempt},
+        user_attrs={**trial.user_attrs, INDEX: index, ATTEMPT: attempt, INTERRUPTED: False},
     )

@@ -28,7 +28,7 @@ from zoo.training.resume_check import recipe
 from zoo.training.trainer import resume, train
 from zoo.tuning.objectives import CLEAN, TrialEvaluator, directions, parse_objectives
 from zoo.tuning.pruning import TrialPruning
-from zoo.tuning.queue import INDEX, REASON, Queue, locked, run_name
+from zoo.tuning.queue import INDEX, INTERRUPTED, REASON, Queue, locked, run_name
 from zoo.tuning.space import Dimension, parse_space
 from zoo.tuning.storage import open_storage, open_study
 from zoo.tuning.write import DATA, write_sweep
@@ -211,6 +211,7 @@ class Sweep:
             figures = self.plan.evaluator.measure(run, self.study)
             trial.set_constraint("doubts", float(bool(run.card.doubts)))
         except Interrupted:
+            trial.set_user_attr(INTERRUPTED, True)
             raise Interrupted(f"interrupted in {name}: the same command continues from there") from None
         except optuna.TrialPruned as pruned:
             self._end(trial, TrialState.PRUNED, str(pruned))
