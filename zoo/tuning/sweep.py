@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,9 +211,10 @@ class Sweep:
             run = self._finished(self.folder / name, values)
             figures = self.plan.evaluator.measure(run, self.study)
             trial.set_constraint("doubts", float(bool(run.card.doubts)))
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt) as stop:
             trial.set_user_attr(INTERRUPTED, True)
-            raise Interrupted(f"interrupted in {name}: the same command continues from there") from None
+            number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
+            raise Interrupted(f"interrupted in {name}: the same command continues from there", number) from None
         except optuna.TrialPruned as pruned:
             self._end(trial, TrialState.PRUNED, str(pruned))
             say(f"{name}: pruned, {pruned}")
