@@ -31,6 +31,7 @@ def test_ranges_and_lists_are_read_with_the_type_of_their_option() -> None:
     [
         (["lr"], "write KEY=LOW:HIGH"),
         (["lr=0.2:0.02"], "from a smaller to a larger"),
+        (["weight-decay=-inf:1"], "from a smaller to a larger"),
         (["lr=0:1:log"], "both above 0"),
         (["lr=a:b"], "must be numbers"),
         (["lr=0.1"], "at least two values"),
