@@ -112,7 +112,7 @@ def test_the_table_shows_each_file_once_with_its_likeliest_classes(run: Run, pho
 def test_unreadable_files_are_named_together_and_the_others_are_answered(run: Run, photos: Path, capsys) -> None:
     (photos / "cut.jpg").write_bytes((photos / "deep/er/b.jpg").read_bytes()[:300])
     (photos / "text.png").write_text("no image")
-    with pytest.raises(UserError, match=r"^2 files are no readable image, and left out: .*cut\.jpg.*text\.png"):
+    with pytest.raises(UserError, match=r"^2 files are not readable images, left out: .*cut\.jpg.*text\.png"):
         run_command(["predict", str(run.folder / "model.onnx"), str(photos), "--json"])
     assert len(json.loads(capsys.readouterr().out)) == 3
 

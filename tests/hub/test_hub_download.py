@@ -224,7 +224,7 @@ def test_hubs_are_searched_in_order(tmp_path: Path, cache: Path, monkeypatch: py
     assert find(NAME).hub.address == str(tmp_path / "a")
     with pytest.raises(UserError, match=r"did you mean test_resnet\.x"):
         find("test_resnet.xx")
-    with pytest.raises(UserError, match=r"nowhere has no index\.json: it is no hub"):
+    with pytest.raises(UserError, match=r"nowhere has no index\.json: it is not a hub"):
         find(NAME, str(tmp_path / "nowhere"))
 
 

@@ -37,7 +37,7 @@ def test_ranges_and_lists_are_read_with_the_type_of_their_option() -> None:
         (["lr=0.1"], "at least two values"),
         (["lr=0.1,"], "at least two values"),
         (["epochs=2:8.5"], "whole numbers"),
-        (["optimizer=sgd:adamw"], "is no number; list its values"),
+        (["optimizer=sgd:adamw"], "is not a number; list its values"),
         (["tua=1,2"], "did you mean"),
         (["seed=1,2"], "luck"),
         (["eps=0.1,0.2"], "cannot be searched"),

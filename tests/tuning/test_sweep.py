@@ -58,7 +58,7 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--objective", "cr,cr"], "each objective once"),
         (["--objective", "sigma_zero"], "unknown objective"),
         (["--trials", "0"], "--trials must be at least 1"),
-        (["--storage", "sweep.db"], "is no storage: give journal:DIR"),
+        (["--storage", "sweep.db"], "is not a storage: give journal:DIR"),
         (["--storage", "nosuch://x/y"], "cannot be opened"),
         (["--", "--out", "x"], "leave it out after --"),
         (["--", "--val-fraction", "0"], "no validation images"),

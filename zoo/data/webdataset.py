@@ -48,7 +48,7 @@ class WebDataset(OwnImages):
     ) -> None:
         super().__init__(root, download, image_size, test_fraction)
         if root is None or not root.is_dir():
-            raise UserError(f"webdataset: {root or 'no folder'} is no folder of shards: give one with --data-dir")
+            raise UserError(f"webdataset: {root or 'no folder'} is not a folder of shards: give one with --data-dir")
         self.folder, self.title = root, str(root)
         shards = _by_split(root)
         self._samples = _indexed({split: paths for split, paths in shards.items() if paths})
@@ -111,7 +111,7 @@ def _indexed(shards: dict[str, list[Path]]) -> dict[str, list[tuple[Member, str]
     """Read the headers of all shards, and the labels.
 
     Raises:
-        UserError: shards end early or are no tar files (all are named), or images have no label.
+        UserError: shards end early or are not tar files (all are named), or images have no label.
     """
     found: dict[str, list[tuple[Member, str]]] = {split: [] for split in shards}
     damaged, unlabelled = [], []
@@ -125,7 +125,9 @@ def _indexed(shards: dict[str, list[Path]]) -> dict[str, list[tuple[Member, str]
             unlabelled += [f"{path}: {member.name}" for key, member in images.items() if key not in labels]
             found[split] += [(member, labels[key]) for key, member in images.items() if key in labels]
     if damaged:
-        end = "ends early or is no tar file: copy it again" if len(damaged) == 1 else "end early or are no tar files"
+        end = (
+            "ends early or is not a tar file: copy it again" if len(damaged) == 1 else "end early or are not tar files"
+        )
         raise UserError(f"{', '.join(damaged)} {end}")
     if unlabelled:
         more = f", {len(unlabelled) - 10} more" if len(unlabelled) > 10 else ""

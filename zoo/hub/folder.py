@@ -42,7 +42,7 @@ class FolderHub(Hub):
             yield Stream(offset, None, chunks_of(file))
 
     def _hint(self, path: str) -> str:
-        return ": it is no hub" if path == INDEX else ", which its index names"
+        return ": it is not a hub" if path == INDEX else ", which its index names"
 
     def local(self, path: str) -> Path | None:
         """Return the file itself."""

@@ -52,7 +52,7 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value
 
 

@@ -131,8 +131,8 @@ def check_all_read(unread: dict[Path, str]) -> None:
     """Raise `UserError` if files could not be read; it names them."""
     if unread:
         why = [f"{path} ({reason})" for path, reason in unread.items()]
-        count = "1 file is" if len(why) == 1 else f"{len(why)} files are"
-        raise UserError(f"{count} no readable image, and left out: {_listed(why)}")
+        count = "1 file is not a readable image" if len(why) == 1 else f"{len(why)} files are not readable images"
+        raise UserError(f"{count}, left out: {_listed(why)}")
 
 
 def _listed(things: Sequence[object]) -> str:

@@ -138,7 +138,7 @@ def _resolved(name: str, config: TrainConfig, plugins: dict[str, Any]) -> tuple[
 def _range(word: str, hint: Any, low: str, high: str, log: str | None) -> BaseDistribution:
     kinds = {hint, *get_args(hint)}
     if not kinds & {int, float} or bool in kinds:
-        raise UserError(f"--search {word}: this option is no number; list its values, separated by commas")
+        raise UserError(f"--search {word}: this option is not a number; list its values, separated by commas")
     number = float if float in kinds else int
     try:
         first, last = number(low), number(high)

@@ -31,7 +31,7 @@ def open_storage(text: str) -> BaseStorage:
     """
     kind, colon, rest = text.partition(":")
     if not colon or not rest:
-        raise UserError(f"--storage {text} is no storage: {FORM}")
+        raise UserError(f"--storage {text} is not a storage: {FORM}")
     try:
         if kind == "journal":
             folder = user_path(rest)
