@@ -1,4 +1,4 @@
-"""Compress a checkpoint of one's own, or a published model, to a budget without training.
+"""Compress your own checkpoint, or a published model, to a budget without training.
 
 The result is a RUN folder, which `zoo export`, `zoo evaluate` and `zoo train --init` take. With --data the factors are
 fitted to the outputs of the layers on training images, BatchNorm's statistics are estimated anew, and the accuracy

@@ -1,4 +1,4 @@
-"""What a data set of one's own holds, in lines for a user."""
+"""What the user's own data set holds, in lines for a user."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
