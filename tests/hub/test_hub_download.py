@@ -4,7 +4,6 @@ import base64
 import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -159,6 +158,8 @@ def test_an_index_without_end_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX limits")
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    import resource  # which Windows lacks
+
     make_hub(tmp_path / "hub", SIZES)
     code = (
         "import sys, resource; from zoo.errors import UserError; from zoo.hub.search import find\n"
