@@ -48,6 +48,21 @@ def test_every_file_has_one_path() -> None:
     assert all("/" not in link for link in links), links
 
 
+def test_text_files_are_utf_8_on_every_system() -> None:
+    """Python's default is the locale's: a card written on Windows would not be read on Linux."""
+    of_linux = {"timing.py", "processors.py"}  # which read /proc and /sys
+    without = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCES
+        if path.name not in of_linux
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in ("read_text", "write_text") or "newline" in {key.arg for key in node.keywords}
+        if "encoding" not in {key.arg for key in node.keywords}
+    ]
+    assert not without
+
+
 def test_shapes_need_nothing_at_run_time() -> None:
     """Only a type checker imports jaxtyping: the packages with shapes in their types are imported without it."""
     code = (

@@ -23,7 +23,7 @@ class Interrupted(UserError):
 
     def __init__(self, message: str, signal: int = 2) -> None:
         super().__init__(message)
-        self.exit_code = 128 + signal
+        self.signal, self.exit_code = signal, 128 + signal
 
 
 def first_line(error: BaseException) -> str:

@@ -10,4 +10,4 @@ def recipe_page() -> dict[str, str]:
 
 
 def _section(name: str) -> str:
-    return f"## {name}\n\n```yaml\n{recipe_path(name).read_text().strip()}\n```\n"
+    return f"## {name}\n\n```yaml\n{recipe_path(name).read_text(encoding='utf-8').strip()}\n```\n"

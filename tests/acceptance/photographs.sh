@@ -31,7 +31,7 @@ refused | has no folder train.*--test-fraction 0.2 | $TRAIN/flat --out no
 works | measured on held-out training images, 25 % of the images | $TRAIN/flat --image-size 72 --test-fraction 0.25 --augment standard --out run-flat
 works | held-out training images, 25 % | zoo evaluate run-flat --attacks fgsm --eps 2/255 --n 8
 refused | has a test split | $TRAIN/two --test-fraction 0.2 --out no
-works | skipped: 8 files that are no images | $TRAIN/quirks --image-size 72 --test-fraction 0.25 --augment strong --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25 --out run-quirks
+works | skipped: 8 files that are not images | $TRAIN/quirks --image-size 72 --test-fraction 0.25 --augment strong --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25 --out run-quirks
 works | . | zoo export run-tree --target generic --embed-preprocessing true
 refused | 3 files cannot be read as images: train/cat/cut.jpg .*train/rocket/page.jpg .*test/flower/empty.png.*--skip-corrupt true | $TRAIN/corrupt --out no
 works | skipped: 3 that cannot be used: train/cat/cut.jpg | $TRAIN/corrupt --skip-corrupt true --out run-corrupt
@@ -46,7 +46,7 @@ refused | needs whole labels | $TRAIN/two --augment strong --adversary mart --ou
 refused | give both | $TRAIN/two --mean 0.5,0.5,0.5 --out no
 refused | has no option test_fraction | zoo train $COMMON --data digits --test-fraction 0.2 --out no
 works | shards: 3 | zoo train $COMMON --data webdataset --data-dir photos/shards --out run-shards
-refused | train-001.tar .* end early or are no tar files | zoo train $COMMON --data webdataset --data-dir photos/cut_shards --out no
+refused | train-001.tar .* end early or are not tar files | zoo train $COMMON --data webdataset --data-dir photos/cut_shards --out no
 works | 40 images of 4 classes | zoo train $COMMON --data huggingface --data-dir photos/table --out run-table
 LINES
 

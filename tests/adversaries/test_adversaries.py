@@ -286,6 +286,7 @@ def test_the_command_saves_and_resumes_the_adversary(tmp_path):
         (["--eps", "8"], "8/255"),
         (["--eps", "0"], "eps"),
         (["--steps", "0"], "at least one"),
+        *((["--adversary", name, "--steps", "5"], f"{name} takes one") for name in ("n_fgsm", "fgsm_rs", "liet")),
         (["--label-smoothing", "1"], "label-smoothing"),
         (["--adversary", "n_fgsm", "--eps-ramp", "5"], "longer than the training"),
         (["--adversary", "n_fgsm", "--adversary.noise", "9"], "noise"),
@@ -323,7 +324,7 @@ def test_an_epoch_that_collapses_is_taken_back(train_tiny, monkeypatch, capsys):
     run = train_tiny(adversary="fgsm_rs", epochs=3, eps="0.1")
     assert all(torch.equal(value, at_start[1][name]) for name, value in at_start[2].items())
     assert any(not torch.equal(value, at_start[0][name]) for name, value in at_start[1].items())
-    assert "catastrophic overfitting in epoch 2" in capsys.readouterr().out
+    assert "catastrophic overfitting in epoch 2" in capsys.readouterr().err
     assert "rolled_back" in (run.folder / "metrics.csv").read_text()
 
 

@@ -294,6 +294,16 @@ def test_impossible_options(runs: tuple[Run, Run], argv: list[str], message: str
         cli.run(["bench", str(runs[0].folder), *argv])
 
 
+def test_options_are_checked_before_a_published_model_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for argv, message in ((["--data-dir", "photos"], "has no files"), (["--runtime", "onnxrt"], "did you mean")):
+        with pytest.raises(UserError, match=message):
+            cli.run(["bench", "test_resnet.robust_lowrank50_digits", *argv])
+    assert not any(tmp_path.iterdir())
+
+
 def test_target_that_is_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         cli.run(["bench", str(tmp_path / "nothing")])

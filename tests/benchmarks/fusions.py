@@ -36,7 +36,8 @@ def graphs(arch: str, o: argparse.Namespace, folder: Path) -> graph_times.Files:
             products, floats = ["Conv", "Gemm", "MatMul"], []
             old = {"QUANTIZED": products, "FLOAT_RESULTS": floats} if opset else {}
             with patch.multiple(precision, **old) if old else patch.dict({}):
-                precision.to_int8(full, small, random_images(IMAGES, shape), seven_bits=precision.saturates_here())
+                images, seven_bits = random_images(IMAGES, shape), precision.saturates_here()
+                precision.to_int8(full, small, images, seven_bits=seven_bits, threads=o.threads)
             files |= {f"{name} fp32 {when}": full, f"{name} int8 {when}": small}
     return files
 

@@ -42,7 +42,7 @@ def findings(arch: str, opset: int, int8: bool) -> dict[str, int]:
             write_onnx(model, file, shape, {}, opset)
             if int8:
                 images = np.random.default_rng(0).random((8, *shape), dtype=np.float32)
-                to_int8(file, file, images, seven_bits=True)
+                to_int8(file, file, images, seven_bits=True, threads=1)
         except UserError as error:
             return {f"not written: {error}": 1}
         return dict(left_over(optimised(file)))

@@ -158,7 +158,7 @@ def test_an_alarm_is_looked_into_at_once_and_takes_the_epoch_back(train_tiny, mo
     assert any(not torch.equal(value, at_start[length][name]) for name, value in at_start[length + 2].items())
     assert [step for step, _ in column(run.folder, "rolled_back")] == [length + 2]
     assert len(column(run.folder, "probe_pgd_accuracy")) == 3
-    words = capsys.readouterr().out
+    words = capsys.readouterr().err
     assert "gradient alignment fell from 0.00 to" in words
     assert f"in step {length + 3}" in words
     assert "catastrophic overfitting in epoch 2" in words

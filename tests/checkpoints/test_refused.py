@@ -98,7 +98,7 @@ def test_another_architecture_is_named() -> None:
     message = misfit(create_backbone("test_resnet", 10, (3, 96, 96)), {"what.weight": torch.ones(3)})
     assert "1 unexpected (what.weight)" in message
     assert "missing (conv1" in message
-    assert message.endswith("it is no common architecture of timm: see `zoo list --archs`")
+    assert message.endswith("it is not a common architecture of timm: see `zoo list --archs`")
 
 
 def test_the_architecture_that_a_folder_names_is_told() -> None:

@@ -36,10 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def photos(tmp_path: Path) -> Path:
     """Noise in several sizes and folders, and what is no image of the user's."""
     random = np.random.default_rng(0)
-    for i, name in enumerate(("a.png", "deep/er/b.jpg", "deep/c.PNG", ".hidden/d.png", "deep/.e.png", "notes.txt")):
+    names = ("a.png", "deep/er/b.jpg", "deep/c.PNG", ".hidden/d.png", "deep/.e.png", "notes.txt", "a.pdf", "a.mpg")
+    for i, name in enumerate(names):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".txt":
+        if path.suffix in (".txt", ".pdf", ".mpg"):
             path.write_text("no image")
         else:
             Image.fromarray(random.integers(0, 256, (20 + i, 31, 3), dtype=np.uint8)).save(
@@ -111,7 +112,7 @@ def test_the_table_shows_each_file_once_with_its_likeliest_classes(run: Run, pho
 def test_unreadable_files_are_named_together_and_the_others_are_answered(run: Run, photos: Path, capsys) -> None:
     (photos / "cut.jpg").write_bytes((photos / "deep/er/b.jpg").read_bytes()[:300])
     (photos / "text.png").write_text("no image")
-    with pytest.raises(UserError, match=r"^2 files are no readable image, and left out: .*cut\.jpg.*text\.png"):
+    with pytest.raises(UserError, match=r"^2 files are not readable images, left out: .*cut\.jpg.*text\.png"):
         run_command(["predict", str(run.folder / "model.onnx"), str(photos), "--json"])
     assert len(json.loads(capsys.readouterr().out)) == 3
 

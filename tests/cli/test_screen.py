@@ -2,12 +2,10 @@
 
 import io
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-import termios
 import threading
 from pathlib import Path
 
@@ -32,6 +30,9 @@ class Terminal:
     """A terminal that keeps what is written to it."""
 
     def __init__(self) -> None:
+        import pty  # Windows has neither
+        import termios
+
         self._own, self.fd = pty.openpty()
         termios.tcsetwinsize(self.fd, (24, 80))  # a new one has no columns, in which bars show nothing
         self._written = bytearray()

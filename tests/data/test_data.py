@@ -215,7 +215,7 @@ def test_a_large_image_folder_is_read_batch_by_batch(tmp_path: Path, monkeypatch
 def test_broken_image_folders_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --data-dir"):
         open_data("imagefolder")
-    with pytest.raises(UserError, match=r"is no tree of images, which is DIR/train/CLASS/\*"):
+    with pytest.raises(UserError, match=r"is not a tree of images, which is DIR/train/CLASS/\*"):
         open_data("imagefolder", data_dir=tmp_path)
     image_tree(tmp_path / "b")
     (tmp_path / "b/train/cat/0.png").write_bytes(b"<html>")

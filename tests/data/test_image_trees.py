@@ -219,7 +219,7 @@ def test_the_summary_counts_what_is_used_and_what_is_not(tmp_path: Path) -> None
     assert "validation: 10 % of the training images" in lines
     assert "test: test/" in lines
     assert "sizes: 30 x 20 (train/cat/000.png) to 30 x 39 (train/dog/019.png)" in lines
-    assert any(line.startswith("skipped: 2 files that are no images: ") for line in lines)
+    assert any(line.startswith("skipped: 2 files that are not images: ") for line in lines)
     assert "skipped: 1 images beside the folders of the classes" in lines
 
 

@@ -105,6 +105,19 @@ def test_impossible_shards_are_refused(tmp_path: Path) -> None:
         open_data("webdataset", data_dir=root)
 
 
+def test_hidden_shards_are_left_out_and_linked_ones_are_read(tmp_path: Path) -> None:
+    root = shards(tmp_path / "data", ("train-000",))
+    (root / "._train-000.tar").write_bytes(b"resource fork of macOS")
+    (root / "test").symlink_to(shards(tmp_path / "elsewhere", ("a",)))
+    assert len(open_data("webdataset", data_dir=root, image_size=8).source(train=False).labels) == 10
+
+
+def test_numbers_that_are_no_class_indices_are_refused(tmp_path: Path) -> None:
+    shard(tmp_path / "train.tar", [("a", 1, "3"), ("b", 2, "20240131")])
+    with pytest.raises(UserError, match=r"labels go up to 20240131, and there are 2 different ones.*classes\.txt"):
+        open_data("webdataset", data_dir=tmp_path)
+
+
 def test_a_damaged_image_in_a_shard_is_named(tmp_path: Path) -> None:
     root = shards(tmp_path)
     path = root / "train-000.tar"
@@ -141,6 +154,25 @@ def test_a_table_of_hugging_face(table: Path) -> None:
     assert images[3, 0, 0, 0] < 50  # turned as its tag says
     assert images[3, 0, 7, 0] > 150
     assert data.summary(0.0)[0] == f"{table}: 8 images of 2 classes"
+
+
+def test_rows_without_an_image_or_with_an_unknown_label_are_named(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+
+    def made(labels: list[str], images: list) -> object:
+        return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+    image = {"bytes": png(1), "path": None}
+    train, test = made(["cat", "dog"], [image, None]), made(["cat", "eel"], [image, image])
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(str(tmp_path))
+    data = open_data("huggingface", data_dir=tmp_path, image_size=8)
+    with pytest.raises(UserError, match=r"row 1 of test has no label of the split train \(1 such rows\)"):
+        data.source(train=False)
+    datasets.DatasetDict({"train": train, "test": made(["cat"], [image])}).save_to_disk(str(tmp_path / "b"))
+    data = open_data("huggingface", data_dir=tmp_path / "b", image_size=8)
+    with pytest.raises(UserError, match="row 1 of train has no image"):
+        data.source(train=True)
 
 
 def test_columns_that_are_not_there_are_named(table: Path) -> None:

@@ -44,7 +44,7 @@ def written(model: nn.Module, path: Path, shape: tuple[int, int, int], **options
 
 def in_integers(file: Path, shape: tuple[int, int, int]) -> Path:
     images = np.random.default_rng(0).random((16, *shape), dtype=np.float32)
-    to_int8(file, file.with_suffix(".int8.onnx"), images, seven_bits=True)
+    to_int8(file, file.with_suffix(".int8.onnx"), images, seven_bits=True, threads=1)
     return file.with_suffix(".int8.onnx")
 
 

@@ -234,7 +234,7 @@ def test_graph_with_more_weights_than_the_model_is_refused(
 def test_truncated_file(path: Path, tmp_path: Path) -> None:
     short = tmp_path / "model.onnx"
     short.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="is no ONNX file or a truncated one"):
+    with pytest.raises(UserError, match="is not an ONNX file, or is truncated"):
         OnnxModel(short, "cpu")
 
 

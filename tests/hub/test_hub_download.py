@@ -4,7 +4,6 @@ import base64
 import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -159,6 +158,8 @@ def test_an_index_without_end_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX limits")
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    import resource  # which Windows lacks
+
     make_hub(tmp_path / "hub", SIZES)
     code = (
         "import sys, resource; from zoo.errors import UserError; from zoo.hub.search import find\n"
@@ -224,7 +225,7 @@ def test_hubs_are_searched_in_order(tmp_path: Path, cache: Path, monkeypatch: py
     assert find(NAME).hub.address == str(tmp_path / "a")
     with pytest.raises(UserError, match=r"did you mean test_resnet\.x"):
         find("test_resnet.xx")
-    with pytest.raises(UserError, match=r"nowhere has no index\.json: it is no hub"):
+    with pytest.raises(UserError, match=r"nowhere has no index\.json: it is not a hub"):
         find(NAME, str(tmp_path / "nowhere"))
 
 

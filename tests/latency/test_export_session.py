@@ -41,7 +41,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_something_else(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    assert "is no ONNX file or a truncated one" in error_of(path)
+    assert "is not an ONNX file, or is truncated" in error_of(path)
 
 
 def test_words_of_the_path_are_no_reason(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_words_of_the_path_are_no_reason(tmp_path: Path) -> None:
     path = tmp_path / "external" / "model.onnx"
     path.parent.mkdir()
     path.write_bytes(b"<html>")
-    assert "is no ONNX file or a truncated one (Protobuf parsing failed)" in error_of(path)
+    assert "is not an ONNX file, or is truncated (Protobuf parsing failed)" in error_of(path)
 
 
 @pytest.mark.parametrize(("ir_version", "opset"), [(99, 18), (10, 99)])

@@ -6,37 +6,27 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from make_nested_run import make_nested_run
 from make_run import make_run
 
 from zoo.cli import run as zoo
-from zoo.constraints import OrderedSpectrum
 from zoo.errors import UserError
 from zoo.export.exporter import GENERIC
-from zoo.lowrank.sizes import size_applied, sizes_of, start_statistics_
+from zoo.lowrank.sizes import size_applied
 from zoo.nested.curve import parse_compressions
-from zoo.nested.cut import cut, trained_sizes
+from zoo.nested.cut import cut, smaller_card, trained_sizes
 from zoo.nested.latency_budget import cut_for_latency, parse_latency
 from zoo.report.chart import Style
 from zoo.report.figures import RunFigures
 from zoo.report.size_curve import size_curve_blocks
 from zoo.runs.records import CurvePoint, Evaluation
-from zoo.runs.run import Run, save_weights
+from zoo.runs.run import Run
 from zoo.runtime.complexity import count_params
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A nested run that was never trained, whose sizes have statistics of their own."""
-    run = make_run(tmp_path_factory.mktemp("cut") / "run", method="nested_lowrank")
-    trained = run.trained_model()
-    OrderedSpectrum(0.1).project_(trained)
-    start_statistics_(trained)
-    sizes = sizes_of(trained)[1]
-    with torch.no_grad():
-        for i in range(len(sizes)):
-            sizes.statistics(i)[0].add_(0.01 * (i + 1))
-    run.save_card(run.card.model_copy(update={"weights": save_weights(trained, run.folder)}))
-    return run.folder
+    return make_nested_run(tmp_path_factory.mktemp("cut") / "run").folder
 
 
 def test_a_trained_size_is_the_network_of_the_training(folder: Path) -> None:
@@ -51,6 +41,19 @@ def test_a_trained_size_is_the_network_of_the_training(folder: Path) -> None:
         assert found.card.params == count_params(found.model)
         assert found.card.evaluations == ()
         assert found.card.max_condition_number <= 1.1 * (1 + 1e-4)
+
+
+def test_nothing_measured_on_the_whole_network_is_on_the_card_of_a_cut(folder: Path) -> None:
+    card = Run(folder).card
+    measured = {
+        "evaluations", "sanity", "calibration", "findings", "latency", "parity", "curve", "prefixes", "files",
+        "commands", "lipschitz_bound",
+    }  # fmt: skip
+    found = smaller_card(
+        card.model_construct(**(dict(card) | dict.fromkeys(measured, "of the whole network"))),
+        Run(folder).method, Run(folder).model(), card.ranks, {},
+    )  # fmt: skip
+    assert {name: getattr(found, name) or None for name in measured} == dict.fromkeys(measured)
 
 
 def test_the_largest_network_is_the_run_s_own(folder: Path) -> None:
@@ -74,6 +77,20 @@ def test_only_a_size_between_two_needs_the_data(folder: Path, monkeypatch: pytes
     assert cut(Run(folder), 0.7).images == 0
     with pytest.raises(UserError, match=r"digits are not there \(BatchNorm needs training images, except at .*0\.7, "):
         cut(Run(folder), 0.72)
+
+
+def test_a_cut_depends_on_nothing_drawn_before(folder: Path) -> None:
+    """The search for the attacked images that BatchNorm sees begins at random points."""
+    found = []
+    for seed in (1, 2):
+        run = Run(folder)
+        attacked = {"adversary": "n_fgsm", "adversary_options": {"eps": 0.1}}
+        run.card = run.card.model_copy(update={"training": run.card.training | attacked})
+        torch.manual_seed(seed)
+        found.append(cut(run, 0.72))
+    assert found[0].images > 0
+    first, second = (x.model.state_dict() for x in found)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 @pytest.mark.parametrize(("compression", "nearest"), [(0.3, "0.5"), (0.99, "0.9")])

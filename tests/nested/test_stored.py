@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import FaultyServer
+from make_nested_run import make_nested_run
 from make_run import make_run
 from safetensors.torch import load_file
 
-from zoo.constraints import OrderedSpectrum
 from zoo.errors import UserError
 from zoo.hub.index import Index
 from zoo.hub.partial import download_size
 from zoo.hub.search import Found
 from zoo.lowrank.layers import Factorized, FactorizedLinear
 from zoo.lowrank.shells import merge_shells, split_shells
-from zoo.lowrank.sizes import sizes_of, start_statistics_
 from zoo.lowrank.tucker import TuckerConv2d
 from zoo.nested.cut import cut, trained_sizes
 from zoo.nested.stored import choose_prefix
@@ -24,7 +23,7 @@ from zoo.publishing.publish import entry_of
 from zoo.publishing.rounding import store_weights
 from zoo.runs.ordered_file import read_beginning, write_ordered
 from zoo.runs.records import CurvePoint, Evaluation
-from zoo.runs.run import CARD, Run, read_weights, save_weights
+from zoo.runs.run import CARD, Run, read_weights
 
 NAME = "test_resnet.nested"
 
@@ -33,15 +32,7 @@ NAME = "test_resnet.nested"
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hub with a nested model whose sizes have statistics of their own."""
     folder = tmp_path_factory.mktemp("hub")
-    run = make_run(folder / "run", method="nested_lowrank")
-    trained = run.trained_model()
-    OrderedSpectrum(0.1).project_(trained)
-    start_statistics_(trained)
-    sizes = sizes_of(trained)[1]
-    with torch.no_grad():
-        for i in range(len(sizes)):
-            sizes.statistics(i)[0].add_(0.01 * (i + 1))
-    run.save_card(run.card.model_copy(update={"weights": save_weights(trained, run.folder)}))
+    run = make_nested_run(folder / "run")
     (folder / "hub" / NAME).mkdir(parents=True)
     weights, prefixes = store_weights(run, folder / "hub" / NAME, "float32")
     figure = Evaluation(attack="clean", norm=None, eps=0, accuracy=0.5, n=10)

@@ -33,6 +33,7 @@ from zoo.report.pareto import pareto_front, steps
 from zoo.report.png import draw_png
 from zoo.report.scale import Scale
 from zoo.report.sections.probes import probes
+from zoo.report.sections.robustness import robustness
 from zoo.report.sections.training import thinned
 from zoo.report.spectra import singular_values, starting_model
 from zoo.report.svg import draw
@@ -315,6 +316,20 @@ def test_runs_are_compared_by_the_attack_that_most_of_them_have(runs: list[Run])
     attack, eps = reference([figures(whole), figures(only_fgsm)], "Linf")
     assert (attack.name, eps) == ("fgsm", 0.01)
     assert reference([figures(only_fgsm)], "L2") is None
+
+
+def test_curves_of_one_label_say_how_they_differ(runs: list[Run]) -> None:
+    made = [
+        Evaluation(attack="pgd", norm=norm, eps=0.1, accuracy=0.5, n=9, options={"steps": 20, "random_start": start})
+        for norm, start in (("Linf", True), ("Linf", False), ("L2", True))
+    ]
+    card = runs[0].card.model_copy(update={"evaluations": tuple(made)})
+    gallery = next(block for block in robustness([figures(card, "a")]).blocks if isinstance(block, Gallery))
+    assert sorted((chart.title, chart.note) for chart in gallery.charts) == [
+        ("PGD-20, L2", ""),
+        ("PGD-20, Linf", "Settings: random start False, steps 20."),
+        ("PGD-20, Linf", "Settings: random start True, steps 20."),
+    ]
 
 
 def test_a_weaker_curve_is_drawn_only_for_runs_without_the_stronger_one(runs: list[Run]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from zoo.latency.cache import TimeCache
 from zoo.latency.session import default_threads
 from zoo.runtime import processors
-from zoo.runtime.processors import processor_quota, usable_processors
+from zoo.runtime.processors import keep_to_quota, processor_quota, usable_processors
 
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 
@@ -35,6 +35,20 @@ def test_a_quota_is_rounded_down_and_leaves_one(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors_allowed)), raising=False)
     monkeypatch.setattr(processors, "processor_quota", lambda: quota)
     assert (usable_processors(), default_threads()) == (usable, threads)
+
+
+@pytest.mark.parametrize(
+    ("quota", "chosen", "threads"),
+    [(math.inf, {}, None), (8.0, {}, None), (2.5, {}, "2"), (2.5, {"OMP_NUM_THREADS": "7"}, "7")],
+)
+def test_numerical_libraries_keep_to_a_quota_below_the_processors(
+    quota: float, chosen: dict[str, str], threads: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(processors, "processor_quota", lambda: quota)
+    environment = dict(chosen)
+    keep_to_quota(environment)
+    assert environment.get("OMP_NUM_THREADS") == threads
 
 
 CASES = {

@@ -1,6 +1,7 @@
 """The server's routes: forms as well as bare bodies, health, metrics; and nothing that a request sends ends it."""
 
 import hashlib
+import http.client
 import json
 import shutil
 import subprocess
@@ -67,6 +68,13 @@ def test_a_form_without_a_file_or_with_two_is_told_so(url: str) -> None:
     ):
         assert answer.status_code == 400
         assert f"the form has {count} files, send one" in answer.json()["error"]
+
+
+def test_a_length_of_thousands_of_digits_is_too_many_bytes(url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+    connection.request("POST", "/", headers={"Content-Length": "9" * 5000})
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_routes_that_do_not_exist_name_those_that_do(url: str) -> None:

@@ -160,7 +160,7 @@ def test_a_taught_training_is_resumed_from_anywhere_to_the_same_bits(
     assert same(whole.folder, tmp_path / "killed")
     assert whole.card.training["teacher"] == {"name": "teacher", "sha256": teacher.card.weights.sha256}
     assert yaml.safe_load((whole.folder / "config.yaml").read_text())["teacher"] == str(tmp_path / "teacher")
-    assert "teacher teacher knew no adversary" in capsys.readouterr().out
+    assert "teacher teacher knew no adversary" in capsys.readouterr().err
     for used, kept in zip(seen[0].network.parameters(), open_teacher_anew(teacher).network.parameters(), strict=True):
         assert torch.equal(used, kept)
         assert used.grad is None

@@ -463,7 +463,7 @@ def test_starting_from_a_checkpoint_of_another_tool(
     original = timm.create_model("test_resnet", num_classes=7)
     torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, tmp_path / "x.pth")
     run = train_tiny("dense", "own", weights=tmp_path / "x.pth", stem="original")
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "conv1.0.weight adapted to 1 channels, a new head for 10 classes, the checkpoint has 7" in printed
     assert (run.card.stem, Run(run.folder).card.stem) == ("original", "original")
     started = dense_backbone(

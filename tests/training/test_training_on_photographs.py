@@ -46,7 +46,7 @@ def test_a_training_is_validated_on_val_and_measured_on_test(images: Path, tmp_p
     assert run.card.clean.n == 5
     assert run.card.training["normalization"] == "ImageNet's"
     assert run.card.mean == (0.485, 0.456, 0.406)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "16 images of 2 classes" in said
     assert "validation: val/" in said
 

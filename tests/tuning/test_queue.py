@@ -1,4 +1,4 @@
-"""The processes of a sweep take turns, survive one another, and give hopeless trials up."""
+"""The processes of a sweep take turns, survive one another, and prune trials."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ import torch
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from zoo.tuning.pruning import FIRST, PruneHopeless
-from zoo.tuning.queue import ATTEMPT, ATTEMPTS, INDEX, Queue, latest
+from zoo.tuning.pruning import FIRST, TrialPruning
+from zoo.tuning.queue import ATTEMPT, ATTEMPTS, INDEX, INTERRUPTED, Queue, latest
 from zoo.tuning.storage import open_storage
 
 
@@ -30,6 +30,29 @@ def test_a_trial_is_begun_again_only_when_its_process_is_gone(tmp_path: Path) ->
         assert again.user_attrs[INDEX] == 0
         assert again.user_attrs[ATTEMPT] == 2
         assert again.suggest_float("x", 0, 1) == first.params["x"]
+
+
+def test_a_trial_is_begun_again_where_released_lock_files_are_removed(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"journal:{tmp_path}"))
+    with random_queue(study, tmp_path).next():
+        pass
+    for lock in tmp_path.glob(".trial-*.lock"):  # as Windows does
+        lock.unlink()
+    with random_queue(study, tmp_path).next() as again:
+        assert (again.user_attrs[INDEX], again.user_attrs[ATTEMPT]) == (0, 2)
+
+
+def test_a_trial_may_be_interrupted_any_number_of_times(tmp_path: Path) -> None:
+    """By Ctrl-C, or by a scheduler that takes the machine away."""
+    study = optuna.create_study(storage=open_storage(f"journal:{tmp_path}"))
+    for _ in range(ATTEMPTS + 2):
+        with random_queue(study, tmp_path, 1).next() as trial:
+            assert trial.user_attrs.get(ATTEMPT, 1) == 1
+            trial.set_user_attr(INTERRUPTED, True)
+    with random_queue(study, tmp_path, 1).next():
+        pass  # a kill counts
+    with random_queue(study, tmp_path, 1).next() as trial:
+        assert trial.user_attrs[ATTEMPT] == 2
 
 
 def test_a_trial_that_ends_its_process_every_time_is_given_up(tmp_path: Path) -> None:
@@ -94,7 +117,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 
 def report(storage, metric: float, epochs: int = 3) -> None:
-    callback = PruneHopeless(storage, "val_accuracy", warmup=1)
+    callback = TrialPruning(storage, "val_accuracy", warmup=1)
     for epoch in range(epochs):
         trainer = SimpleNamespace(
             callback_metrics={"val_accuracy": torch.tensor(metric)}, current_epoch=epoch, interrupted=False
@@ -103,7 +126,9 @@ def report(storage, metric: float, epochs: int = 3) -> None:
     callback.on_fit_end(trainer, None)
 
 
-def test_a_hopeless_trial_is_pruned_after_the_first_epochs_though_there_are_several_objectives(tmp_path: Path) -> None:
+def test_a_trial_below_the_median_is_pruned_though_there_are_several_objectives(
+    tmp_path: Path,
+) -> None:
     storage = open_storage(f"sqlite:///{tmp_path / 's.db'}")
     optuna.create_study(storage=storage, directions=["maximize", "minimize"])
     for _ in range(FIRST):

@@ -11,7 +11,7 @@ import yaml
 
 from zoo.cli import run as zoo
 from zoo.cli.sweep import _read
-from zoo.errors import UserError
+from zoo.errors import Interrupted, UserError
 from zoo.runs.run import Run
 from zoo.training.trainer import resume
 
@@ -58,7 +58,7 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--objective", "cr,cr"], "each objective once"),
         (["--objective", "sigma_zero"], "unknown objective"),
         (["--trials", "0"], "--trials must be at least 1"),
-        (["--storage", "sweep.db"], "is no storage: give journal:DIR"),
+        (["--storage", "sweep.db"], "is not a storage: give journal:DIR"),
         (["--storage", "nosuch://x/y"], "cannot be opened"),
         (["--", "--out", "x"], "leave it out after --"),
         (["--", "--val-fraction", "0"], "no validation images"),
@@ -141,6 +141,19 @@ def test_a_sweep_whose_process_died_ends_as_if_nothing_had_happened(
     assert seen == [out / "trial-000"]
     for key in ("trials", "best", "front", "plan"):
         assert found[key] == expected[key]
+
+
+@pytest.mark.parametrize(("stop", "code"), [(Interrupted("by a scheduler", 15), 143), (KeyboardInterrupt(), 130)])
+def test_an_interruption_keeps_its_signal(
+    stop: BaseException, code: int, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> Run:
+        raise stop
+
+    monkeypatch.setattr("zoo.tuning.sweep.train", stopped)
+    with pytest.raises(Interrupted, match="interrupted in trial-000: the same command continues") as raised:
+        sweep(recipe, tmp_path / "s", 1)
+    assert raised.value.exit_code == code
 
 
 def test_a_trial_that_diverges_fails_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:

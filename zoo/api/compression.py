@@ -126,7 +126,7 @@ def compress(
 
 
 def _check_calibration(method: Method, images: Tensor | None) -> None:
-    """See that images are given to a method that is calibrated on some, and to no other."""
+    """Check that images are given to a method that is calibrated on some, and to no other."""
     if method.calibrated_on is None:
         if images is not None:
             raise UserError(

@@ -65,14 +65,21 @@ def export_dense(metadata: Metadata, folder: Path) -> Reference:
     return Reference(f"{ours.arch} (dense)", replace(ours, graph_params=params, graph_macs=macs), path, path)
 
 
-def other_baselines(dense: Reference, folder: Path) -> list[Reference]:
-    """Return the dense backbone as PyTorch exports it, in int8, and under `torch.compile`."""
+def other_baselines(dense: Reference, folder: Path, threads: int) -> list[Reference]:
+    """Return the dense backbone as PyTorch exports it, in int8, and under `torch.compile`.
+
+    Args:
+        dense: see `export_dense`.
+        folder: where the files are written.
+        threads: of one operator, while int8 is calibrated.
+    """
     ours, arch = dense.metadata, dense.metadata.arch
     unfolded = dense_metadata(ours)
     assert dense.path is not None
     plain, int8 = _new(folder, "plain"), _new(folder, "int8")
     write_plainly(_model(ours), plain, ours.image_shape, ours.to_props())
-    to_int8(dense.path, int8, random_images(CALIBRATION_BATCH, ours.image_shape), seven_bits=saturates_here())
+    images = random_images(CALIBRATION_BATCH, ours.image_shape)
+    to_int8(dense.path, int8, images, seven_bits=saturates_here(), threads=threads)
     spec = {
         "arch": arch,
         "classes": len(ours.class_names),

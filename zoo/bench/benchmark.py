@@ -1,6 +1,6 @@
 """Time exported files beside their dense backbones, and measure their clean and adversarial accuracy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,7 @@ from zoo.export.accuracy import (
 from zoo.latency.measure import measure
 from zoo.latency.session import Device, default_threads, resolve_device
 from zoo.runs.file_metadata import Metadata
-from zoo.runtimes import DEFAULT
+from zoo.runtimes import DEFAULT, Runtime
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,25 @@ def _accuracies(
     return [(first, *mine, *last) for first, mine, last in zip(clean, attacked, itself, strict=True)], ""
 
 
+def check(settings: Settings, data: Collection[str]) -> dict[str, Runtime]:
+    """Check that a benchmark can be made, and return its runtimes by name.
+
+    Args:
+        settings: see `Settings`.
+        data: names of the data sets that the targets are of; an empty one is none.
+
+    Raises:
+        UserError: a runtime or the device is not there, or a folder is given for data sets without files.
+    """
+    names = sorted(name for name in data if name)
+    built_in = bool(names) and all(data_class(name).built_in for name in names)
+    if settings.data_dir is not None and built_in:  # others may need the folder
+        check_data_dir(names[0], settings.data_dir)
+    found = choose_runtimes(settings.runtimes, settings.device)
+    resolve_device(settings.device)
+    return found
+
+
 def bench(
     targets: list[Target],
     settings: Settings,
@@ -149,11 +168,7 @@ def bench(
     Returns:
         One row per dense backbone, further baseline and target, each target after its backbone.
     """
-    names = sorted({target.metadata.data for target in targets if target.metadata.data})
-    built_in = bool(names) and all(data_class(name).built_in for name in names)
-    if settings.data_dir is not None and built_in:  # others may need the folder
-        check_data_dir(names[0], settings.data_dir)
-    runtimes = choose_runtimes(settings.runtimes, settings.device)
+    runtimes = check(settings, {target.metadata.data for target in targets})
     device = resolve_device(settings.device if list(runtimes) == [DEFAULT] else "cpu")
     settings = replace(settings, device=device)
     with TemporaryDirectory() as temporary:
@@ -201,5 +216,5 @@ def _references(
         elif key not in found:
             say(f"exporting the dense {target.metadata.arch}")
             dense = export_dense(target.metadata, folder)
-            found[key] = [dense, *(other_baselines(dense, folder) if settings.baselines else [])]
+            found[key] = [dense, *(other_baselines(dense, folder, settings.threads) if settings.baselines else [])]
     return found

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._cut_schedule import CutSchedule
+from zoo.callbacks._notes import tell
 from zoo.callbacks._rank_schedule import training_steps
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.callbacks._tied_state import renew, submodule_averages
@@ -152,7 +153,7 @@ class ChannelPruning(CutSchedule):
         self.record(trainer, cuts, {prefix + name: n for name, n in widths(network).items()}, first=measured)
         kept = count_params(network)
         changed = ", ".join(f"{g} {graph.sizes[g]}→{len(k)}" for g, k in keep.items())
-        pl_module.print(f"channels cut to {kept:,} parameters ({1 - kept / self.total:.1%} fewer): {changed or 'none'}")
+        tell(trainer, f"channels cut to {kept:,} parameters ({1 - kept / self.total:.1%} fewer): {changed or 'none'}")
 
     def scores(self, network: nn.Module, graph: ChannelGraph) -> Scores:
         """Return the channels' scores at a cut."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from zoo.callbacks._notes import tell
 from zoo.callbacks._trainer_callbacks import peers
 from zoo.callbacks.conditioning import log_interval
 from zoo.callbacks.overfitting import OverfittingGuard
@@ -107,9 +108,10 @@ class GradientAlignment(Callback):
             for guard in peers(trainer, OverfittingGuard):
                 guard.probe_soon()
             if self.low == IN_A_ROW:
-                pl_module.print(
+                tell(
+                    trainer,
                     f"gradient alignment fell from {before:.2f} to {alignment:.2f} in step {trainer.global_step + 1}: "
-                    "a sign of catastrophic overfitting, checked by PGD now"
+                    "a sign of catastrophic overfitting, checked by PGD now",
                 )
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import lightning.pytorch as pl
 from torch import nn
 
+from zoo.callbacks._notes import tell
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.errors import UserError
 from zoo.runtime.eval_mode import evaluating
@@ -41,5 +42,6 @@ class HeldOutSensitivity(Sensitivity):
         with evaluating(pl_module.get_submodule("model")) as model:
             context = self.held_out.context(model, self.images)
             found = robust_criticality(context, steps=self.climb, modules=parts)
-        pl_module.print("robust sensitivity: " + ", ".join(f"{part} {s:.3g}" for part, s in found.items()))
+        figures = ", ".join(f"{part} {s:.3g}" for part, s in found.items())
+        tell(pl_module.trainer, f"robust sensitivity: {figures}")
         return found

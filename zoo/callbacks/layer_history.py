@@ -45,7 +45,7 @@ class LayerHistory(Callback):
             rows.append(dict(zip(FIELDS, map(str, values), strict=True)))
         if not rows:
             return
-        with atomic(self.path) as temporary, temporary.open("w", newline="") as file:
+        with atomic(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows(rows)
@@ -55,7 +55,7 @@ class LayerHistory(Callback):
         if not self.path.is_file():
             return []
         try:
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [{name: row[name] for name in FIELDS} for row in csv.DictReader(file)]
             return [row for row in rows if int(row["epoch"]) < before]
         except (ValueError, KeyError, TypeError, csv.Error) as error:

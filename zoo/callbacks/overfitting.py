@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from zoo.attacks.pgd import PGD
+from zoo.callbacks._notes import tell
 from zoo.callbacks._rank_schedule import RankSchedule
 from zoo.callbacks._trainer_callbacks import peers
 from zoo.channels import fit_shapes_
@@ -88,9 +89,10 @@ class OverfittingGuard(Callback):
         found = {"probe_pgd_accuracy": accuracy, "probe_one_step_accuracy": one_step}
         if self._has_collapsed(accuracy, one_step) and self.checkpoint.is_file():
             self._go_back(trainer, pl_module)
-            pl_module.print(
+            tell(
+                trainer,
                 f"catastrophic overfitting in epoch {trainer.current_epoch + 1}: PGD accuracy on training images fell "
-                f"from {self.best:.1%} to {accuracy:.1%}; restored the epoch before"
+                f"from {self.best:.1%} to {accuracy:.1%}; restored the epoch before",
             )
             found["rolled_back"] = 1.0
         self.best = max(self.best, accuracy)

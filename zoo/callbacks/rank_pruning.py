@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.callbacks._cut_schedule import CutSchedule
+from zoo.callbacks._notes import tell
 from zoo.callbacks._rank_schedule import check_goal, training_steps, trains
 from zoo.callbacks._sensitivity import Sensitivity
 from zoo.callbacks._tied_state import averages_of, project_constraints, renew
@@ -111,9 +112,10 @@ class RankPruning(CutSchedule):
         size = deployed_size(self.network(pl_module))
         removed = 1 - (size.factors + size.rest) / size.dense
         if self.compression is not None and removed >= self.compression:
-            pl_module.print(
+            tell(
+                pl_module.trainer,
                 f"ranks stay as they are: {removed:.1%} of the parameters are removed already, {self.compression:.1%} "
-                "is asked for"
+                "are requested",
             )
 
     def _place(self, layers: dict[str, Factorized]) -> None:
@@ -223,7 +225,8 @@ class RankPruning(CutSchedule):
         size = deployed_size(self.network(pl_module))
         kept = size.factors + size.rest
         changed = ", ".join(f"{name} {before[name]}→{after[name]}" for name in before if after[name] < before[name])
-        pl_module.print(f"ranks cut to {kept:,} parameters ({1 - kept / size.dense:.1%} fewer): {changed or 'none'}")
+        removed = f"{1 - kept / size.dense:.1%} fewer"
+        tell(pl_module.trainer, f"ranks cut to {kept:,} parameters ({removed}): {changed or 'none'}")
 
     def go_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
         """Load an earlier state, with the statistics gathered until then."""

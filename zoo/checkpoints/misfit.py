@@ -70,7 +70,7 @@ def _reason(checkpoint: Checkpoint, reading: Reading) -> str:
         return f"it is a {found}: give that architecture"
     if share > 0.4:
         return f"of timm's common architectures {found} is closest, with {share:.0%} of the tensors in place"
-    return "it is no common architecture of timm: see `zoo list --archs`"
+    return "it is not a common architecture of timm: see `zoo list --archs`"
 
 
 def _other_form(checkpoint: Checkpoint, arch: str, model: Any) -> str:

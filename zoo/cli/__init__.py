@@ -1,6 +1,7 @@
 """The command line: one file of this package is one command."""
 
 import importlib
+import os
 import pkgutil
 import shutil
 import sys
@@ -12,6 +13,7 @@ from types import ModuleType
 
 from zoo._version import __version__
 from zoo.errors import UserError, printable, unknown_name
+from zoo.runtime.processors import keep_to_quota
 from zoo.screen import quieted
 
 TASKS = {
@@ -86,6 +88,7 @@ def main() -> None:
     """Run ``sys.argv``; user errors end in one line and exit code 2, an interruption in 130."""
     if not sys.warnoptions:
         warnings.filterwarnings("ignore")
+    keep_to_quota(os.environ)
     try:
         run(sys.argv[1:])
     except UserError as error:

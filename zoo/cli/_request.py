@@ -105,7 +105,7 @@ def read_configuration(path: Path) -> Settings:
     """
     where = f"configuration {path}"
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
         helpers = set(_anchored_keys(text))
     except UNREADABLE as error:

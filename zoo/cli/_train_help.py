@@ -43,7 +43,7 @@ def train_help(request: Request) -> str:
             *(options[name] for name in START),
             ("--resume RUN", RESUME_HELP),
             ("--overwrite true", OVERWRITE_HELP),
-            ("--print_config", "Print the configuration that these options come to, and exit."),
+            ("--print_config", "Print the resulting configuration, and exit."),
         ],
     }
     for flag, text in plugins.items():

@@ -42,7 +42,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from rich.console import Console
 
-    from zoo.bench.benchmark import bench
+    from zoo.bench.benchmark import bench, check
     from zoo.bench.results import report, tables
     from zoo.files import atomic
     from zoo.screen import stages
@@ -54,12 +54,13 @@ def main(parser: Parser, argv: list[str]) -> None:
     settings = Settings(**options)
     sweeps = _sweeps(words, settings.seed)
     direct = _squares(words, settings.queries, settings.seed) if settings.square else []
+    check(settings, _data_of_runs(paths, hub))  # before a copy of a published model is made
     with stages("opening") as say:
         targets = _told_apart([open_target(path, hub, settings.threads) for path in paths], paths)
         rows = bench(targets, settings, sweeps, say, direct)
     output = output or targets[0].path.parent / "bench.json"
     with atomic(output) as temporary:
-        temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n")
+        temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n", encoding="utf-8")
     console = Console(highlight=False)
     for table in tables(rows, settings, console):
         console.print(table)
@@ -67,6 +68,15 @@ def main(parser: Parser, argv: list[str]) -> None:
         if row.note:
             console.print(f"{row.name}: {row.note}", markup=False)
     print(f"saved in {output}")
+
+
+def _data_of_runs(paths: list[Path], hub: str | None) -> set[str]:
+    """Return the data sets of the targets if all are runs or published models; files are opened before they tell."""
+    from zoo.hub.runs import look_at
+
+    if any(path.suffix in (".onnx", ".ckpt") for path in paths):
+        return set()
+    return {look_at(path, hub).card.data for path in paths}
 
 
 def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":

@@ -1,4 +1,4 @@
-"""Compress a checkpoint of one's own, or a published model, to a budget without training.
+"""Compress your own checkpoint, or a published model, to a budget without training.
 
 The result is a RUN folder, which `zoo export`, `zoo evaluate` and `zoo train --init` take. With --data the factors are
 fitted to the outputs of the layers on training images, BatchNorm's statistics are estimated anew, and the accuracy
@@ -15,7 +15,7 @@ TASK = "train"
 
 
 def main(parser: Parser, argv: list[str]) -> None:
-    """Parse the arguments, compress, and print what came of it."""
+    """Parse the arguments, compress, and print the result."""
     from zoo.cli._request import Request
     from zoo.cli.train import add_plugin, describe_plugin, plugged_in
     from zoo.oneshot.config import CompressConfig

@@ -182,7 +182,12 @@ def _add_arguments(parser: Parser) -> None:
         help="Test images, the same share of each class, or all.",
     )
     add("--shard", type=str | None, default=None, help="Evaluate part K of N only, such as 2/8; see --merge.")
-    add("--merge", type=int | None, default=None, help="Put N parts of --shard together, else with the same options.")
+    add(
+        "--merge",
+        type=int | None,
+        default=None,
+        help="Put the N parts of --shard together; give the same options as for the parts.",
+    )
     add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")
     add(
         "--gradients",

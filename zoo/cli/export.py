@@ -15,6 +15,7 @@ from zoo.cli._run import add_run
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
+    from zoo.export.exporter import Exported
     from zoo.export.settings import ExportSettings
     from zoo.nested.cut import Cut
     from zoo.runs.run import Run
@@ -27,24 +28,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.export.settings import ExportSettings
     from zoo.serving.bundle import Packaging
 
-    add_run(parser)
-    parser.add_argument(
-        "-o", "--output", type=Path | None, default=None, help="File or, for a layout, folder; default in RUN."
-    )
-    parser.add_argument(
-        "--compression",
-        type=float | None,
-        default=None,
-        help="Of a nested run: the network inside it of which this share of the parameters is removed.",
-    )
-    parser.add_argument(
-        "--latency",
-        type=str | None,
-        default=None,
-        help="Of a nested run: the largest network inside it that takes at most this time an image, such as 1.5ms.",
-    )
-    parser.add_fields(Packaging)
-    parser.add_fields(ExportSettings)
+    _add_arguments(parser)
     options = parser.parse_args(argv).as_dict()
     target, hub, output = (options.pop(name) for name in ("run", "hub", "output"))
     compression, latency = options.pop("compression"), options.pop("latency")
@@ -52,13 +36,13 @@ def main(parser: Parser, argv: list[str]) -> None:
     settings = ExportSettings(**options)
 
     from zoo.data import check_data_dir
-    from zoo.export.export_report import lines, report
+    from zoo.export.export_report import report
     from zoo.export.exporter import export_model
     from zoo.export.parity import LIMIT
     from zoo.files import atomic
     from zoo.hub.runs import look_at, open_run
     from zoo.runs.file_metadata import Metadata
-    from zoo.screen import stages, wrapped
+    from zoo.screen import stages
     from zoo.serving.bundle import check_output, export_packed
 
     check_data_dir(look_at(target, hub).card.data, settings.data_dir)
@@ -89,13 +73,44 @@ def main(parser: Parser, argv: list[str]) -> None:
         )
     done = replace(done, path=packed.path)
     with atomic(beside.with_name(f"{beside.name}.json")) as temporary:
-        temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n")
-    *found, saved = lines(done)
+        temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if smaller is not None:
         print(_described(smaller))
+    _show(done, packed.preprocessing_parity)
+
+
+def _add_arguments(parser: Parser) -> None:
+    from zoo.export.settings import ExportSettings
+    from zoo.serving.bundle import Packaging
+
+    add_run(parser)
+    add = parser.add_argument
+    add("-o", "--output", type=Path | None, default=None, help="File or, for a layout, folder; default in RUN.")
+    add(
+        "--compression",
+        type=float | None,
+        default=None,
+        help="Of a nested run: the network inside it of which this share of the parameters is removed.",
+    )
+    add(
+        "--latency",
+        type=str | None,
+        default=None,
+        help="Of a nested run: the largest network inside it that takes at most this time an image, such as 1.5ms.",
+    )
+    parser.add_fields(Packaging)
+    parser.add_fields(ExportSettings)
+
+
+def _show(done: Exported, preprocessing: dict[tuple[int, int], float]) -> None:
+    """Print what was exported; ``preprocessing`` has the differences of logits by the images' size, if it is inside."""
+    from zoo.export.export_report import lines
+    from zoo.screen import wrapped
+
+    *found, saved = lines(done)
     print("\n".join(line for text in found for line in wrapped(text)))
-    if packed.preprocessing_parity:
-        sizes = ", ".join(f"{value:.1e} ({h} x {w})" for (h, w), value in packed.preprocessing_parity.items())
+    if preprocessing:
+        sizes = ", ".join(f"{value:.1e} ({h} x {w})" for (h, w), value in preprocessing.items())
         print(f"with preprocessing inside, by size of the images: {sizes}")
     print(saved)
 

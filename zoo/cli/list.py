@@ -16,11 +16,11 @@ from zoo.screen import NARROW
 TASK = "share"
 KINDS = {
     "methods": "The methods.",
-    "adversaries": "What can be trained against.",
+    "adversaries": "What a training can defend against.",
     "regularizers": "What can be added to the loss.",
     "finishers": "What can be done to a trained network.",
     "attacks": "The attacks of an evaluation.",
-    "probes": "What an evaluation can look at besides attacks.",
+    "probes": "What an evaluation can measure besides attacks.",
     "runtimes": "What exported files can be run in by zoo bench, and the versions that are installed.",
     "data": "The data sets.",
     "recipes": "The configurations that come with zoo.",

@@ -19,7 +19,7 @@ TASK = "deploy"
 
 def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, and serve until interrupted."""
-    from zoo.serving.serve import default_threads
+    from zoo.latency.session import default_threads
 
     add = parser.add_argument
     add("model", type=str, metavar="RUN|FILE.onnx", help="A run, a published model's name, or an exported file.")

@@ -40,10 +40,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     settings = Settings(**options)
     sweep = Sweep(Plan.of(words, search, settings, _read), settings)
 
-    from rich.console import Console
+    from zoo.screen import note
 
-    console = Console(highlight=False)
-    sweep.work(lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
+    sweep.work(note)
     _show(sweep)
 
 

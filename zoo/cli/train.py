@@ -66,7 +66,15 @@ def read_recipe(parser: Parser, argv: list[str]) -> "tuple[TrainConfig, dict[str
     _check_no_null(TrainConfig, values, "")
     config = TrainConfig(**values, trainer=_changed_trainer_options(parser, options["trainer"]))
     plugged = {flag: plugged_in(flag, name, options[flag]) for flag, name in request.names.items()}
+    _check_steps(request, plugged["adversary"])
     return config, plugged, options["overwrite"]
+
+
+def _check_steps(request: Request, adversary: Any) -> None:
+    """Refuse ``--steps`` where there is one step; a recipe may have it, since another adversary can be put in it."""
+    if adversary.single_step is not None and any(word.partition("=")[0] == "--steps" for word in request.flags):
+        name = request.names["adversary"]
+        raise UserError(f"--steps: {name} takes one gradient step: leave --steps out")
 
 
 def plugged_in(flag: str, name: str, options: dict[str, Any]) -> Any:

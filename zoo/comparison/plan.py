@@ -95,7 +95,7 @@ class Comparison:
         self._check_folders(x["name"] for x in plan["contenders"] if x["folder"] is None)
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
-            temporary.write_text(json.dumps(plan, indent=2) + "\n")
+            temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
 
     def folders(self, contender: Contender) -> list[Path]:
         """Return the folders of a contender's runs, one per seed."""
@@ -171,7 +171,7 @@ def _slug(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        plan = json.loads(path.read_text())
+        plan = json.loads(path.read_text(encoding="utf-8"))
         _ = [_identity(x) for x in plan["contenders"]], sorted(plan["seeds"])
         return {key: plan[key] for key in ("contenders", "seeds", "shared")}
     except (ValueError, RecursionError, KeyError, TypeError):

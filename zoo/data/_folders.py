@@ -133,7 +133,7 @@ def _flat_classes(root: Path, test_fraction: float | None) -> tuple[str, ...]:
             "of their images out to measure on with --test-fraction 0.2"
         )
     if len(names) < 2:
-        raise UserError(f"{root} is no tree of images, which is {FORMS}")
+        raise UserError(f"{root} is not a tree of images, which is {FORMS}")
     return _class_names(root)
 
 

@@ -1,4 +1,4 @@
-"""What data sets of one's own have in common: their size, their splits, and a summary before a training."""
+"""What the user's own data sets have in common: their size, their splits, and a summary before a training."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a data set of one's own holds, in lines for a user."""
+"""What the user's own data set holds, in lines for a user."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ def details(
         found.append(f"skipped: {len(damaged)} that cannot be used: {named(root, damaged, why=True)}")
     if other_files:
         kinds = ", ".join(f"{n} {suffix}" for suffix, n in other_files.items())
-        found.append(f"skipped: {sum(other_files.values())} files that are no images: {kinds}")
+        found.append(f"skipped: {sum(other_files.values())} files that are not images: {kinds}")
     if stray:
         found.append(f"skipped: {stray} images beside the folders of the classes")
     if large := [image for image in images if image.pixels > LARGE]:

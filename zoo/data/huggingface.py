@@ -69,12 +69,15 @@ class HuggingFace(OwnImages):
         def encoded(split: str, table: Any) -> Encoded:
             table = table.cast_column(self._image, Image(decode=False))  # which would not turn photographs
             named = hasattr(table.features[self._label], "names")
-            labels = tuple(int(x) if named else index[str(x)] for x in self._labels[split])
+            labels = tuple(-1 if x is None else int(x) if named else index.get(str(x), -1) for x in self._labels[split])
             if unknown := [row for row, x in enumerate(labels) if not 0 <= x < len(self.class_names)]:
-                raise UserError(f"{self.title}: row {unknown[0]} of {split} has no label ({len(unknown)} such rows)")
+                where = f"{self.title}: row {unknown[0]} of {split}"
+                raise UserError(f"{where} has no label of the split train ({len(unknown)} such rows)")
 
             def opened(row: int) -> Path | BytesIO:
                 image = table[row][self._image]
+                if image is None:
+                    raise UserError(f"{self.title}: row {row} of {split} has no image: remove it")
                 return BytesIO(image["bytes"]) if image["bytes"] is not None else Path(image["path"])
 
             return Encoded(labels, opened, lambda row: f"{self.title}: row {row} of {split}")
@@ -87,7 +90,7 @@ class HuggingFace(OwnImages):
 
     def _names(self) -> tuple[str, ...]:
         feature = self._tables["train"].features[self._label]
-        names = getattr(feature, "names", None) or sorted({str(x) for x in self._labels["train"]})
+        names = getattr(feature, "names", None) or sorted({str(x) for x in self._labels["train"] if x is not None})
         if len(names) < 2:
             raise UserError(f"{self.title} has one class in its column {self._label}, and needs two at least")
         return tuple(names)

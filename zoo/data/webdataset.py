@@ -1,5 +1,6 @@
 """Shards of images: tar files as webdataset writes them, read where they lie."""
 
+import os
 import re
 import tarfile
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from zoo.data._encoded import Encoded
-from zoo.data._image_files import is_image
+from zoo.data._image_files import is_image, visible_files
 from zoo.data._own_images import OwnImages
 from zoo.errors import UserError, first_line
 
@@ -47,7 +48,7 @@ class WebDataset(OwnImages):
     ) -> None:
         super().__init__(root, download, image_size, test_fraction)
         if root is None or not root.is_dir():
-            raise UserError(f"webdataset: {root or 'no folder'} is no folder of shards: give one with --data-dir")
+            raise UserError(f"webdataset: {root or 'no folder'} is not a folder of shards: give one with --data-dir")
         self.folder, self.title = root, str(root)
         shards = _by_split(root)
         self._samples = _indexed({split: paths for split, paths in shards.items() if paths})
@@ -78,7 +79,7 @@ class WebDataset(OwnImages):
 
     def key(self, images: Encoded, row: int) -> str:
         """Return an image's name in its shard."""
-        return images.where(row).removeprefix(f"{self.folder}")
+        return images.where(row).removeprefix(f"{self.folder}").replace(os.sep, "/")  # the same choice on every system
 
     def details(self) -> Sequence[str]:
         """Return the number of shards."""
@@ -90,7 +91,7 @@ class WebDataset(OwnImages):
 def _by_split(root: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {split: [] for split in NAMES}
     unknown = []
-    for path in sorted(root.rglob("*.tar")):
+    for path in (file for file in visible_files(root) if file.suffix == ".tar"):
         name = path.relative_to(root).as_posix().lower()
         splits = [split for split, words in NAMES.items() if re.match(rf"(.*[^a-z])?({words})([^a-z]|$)", name)]
         if len(splits) == 1:
@@ -110,7 +111,7 @@ def _indexed(shards: dict[str, list[Path]]) -> dict[str, list[tuple[Member, str]
     """Read the headers of all shards, and the labels.
 
     Raises:
-        UserError: shards end early or are no tar files (all are named), or images have no label.
+        UserError: shards end early or are not tar files (all are named), or images have no label.
     """
     found: dict[str, list[tuple[Member, str]]] = {split: [] for split in shards}
     damaged, unlabelled = [], []
@@ -124,7 +125,9 @@ def _indexed(shards: dict[str, list[Path]]) -> dict[str, list[tuple[Member, str]
             unlabelled += [f"{path}: {member.name}" for key, member in images.items() if key not in labels]
             found[split] += [(member, labels[key]) for key, member in images.items() if key in labels]
     if damaged:
-        end = "ends early or is no tar file: copy it again" if len(damaged) == 1 else "end early or are no tar files"
+        end = (
+            "ends early or is not a tar file: copy it again" if len(damaged) == 1 else "end early or are not tar files"
+        )
         raise UserError(f"{', '.join(damaged)} {end}")
     if unlabelled:
         more = f", {len(unlabelled) - 10} more" if len(unlabelled) > 10 else ""
@@ -160,15 +163,21 @@ def _members(path: Path) -> tuple[dict[str, Member], dict[str, str]]:
 
 def _class_names(root: Path, labels: set[str]) -> tuple[str, ...]:
     """Return the names of the classes in the order of their numbers, or sorted where labels are names."""
-    if not all(re.fullmatch(r"\d+", label) for label in labels):
+    largest = max(map(int, labels)) if all(re.fullmatch(r"\d+", label) for label in labels) else None
+    if largest is None:
         names = tuple(sorted(labels))
     elif (root / CLASSES).is_file():
-        names = tuple((root / CLASSES).read_text(encoding="utf-8").split("\n"))
-        names = tuple(name.strip() for name in names if name.strip())
+        lines = (root / CLASSES).read_text(encoding="utf-8").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
+        if largest >= len(names):
+            raise UserError(f"{root / CLASSES} names {len(names)} classes, and there is a label {largest}")
+    elif largest >= len(labels):  # a class without images could not be trained
+        raise UserError(
+            f"{root}: the labels go up to {largest}, and there are {len(labels)} different ones: number the classes "
+            f"from 0 without gaps, or name them in {root / CLASSES}"
+        )
     else:
-        names = tuple(f"class_{i}" for i in range(max(map(int, labels)) + 1))
-    if all(re.fullmatch(r"\d+", label) for label in labels) and max(map(int, labels)) >= len(names):
-        raise UserError(f"{root / CLASSES} names {len(names)} classes, and there is a label {max(map(int, labels))}")
+        names = tuple(f"class_{i}" for i in range(largest + 1))
     if len(names) < 2:
         raise UserError(f"{root}: the shards have images of one class, and need two at least")
     return names

@@ -101,7 +101,7 @@ def export_model(
     images = calibration_images(metadata, settings) if settings.precision == "int8" else None
     metadata = replace(metadata, target=target.name, precision=settings.precision)
     with atomic(path) as temporary, TemporaryDirectory() as folder:
-        write = GraphWriter(model, metadata, Path(folder), images)
+        write = GraphWriter(model, metadata, Path(folder), images, settings.threads)
         choices = choose_forms(model, metadata.image_shape, target, say)
         choices, graphs, uncompared = _hold_up_together(choices, target, write, say)
         say("writing")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from zoo.errors import UserError, first_line
@@ -44,7 +45,7 @@ def saturates_here() -> bool:
     return not FAST_INTEGERS & cpu_features()
 
 
-def to_int8(source: Path, path: Path, images: NDArray[np.float32], *, seven_bits: bool) -> None:
+def to_int8(source: Path, path: Path, images: NDArray[np.float32], *, seven_bits: bool, threads: int) -> None:
     """Quantise a file statically: QDQ, weights int8 per output channel, activations uint8 per tensor.
 
     Ranges are the least and the largest value that each activation takes on the images.
@@ -54,6 +55,7 @@ def to_int8(source: Path, path: Path, images: NDArray[np.float32], *, seven_bits
         path: the file to write; it keeps the metadata.
         images: (n, C, H, W) in [0, 1], as the graph takes them.
         seven_bits: weights use seven of their eight bits, so that no processor saturates; see `saturates_here`.
+        threads: of one operator, while the ranges are measured.
 
     Raises:
         UserError: the graph cannot be quantised.
@@ -62,7 +64,7 @@ def to_int8(source: Path, path: Path, images: NDArray[np.float32], *, seven_bits
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     props = onnx.load(source, load_external_data=False).metadata_props
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder, _quiet(), _threads_of_sessions(threads):
         prepared = Path(folder) / "prepared.onnx"
         try:
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
@@ -112,6 +114,23 @@ def _finish(proto: Any, props: Any, path: Path) -> None:
     onnx.helper.set_model_props(proto, {entry.key: entry.value for entry in props})
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString())
+
+
+@contextmanager
+def _threads_of_sessions(threads: int) -> Iterator[None]:
+    """Give a number of threads to the sessions that are opened inside: ONNX Runtime's quantisation takes none."""
+    default = ort.SessionOptions
+
+    def limited() -> Any:
+        options = default()
+        options.intra_op_num_threads = threads
+        return options
+
+    ort.SessionOptions = limited
+    try:
+        yield
+    finally:
+        ort.SessionOptions = default
 
 
 @contextmanager

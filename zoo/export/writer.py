@@ -46,12 +46,19 @@ class GraphWriter:
         metadata: of the files; its precision is that of the graphs.
         folder: where files are written.
         images: calibration images of int8, (n, C, H, W) in [0, 1].
+        threads: of one operator, while they are run.
     """
 
     def __init__(
-        self, model: nn.Module, metadata: Metadata, folder: Path, images: NDArray[np.float32] | None = None
+        self,
+        model: nn.Module,
+        metadata: Metadata,
+        folder: Path,
+        images: NDArray[np.float32] | None = None,
+        threads: int = 1,
     ) -> None:
-        self.model, self.metadata, self.folder, self.images = model, metadata, folder, images
+        self.model, self.metadata, self.folder = model, metadata, folder
+        self.images, self.threads = images, threads
         self._written: dict[str, Written] = {}
 
     def __call__(self, forms: Forms) -> Written:
@@ -78,7 +85,8 @@ class GraphWriter:
             path = self.folder / f"{name}-int8.onnx"
             # A generic file may run on a processor whose int8 products saturate.
             generic = self.metadata.target == "generic"
-            to_int8(full, path, self.images, seven_bits=generic or (self.metadata.target == "cpu" and saturates_here()))
+            seven_bits = generic or (self.metadata.target == "cpu" and saturates_here())
+            to_int8(full, path, self.images, seven_bits=seven_bits, threads=self.threads)
         return Written(
             path=path,
             full=full,

@@ -42,14 +42,14 @@ class FolderHub(Hub):
             yield Stream(offset, None, chunks_of(file))
 
     def _hint(self, path: str) -> str:
-        return ": it is no hub" if path == INDEX else ", which its index names"
+        return ": it is not a hub" if path == INDEX else ", which its index names"
 
     def local(self, path: str) -> Path | None:
         """Return the file itself."""
         return self.folder / path
 
     def check_free(self, name: str) -> None:
-        """See that a model can be published under a name."""
+        """Check that a model can be published under a name."""
         super().check_free(name)
         self._see_what_is_in_the_way(name)
         with self._told():

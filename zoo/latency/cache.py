@@ -21,7 +21,7 @@ def cpu_features() -> frozenset[str]:
     """Return the processor's instruction sets by Linux's names; empty if the system does not list them."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8").splitlines():
             if line.startswith(("flags", "Features")):
                 return frozenset(line.partition(":")[2].split())
     return frozenset()
@@ -74,13 +74,13 @@ class TimeCache:
         content = {"conditions": self.conditions, "times": {**self._read(), name: values}}
         try:
             with atomic(self.path) as temporary:
-                temporary.write_text(json.dumps(content, indent=1) + "\n")
+                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         except OSError:
             return
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.path.read_text())
+            content = json.loads(self.path.read_text(encoding="utf-8"))
             times = content["times"] if content["conditions"] == self.conditions else {}
         except (OSError, ValueError, RecursionError, KeyError, TypeError):
             return {}

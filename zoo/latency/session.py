@@ -207,7 +207,7 @@ def _why_not(path: Path, device: Literal["cpu", "cuda"], error: str) -> str:
         return f"{path} is of a newer ONNX than this ONNX Runtime {ort.__version__} knows ({version[0]}): update it"
     reason = re.sub(r"^\[\w+\] : \d+ : \w+ : (Load model from\s+failed:)?\s*", "", error).rstrip(".")
     if "protobuf" in error.lower():
-        return f"{path} is no ONNX file or a truncated one ({reason})"
+        return f"{path} is not an ONNX file, or is truncated ({reason})"
     return f"ONNX Runtime cannot open {path}: {reason[:300]}"
 
 

@@ -19,9 +19,9 @@ MILLISECONDS = Column("ms\nbatch 1", "median latency in ONNX Runtime", "low")
 ELSEWHERE = Column("ms\nbatch 1", "median latency in ONNX Runtime on the machine of this number below")
 """The same columns for several machines, among which none is the best."""
 COLUMNS = (
-    Column("model", "links its card"),
+    Column("model", "links to its card"),
     Column("robust\n%", "the lowest accuracy under any attack at this radius", "high"),
-    Column("by", "the attack that left it"),
+    Column("attack", "the strongest one, under which that was measured"),
     Column("images", "test images under that attack"),
     Column("masking", "whether the checks for masked gradients passed"),
     Column("clean\n%", "accuracy on test images", "high"),
@@ -30,12 +30,12 @@ COLUMNS = (
     MILLISECONDS,
     Column("over\ndense", "latency over that of the dense network", "low"),
     Column("trained\nagainst", "the adversary"),
-    Column("made by", "links the command that made it"),
+    Column("trained by", "links to the command that trained it"),
 )
 READING = (
-    "Robust accuracy is the lowest that any attack left, and the truth is at most that. A weaker attack leaves more: "
-    "compare rows under the same attack; < marks an upper bound, by a weaker attack than AutoAttack. "
-    "A model with masked gradients has no rank."
+    "Robust accuracy is the lowest accuracy under any attack, an upper bound on the true one. A weaker attack gives a "
+    "higher figure: compare rows with the same attack; < marks an upper bound by a weaker attack than AutoAttack. "
+    "Models with masked gradients are not ranked."
 )
 
 
@@ -53,7 +53,7 @@ def compose(models: Sequence[Contender], tables: Sequence[Standing], cards: str)
     sections += [sanity([model.figures for model in models]), _origins(models, cards)]
     hubs = ", ".join(dict.fromkeys(model.hub for model in models))
     count = f"{len(models)} models" if len(models) > 1 else models[0].name
-    return Page(f"Leaderboard of {count}", f"Robust accuracy against size against latency. Hubs: {hubs}", sections)
+    return Page(f"Leaderboard of {count}", f"Robust accuracy, size and latency. Hubs: {hubs}", sections)
 
 
 def _table_section(table: Standing, i: int, cards: str) -> Section:
@@ -107,13 +107,13 @@ def _unranked(models: Sequence[Contender], tables: Sequence[Standing]) -> Sectio
     names = [model.name for model in models if model.name not in ranked]
     if not names:
         return None
-    why = "No accuracy was measured at the radius that they are judged by, so they are in no table: "
+    why = "No accuracy was measured at the radius of any, so they are in no table: "
     return Section("unranked", "Not measured", [Text(f"{why}{', '.join(names)}.")])
 
 
 def _origins(models: Sequence[Contender], cards: str) -> Section:
     columns = [
-        *(Column("model", "links its card"), Column("command"), Column("seed"), Column("commit")),
+        *(Column("model", "links to its card"), Column("command"), Column("seed"), Column("commit")),
         *(Column("weights", "their SHA-256"), Column("licence"), Column("hub")),
     ]
     rows = []
@@ -128,4 +128,4 @@ def _origins(models: Sequence[Contender], cards: str) -> Section:
             ]
         )
     again = Text("zoo verify NAME --n all measures a card again, zoo bench NAME its latency.")
-    return Section("made", "The commands that made them", [again, Table(columns, rows)])
+    return Section("made", "Training commands", [again, Table(columns, rows)])

@@ -57,7 +57,7 @@ def write_robustbench(cards: Mapping[str, Card], folder: Path) -> Exported:
             file = folder / card.data / threat.norm / f"{name}.json"
             info = _with_hand_filled(model_info(name, card, card.clean, evaluation), file)
             with atomic(file) as temporary:
-                temporary.write_text(json.dumps(info, indent=2) + "\n")
+                temporary.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
             files.append(file)
     return Exported(tuple(files), left_out)
 
@@ -105,7 +105,7 @@ def _with_hand_filled(info: dict[str, Any], file: Path) -> dict[str, Any]:
     if not file.is_file():
         return info
     try:
-        old = json.loads(file.read_text())
+        old = json.loads(file.read_text(encoding="utf-8"))
         return info | {key: old[key] for key in BY_HAND if old.get(key) not in (None, "")}
     except (ValueError, RecursionError, AttributeError):
         raise UserError(f"{file} is not a JSON object: repair it, or remove it to have it written again") from None

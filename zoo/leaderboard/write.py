@@ -52,7 +52,7 @@ def write_leaderboard(models: Sequence[Contender], output: Path) -> Written:
         with atomic(written.cards / f"{model.name}.json") as temporary:
             shutil.copyfile(model.file, temporary)
     with atomic(written.data) as temporary:
-        temporary.write_text(json.dumps(as_data(models, tables), indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(as_data(models, tables), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return written

@@ -146,11 +146,13 @@ def smaller_card(
             "lipschitz_bound": None,
             "evaluations": (),
             "sanity": None,
+            "calibration": None,
             "findings": (),
             "latency": (),
             "parity": {},
             "curve": (),
             "prefixes": (),
             "files": (),
+            "commands": {},
         }
     )

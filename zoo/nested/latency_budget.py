@@ -24,7 +24,7 @@ def parse_latency(text: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*ms\s*", text)
     if found is None or not float(found[1]) > 0:
-        raise UserError(f"latency {text} is no time: give milliseconds for one image, such as 1.5ms")
+        raise UserError(f"latency {text} is not a time: give milliseconds for one image, such as 1.5ms")
     return float(found[1])
 
 

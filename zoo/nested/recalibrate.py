@@ -10,7 +10,7 @@ from zoo.adversaries import ADVERSARIES, Adversary, Threat
 from zoo.data import open_known, training_rows
 from zoo.errors import UserError
 from zoo.runs.run import CARD, Run, read_config
-from zoo.runtime.batch_norm import batch_norms, reestimate_batch_norm_
+from zoo.runtime.batch_norm import batch_norms, reestimate_batch_norm_, statistics_batches
 
 IMAGES = 1024
 BATCH = 128
@@ -48,8 +48,11 @@ def recalibrate_(model: nn.Module, run: Run, data_dir: Path | None, download: bo
     rows = training_rows(data, source.labels, IMAGES, _val_fraction(run), seed=0)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
     adversary, threat = _adversary(run)
-    parts = [(source.fetch(part).float().div(255), source.labels[part]) for part in rows.split(BATCH) if len(part) > 1]
-    attacked: list[Tensor] = [adversary.search(model, images, labels, threat) for images, labels in parts]
+    batches = statistics_batches(rows, BATCH)
+    parts = [(source.fetch(part).float().div(255), source.labels[part]) for part in batches]
+    with torch.random.fork_rng(devices=[]):  # searches begin at random points
+        torch.default_generator.manual_seed(0)
+        attacked: list[Tensor] = [adversary.search(model, images, labels, threat) for images, labels in parts]
     reestimate_batch_norm_(model, attacked)
     return len(rows)
 

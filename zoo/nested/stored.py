@@ -27,6 +27,8 @@ from zoo.runs.task import Task
 from zoo.runtime.batch_norm import load_running_statistics_
 
 BACKBONE = "backbone."
+HALF_A_DIGIT = 5e-4
+"""Largest difference of a compression and the one that is meant: they are shown to users with three digits."""
 
 
 def write_nested(run: Run, state: State, path: Path) -> tuple[Prefix, ...]:
@@ -67,7 +69,7 @@ def choose_prefix(card: Card, name: str, compression: float) -> Prefix:
             f"{name} is stored as a whole: leave --compression out; zoo export --compression cuts a nested one"
         )
     for prefix in card.prefixes:
-        if abs(prefix.compression - compression) <= max(SAME, 0.5e-3):
+        if abs(prefix.compression - compression) <= HALF_A_DIGIT:
             return prefix
     known = ", ".join(f"{prefix.compression:.3g}" for prefix in reversed(card.prefixes))
     raise UserError(

@@ -22,7 +22,8 @@ from zoo.oneshot.source import Source, open_source
 from zoo.oneshot.write import write
 from zoo.runs.records import Evaluation
 from zoo.runs.run import Run
-from zoo.runtime.batch_norm import reestimate_batch_norm_
+from zoo.runtime.batch_norm import reestimate_batch_norm_, statistics_batches
+from zoo.screen import note
 from zoo.training.folder import refuse_occupied
 
 VAL_FRACTION = 0.1
@@ -35,7 +36,7 @@ DEFAULT_BUDGET = 0.8
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a compression.
+    """The result of a compression.
 
     Attributes:
         run: the folder that was written.
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def compress_checkpoint(
-    arch: str, method: Method, config: CompressConfig, command: str = "", say: Callable[[str], None] = print
+    arch: str, method: Method, config: CompressConfig, command: str = "", say: Callable[[str], None] = note
 ) -> Outcome:
     """Compress a checkpoint, and write a run.
 
@@ -105,7 +106,8 @@ def _batches(data: DataSet, n: int, seed: int, device: torch.device) -> Iterator
     """Yield training images in [0, 1], drawn evenly over the classes."""
     source = data.source(train=True)
     rows = training_rows(data, source.labels, n, VAL_FRACTION, seed)
-    for part in rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))].split(BATCH):
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+    for part in statistics_batches(rows, BATCH):
         yield source.fetch(part).to(device).float().div(255)
 
 

@@ -34,7 +34,7 @@ def write(
     Args:
         folder: of the run; one that is there is replaced.
         source: what was compressed.
-        compressed: what came of it, on the CPU.
+        compressed: the result, on the CPU.
         config: for the configuration, from which the commands that take a RUN read where the data are.
         command: the command line.
         device: that computed.

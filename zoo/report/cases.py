@@ -38,7 +38,7 @@ class Attack:
         """Return the attack of an evaluation."""
         strength = STRENGTH.index(e.attack) if e.attack in STRENGTH else -1
         steps = e.options.get("steps", 0)
-        options = ", ".join(f"{key} {value}" for key, value in sorted(e.options.items()))
+        options = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in sorted(e.options.items()))
         return cls(strength, steps if isinstance(steps, int) else 0, e.attack, e.norm or "", options)
 
     @property

@@ -58,7 +58,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     if not path.is_file():
         return []
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             return [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:

@@ -41,7 +41,7 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
     found: list[tuple[bool, str, Timing]] = []
     for path in paths:
         try:
-            found += _timings(json.loads(path.read_text()))
+            found += _timings(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(f"no file at {path}: write one with `zoo bench RUN --json {path}`") from None
         except (RecursionError, KeyError, TypeError, AttributeError, ValueError, OverflowError):
@@ -52,7 +52,7 @@ def read_timings(paths: Iterable[Path]) -> dict[str, Timing]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value
 
 

@@ -23,7 +23,7 @@ def size_curve_blocks(runs: Sequence[RunFigures]) -> list[Block]:
     if any(point.latency_ms is not None for run in runs for point in run.card.curve):
         charts += [_chart(runs, key, i, "ms", "milliseconds, one image", _ms) for i, key in enumerate(keys)]
     text = (
-        "Lines join the networks inside one nested network, each cut out without training; single points are networks "
+        "A line joins the networks cut out of one nested network, without further training; single points are networks "
         "of one size."
     )
     return [Text(text), Gallery(charts)]

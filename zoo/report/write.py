@@ -58,7 +58,7 @@ def write_report(
         pictures.append(_free(output.with_suffix("") / f"{chart.name}.png", pictures))
         draw_png(chart, pictures[-1])
     with atomic(data) as temporary:
-        temporary.write_text(json.dumps(as_data(runs), indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(as_data(runs), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with atomic(output) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
     return Written(output, data, tuple(pictures))

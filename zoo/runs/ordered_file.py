@@ -69,5 +69,5 @@ def read_beginning(path: Path) -> dict[str, Tensor]:
                     flat = torch.frombuffer(content, dtype=dtype, count=size, offset=start + first).clone()
                 found[name] = flat.reshape(shape)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path} is no beginning of a safetensors file ({type(error).__name__})") from None
+        raise UserError(f"{path} is not the beginning of a safetensors file ({type(error).__name__})") from None
     return found

@@ -15,7 +15,7 @@ def recipe_names() -> list[str]:
 
 def describe_recipe(name: str) -> str:
     """Return a recipe's description: the comment at its head, up to the command."""
-    head, _, _ = (FOLDER / f"{name}.yaml").read_text().partition("# Command:")
+    head, _, _ = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").partition("# Command:")
     return " ".join(line.removeprefix("#").strip() for line in head.splitlines())
 
 

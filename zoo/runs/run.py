@@ -37,7 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config: dict[str, Any] = yaml.safe_load(path.read_text())
+        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         _ = config["arch"], config["data"], config["seed"], config["method"]["name"]
     except FileNotFoundError:
         raise UserError(f"{folder} has no {CONFIG}, which says how it was trained") from None

@@ -56,6 +56,15 @@ def running_statistics_in(model: nn.Module, means: Tensor, variances: Tensor) ->
             norm.running_mean, norm.running_var = mean, variance
 
 
+def statistics_batches(rows: Tensor, size: int) -> list[Tensor]:
+    """Split rows (N,) into batches on which statistics are estimated.
+
+    A last batch of one image is left out if there are others: where its map is one pixel it has no variance.
+    """
+    parts = list(rows.split(size))
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 else parts
+
+
 @torch.no_grad()
 def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Set running means and variances to averages over batches of images, in place; weights stay as they are.
@@ -64,7 +73,7 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Args:
         model: its modes are the same afterwards.
-        batches: (B, C, H, W) each, as the model takes them, B > 1; at least one.
+        batches: (B, C, H, W) each, as the model takes them, at least one; see `statistics_batches`.
 
     Returns:
         How many BatchNorms the model has; without any, no batch is run.

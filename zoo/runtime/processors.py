@@ -2,8 +2,10 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+
+THREADS = "OMP_NUM_THREADS"
 
 
 def usable_processors() -> int:
@@ -13,8 +15,24 @@ def usable_processors() -> int:
     processor time is worth (a container's ``--cpus``, a limit in Kubernetes), rounded down: a thread too many uses the
     quota up before its period ends, and then all of them stand still.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(allowed, processor_quota())))
+    return max(1, int(min(_allowed(), processor_quota())))
+
+
+def keep_to_quota(environment: MutableMapping[str, str]) -> None:
+    """Limit the threads of PyTorch and NumPy to a container's quota, unless the user has chosen their number.
+
+    Left alone they start a thread for each processor that they may run on. They read the variable when they are
+    imported.
+
+    Args:
+        environment: of the process, such as ``os.environ``.
+    """
+    if processor_quota() < _allowed():
+        environment.setdefault(THREADS, str(usable_processors()))
+
+
+def _allowed() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:

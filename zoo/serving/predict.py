@@ -71,7 +71,9 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
-    known = Image.registered_extensions()
+    registered = Image.registered_extensions()
+    # Pillow only writes some formats, such as PDF, and only recognises MPEG.
+    known = {suffix for suffix, kind in registered.items() if kind in Image.OPEN and kind != "MPEG"}
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = sorted(name for name in files if not name.startswith("."))
@@ -129,8 +131,8 @@ def check_all_read(unread: dict[Path, str]) -> None:
     """Raise `UserError` if files could not be read; it names them."""
     if unread:
         why = [f"{path} ({reason})" for path, reason in unread.items()]
-        count = "1 file is" if len(why) == 1 else f"{len(why)} files are"
-        raise UserError(f"{count} no readable image, and left out: {_listed(why)}")
+        count = "1 file is not a readable image" if len(why) == 1 else f"{len(why)} files are not readable images"
+        raise UserError(f"{count}, left out: {_listed(why)}")
 
 
 def _listed(things: Sequence[object]) -> str:

@@ -14,6 +14,7 @@ from zoo.errors import UserError
 from zoo.lowrank.output_fit import fit_to_outputs_
 from zoo.methods import Calibration
 from zoo.runs.config import TrainConfig
+from zoo.runtime.batch_norm import statistics_batches
 from zoo.runtime.eval_mode import evaluating
 from zoo.training.options import trains_on_cuda
 
@@ -71,6 +72,6 @@ def attacked_batches(module: "Classifier") -> Iterator[Tensor]:
     rows = module.train_indices[stratified(labels, FINAL_IMAGES, seed=0)]
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))].to(source.labels.device)
     torch.manual_seed(module.config.seed)
-    for part in rows.split(module.config.batch_size):
+    for part in statistics_batches(rows, module.config.batch_size):
         images = source.fetch(part).float().div(255)
         yield module.adversary.search(module.model, images, source.labels[part], threat)

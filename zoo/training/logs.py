@@ -19,7 +19,7 @@ def csv_logger(folder: Path, step: int) -> CSVLogger:
     kept = []
     if step and (folder / METRICS).is_file():
         try:
-            with (folder / METRICS).open(newline="") as file:
+            with (folder / METRICS).open(newline="", encoding="utf-8") as file:
                 rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
             if any(None in row for row in rows):
                 raise ValueError("a row has more values than there are columns")

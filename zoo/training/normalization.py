@@ -15,8 +15,8 @@ from zoo.runs.normalization import Numbers, as_text, given_normalization
 def normalize_(data: DataSet, config: TrainConfig) -> TrainConfig:
     """Set a data set's mean and standard deviation as a recipe wants them, and return the recipe that names them.
 
-    Those that are given; else, for images of one's own, those of the weights that the training starts from; else the
-    data set's (ImageNet's for images of one's own).
+    Those that are given; else, for the user's own images, those of the weights that the training starts from; else the
+    data set's (ImageNet's for the user's own images).
 
     Args:
         data: just opened; its ``mean``, ``std`` and ``normalization`` are set.

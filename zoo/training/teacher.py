@@ -69,7 +69,7 @@ def open_teacher(run: Run, data: DataSet, adversary: Adversary) -> Teacher:
             adversary's loss cannot use its answers.
     """
     card = run.card
-    _see_that_it_fits(run.name, card, data)
+    _check_fit(run.name, card, data)
     if card.doubts:
         raise UserError(f"teacher {run.name} is not credible ({'; '.join(map(str, card.doubts))}): choose another one")
     if not adversary.takes_soft_targets:
@@ -81,7 +81,7 @@ def open_teacher(run: Run, data: DataSet, adversary: Adversary) -> Teacher:
     return Teacher(run.name, card.weights.sha256, folded(run.model(), card.image_shape))
 
 
-def _see_that_it_fits(name: str, card: Card, data: DataSet) -> None:
+def _check_fit(name: str, card: Card, data: DataSet) -> None:
     if card.class_names != tuple(data.class_names):
         raise UserError(
             f"teacher {name} tells {_few(card.class_names)} apart, and the data has {_few(data.class_names)}: "

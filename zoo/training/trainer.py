@@ -37,6 +37,7 @@ from zoo.regularizers.none import NoRegularizer
 from zoo.runs.config import TrainConfig
 from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
 from zoo.runtime.memory import keep_freed_memory
+from zoo.screen import note
 from zoo.training.build import starting_model
 from zoo.training.finalize import finalize_run
 from zoo.training.folder import prepare, refuse_occupied, removed_on_failure, started_by
@@ -177,8 +178,8 @@ def _checked(
         starting_model(config, parts.method, data, ranks, parts.adversary, _say), data.mean, data.std
     )
     module = Classifier(model, parts, data, source, config, teaching)
-    _refuse_vain_monitor(module)
-    _refuse_useless_compilation(module)
+    _check_monitor(module)
+    _check_compilation(module)
     options = lightning_options(config, model, data.image_shape)
     batches = validate_trainer_options(options, *module.batches_per_epoch(process_count(options)))
     _check_end_is_validated(module, options, batches)
@@ -201,7 +202,7 @@ def _check_mixing(config: TrainConfig, adversary: Adversary) -> None:
 
 def _say(line: str) -> None:
     if _is_first_process():
-        print(line)
+        note(line)
 
 
 def _is_first_process() -> bool:
@@ -209,7 +210,7 @@ def _is_first_process() -> bool:
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
-def _refuse_useless_compilation(module: Classifier) -> None:
+def _check_compilation(module: Classifier) -> None:
     schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
     flags = {"--compile": module.config.compile, "--cuda-graph": module.config.cuda_graph}
     asked = [flag for flag, value in flags.items() if value]
@@ -226,7 +227,7 @@ def _refuse_useless_compilation(module: Classifier) -> None:
         )
 
 
-def _refuse_vain_monitor(module: Classifier) -> None:
+def _check_monitor(module: Classifier) -> None:
     monitor, missing = module.config.monitor, "--val-fraction above 0" if module.is_robust_training else "--adversary"
     if monitor != "pgd" and not (module.is_robust_training and len(module.val_indices)):
         raise UserError(f"--monitor {monitor} picks the best epoch of adversarial training: give {missing} too")

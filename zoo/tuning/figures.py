@@ -1,4 +1,4 @@
-"""The trials of a sweep as plain data: what each tried, what it came to, and which are the best."""
+"""The trials of a sweep as plain data: the values of each, its results, and which are the best."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def parse_objectives(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Judge:
+class TrialEvaluator:
     """Measures finished trials by the objectives of a sweep, all in the same way.
 
     Attributes:

@@ -29,13 +29,13 @@ def _front(figures: SweepFigures) -> Section:
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trial yet"
     blocks: list[Block] = [
         Text(
-            f"{counts}. Accuracies are on validation images, at the radius of the recipe; no test image takes part. "
-            "The best trial is that of the Pareto front with the best first objective; best.yaml is its recipe."
+            f"{counts}. Accuracies are on validation images, at the radius of the recipe; test images are not used. "
+            "The best trial is the one on the Pareto front with the best first objective; best.yaml is its recipe."
         )
     ]
     if doubtful := [trial.name for trial in figures.trials if trial.doubtful]:
         names = ", ".join(doubtful)
-        blocks.append(Text(f"Not to be believed (masked gradients, or nothing learned): {names}.", warning=True))
+        blocks.append(Text(f"Not credible (masked gradients, or nothing learned): {names}.", warning=True))
     first, *others = figures.objectives
     if others:
         blocks.append(Gallery([_pair(figures, first, other) for other in others]))
@@ -70,7 +70,7 @@ def _history(figures: SweepFigures, name: str) -> Chart:
     return Chart(f"history-{name}", f"{name} of each trial", Axis("trial", whole=True), _axis(name), tuple(series))
 
 
-_STYLES = {"on the front": FRONT, "behind it": OTHER, "not credible": DOUBTFUL}
+_STYLES = {"on the front": FRONT, "dominated": OTHER, "not credible": DOUBTFUL}
 
 
 def _groups(figures: SweepFigures) -> dict[str, list[TrialFigures]]:
@@ -93,14 +93,14 @@ def _options(figures: SweepFigures) -> Section:
         values = tuple(tuple(figures.importances[name].get(key, 0.0) for name in objectives) for key in keys)
         blocks.append(
             Text(
-                "The importance of an option is its share in what sets the best trials apart from the others "
-                "(PED-ANOVA, arXiv 2304.10255). With few trials it is a hint."
+                "The importance of an option is its share in what distinguishes the best trials from the others "
+                "(PED-ANOVA, arXiv 2304.10255). With few trials, take it as a hint."
             )
         )
         chart = Heatmap("importances", "Importance of each option", tuple(keys), objectives, values)
         blocks.append(Gallery([chart]))
     else:
-        blocks.append(Text(f"Importances need {FEWEST} finished trials."))
+        blocks.append(Text(f"Importances are shown from {FEWEST} finished trials on."))
     slices = [_slice(figures, key, name) for name in figures.objectives for key in keys if _is_numeric(figures, key)]
     if slices:
         blocks.append(Gallery(slices))
@@ -129,8 +129,8 @@ def _trials(figures: SweepFigures) -> Section:
         Column("note"),
     ]
     rows = [_row(figures, trial, keys) for trial in figures.trials]
-    note = "accuracies in %; a trial that was pruned or interrupted goes on with zoo train --resume RUN"
-    return Section("trials", "Every trial", [Table(columns, rows, note)])
+    note = "accuracies in %; zoo train --resume RUN continues a trial that was pruned or interrupted"
+    return Section("trials", "All trials", [Table(columns, rows, note)])
 
 
 def _title(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Give hopeless trials up: those whose validation accuracy is below the median of the others at the same epoch.
+"""Prune trials whose validation accuracy is below the median of the others at the same epoch.
 
 Optuna does not prune trials of several objectives (`Trial.report` refuses them), so their accuracies are reported to a
 study of one objective beside the sweep's, whose pruner decides.
@@ -23,7 +23,7 @@ FIRST = 5
 """Trials that are never pruned."""
 
 
-class PruneHopeless(Callback):
+class TrialPruning(Callback):
     """Report a metric after each validation; end the training with `optuna.TrialPruned` if the pruner says so.
 
     Args:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-INDEX, ATTEMPT, REASON = "index", "attempt", "reason"
-"""Attributes of a trial: its number among the distinct ones, how often it was begun, and why it failed."""
+INDEX, ATTEMPT, INTERRUPTED, REASON = "index", "attempt", "interrupted", "reason"
+"""Attributes of a trial: its number among the distinct ones, how often it was begun, whether the user or a scheduler
+interrupted it, and why it failed."""
 ATTEMPTS = 3
-"""How often a trial may end the process that works on it."""
+"""How often a trial may end the process that works on it; interruptions do not count."""
 LOCK = ".sweep.lock"
 
 
@@ -58,35 +59,40 @@ class Queue:
         index = waiting.user_attrs[INDEX] if waiting else distinct(trials)
         if waiting is None and index >= self.total:
             return None, None
+        lock = self._lock(index)
+        lock.acquire()
+        self._marker(index).touch()
         self.study.sampler = self.sampler(index)
         trial = self.study.ask()
         trial.set_user_attr(INDEX, index)
-        lock = self._lock(index)
-        lock.acquire()
         return trial, lock
 
     def _repeat_abandoned(self) -> None:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_abandoned(trial):
-                attempt = trial.user_attrs.get(ATTEMPT, 1)
+                attempt = trial.user_attrs.get(ATTEMPT, 1) + (not trial.user_attrs.get(INTERRUPTED, False))
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                if attempt < ATTEMPTS:
-                    self.study.add_trial(_again(trial, attempt + 1, self.study.get_trials(deepcopy=False)))
+                if attempt <= ATTEMPTS:
+                    self.study.add_trial(_again(trial, attempt, self.study.get_trials(deepcopy=False)))
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         if INDEX not in trial.user_attrs:
             return True  # its process ended between two lines of `_take`, or else would hold the sweep's lock
-        lock = self._lock(trial.user_attrs[INDEX])
-        if not Path(lock.lock_file).exists():
+        index = trial.user_attrs[INDEX]
+        if not self._marker(index).exists():
             return False  # it runs on a machine with a folder of its own
         try:
-            with lock.acquire(timeout=0):
+            with self._lock(index).acquire(timeout=0):
                 return True
         except Timeout:
             return False
 
     def _lock(self, index: int) -> FileLock:
         return FileLock(self.folder / f".{run_name(index)}.lock")
+
+    def _marker(self, index: int) -> Path:
+        """Return the file that says that a trial was begun in this folder: Windows removes the lock file on release."""
+        return self.folder / f".{run_name(index)}.begun"
 
 
 @contextmanager
@@ -118,5 +124,5 @@ def _again(trial: FrozenTrial, attempt: int, trials: list[FrozenTrial]) -> Froze
         state=TrialState.WAITING,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={**trial.user_attrs, INDEX: index, ATTEMPT: attempt},
+        user_attrs={**trial.user_attrs, INDEX: index, ATTEMPT: attempt, INTERRUPTED: False},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -137,14 +138,14 @@ def _resolved(name: str, config: TrainConfig, plugins: dict[str, Any]) -> tuple[
 def _range(word: str, hint: Any, low: str, high: str, log: str | None) -> BaseDistribution:
     kinds = {hint, *get_args(hint)}
     if not kinds & {int, float} or bool in kinds:
-        raise UserError(f"--search {word}: this option is no number; list its values, separated by commas")
+        raise UserError(f"--search {word}: this option is not a number; list its values, separated by commas")
     number = float if float in kinds else int
     try:
         first, last = number(low), number(high)
     except ValueError:
         kind = "whole numbers" if number is int else "numbers"
         raise UserError(f"--search {word}: the ends of this range must be {kind}; {FORM}") from None
-    if not first < last < float("inf") or (log and first <= 0):
+    if not -math.inf < first < last < math.inf or (log and first <= 0):
         above = ", both above 0" if log else ""
         raise UserError(f"--search {word}: a range goes from a smaller to a larger number{above}")
     make = IntDistribution if number is int else FloatDistribution

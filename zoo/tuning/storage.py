@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from zoo.errors import UserError, first_line
 from zoo.files import user_path
@@ -31,16 +31,18 @@ def open_storage(text: str) -> BaseStorage:
     """
     kind, colon, rest = text.partition(":")
     if not colon or not rest:
-        raise UserError(f"--storage {text} is no storage: {FORM}")
+        raise UserError(f"--storage {text} is not a storage: {FORM}")
     try:
         if kind == "journal":
             folder = user_path(rest)
             folder.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+            file = str(folder / JOURNAL)
+            # Optuna's default lock is a symbolic link, which Windows refuses to ordinary users.
+            return JournalStorage(JournalFileBackend(file, JournalFileOpenLock(file)))
         if kind == "sqlite":
-            file = user_path(rest.removeprefix("///"))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            return RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 100}})
+            database = user_path(rest.removeprefix("///"))
+            database.parent.mkdir(parents=True, exist_ok=True)
+            return RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 100}})
         return RDBStorage(text)
     except Exception as error:  # of the file system, the database's driver, SQLAlchemy or Optuna
         raise UserError(f"--storage {text} cannot be opened ({first_line(error)}): {FORM}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +27,9 @@ from zoo.runs.run import CARD, CONFIG, Run
 from zoo.training.parts import Parts
 from zoo.training.resume_check import recipe
 from zoo.training.trainer import resume, train
-from zoo.tuning.objectives import CLEAN, Judge, directions, parse_objectives
-from zoo.tuning.pruning import PruneHopeless
-from zoo.tuning.queue import INDEX, REASON, Queue, locked, run_name
+from zoo.tuning.objectives import CLEAN, TrialEvaluator, directions, parse_objectives
+from zoo.tuning.pruning import TrialPruning
+from zoo.tuning.queue import INDEX, INTERRUPTED, REASON, Queue, locked, run_name
 from zoo.tuning.space import Dimension, parse_space
 from zoo.tuning.storage import open_storage, open_study
 from zoo.tuning.write import DATA, write_sweep
@@ -54,7 +55,7 @@ class Settings:
     sampler: Literal["tpe", "random"] = "tpe"
     """tpe learns from the finished trials; random: trial k is the same in every sweep of this seed."""
     prune: bool = True
-    """Give trials up whose validation accuracy is below the median of the others at the same epoch."""
+    """End trials early whose validation accuracy is below the median of the others at the same epoch."""
     n: int = 1000
     """Validation images for the accuracies, at most."""
     threads: int = field(default_factory=default_threads)
@@ -78,14 +79,14 @@ class Plan:
         read: reads such words.
         base: the recipe without a trial's values.
         space: the options that are searched.
-        judge: the objectives.
+        evaluator: measures the objectives.
     """
 
     words: tuple[str, ...]
     read: Callable[[list[str]], Recipe]
     base: Recipe
     space: tuple[Dimension, ...]
-    judge: Judge
+    evaluator: TrialEvaluator
 
     @classmethod
     def of(
@@ -99,15 +100,15 @@ class Plan:
         base = read(list(words))
         config, plugins = base
         space = parse_space(search, config, plugins)
-        judge = Judge(parse_objectives(settings.objective), config, settings.n, settings.threads)
-        plan = cls(tuple(words), read, base, space, judge)
+        evaluator = TrialEvaluator(parse_objectives(settings.objective), config, settings.n, settings.threads)
+        plan = cls(tuple(words), read, base, space, evaluator)
         for dimension in space:
             for value in dimension.extremes():
                 read(plan.with_values({dimension.key: value}))
         if any(config.trainer.get(name, 1) not in (1, "1", "auto") for name in ("devices", "num_nodes")):
             raise UserError("a trial trains in one process: leave trainer.devices and trainer.num_nodes out")
         check_data_dir(config.data, config.data_dir)
-        judge.check()
+        evaluator.check()
         return plan
 
     def with_values(self, values: dict[str, str]) -> list[str]:
@@ -123,10 +124,10 @@ class Plan:
         fixed |= {name: getattr(config, name) for name in ("weights", "init", "teacher", "pretrained")}
         kept = {k: v for k, v in fixed.items() if k not in searched and k.partition(".")[0] not in searched}
         found = {
-            "objectives": list(self.judge.objectives),
+            "objectives": list(self.evaluator.objectives),
             "search": {dimension.key: dimension.text for dimension in self.space},
             "recipe": kept,
-            "images": {"n": self.judge.n},
+            "images": {"n": self.evaluator.n},
         }
         plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
         return plain
@@ -138,9 +139,9 @@ class Plan:
         is_robust = not isinstance(plugins["adversary"], NoAdversary)
         if any(dimension.key == "epochs" for dimension in self.space):
             return None  # at the same epoch, schedules of other lengths are elsewhere
-        if is_robust and self.judge.attacks:
+        if is_robust and self.evaluator.attacks:
             return f"val_{config.monitor}_accuracy"
-        return "val_accuracy" if CLEAN in self.judge.objectives else None
+        return "val_accuracy" if CLEAN in self.evaluator.objectives else None
 
 
 class Sweep:
@@ -158,7 +159,7 @@ class Sweep:
         self.plan, self.settings, self.folder = plan, settings, settings.out
         address = settings.storage or f"journal:{self.folder}"
         self.storage = open_storage(address)
-        self.study = open_study(self.storage, address, plan.identity, directions(plan.judge.objectives))
+        self.study = open_study(self.storage, address, plan.identity, directions(plan.evaluator.objectives))
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
             if ID not in self.study.user_attrs:
@@ -181,7 +182,9 @@ class Sweep:
                 with locked(self.folder):
                     self.write()
         except StorageInternalError as error:
-            raise UserError(f"the storage is gone ({first_line(error)}): the same command goes on with it") from None
+            raise UserError(
+                f"the storage cannot be reached ({first_line(error)}): the same command continues once it can"
+            ) from None
 
     def _next(self, say: Callable[[str], None]) -> bool:
         """Run the next trial; return whether there was one."""
@@ -206,10 +209,12 @@ class Sweep:
         say(f"{name}: {', '.join(f'{key} {value}' for key, value in values.items())}")
         try:
             run = self._finished(self.folder / name, values)
-            figures = self.plan.judge.measure(run, self.study)
+            figures = self.plan.evaluator.measure(run, self.study)
             trial.set_constraint("doubts", float(bool(run.card.doubts)))
-        except Interrupted:
-            raise Interrupted(f"interrupted in {name}: the same command continues from there") from None
+        except (Interrupted, KeyboardInterrupt) as stop:
+            trial.set_user_attr(INTERRUPTED, True)
+            number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
+            raise Interrupted(f"interrupted in {name}: the same command continues from there", number) from None
         except optuna.TrialPruned as pruned:
             self._end(trial, TrialState.PRUNED, str(pruned))
             say(f"{name}: pruned, {pruned}")
@@ -218,7 +223,7 @@ class Sweep:
             say(f"{name}: failed, {first_line(error)}")
         else:
             self.study.tell(trial, figures)
-            shown = zip(self.plan.judge.objectives, figures, strict=True)
+            shown = zip(self.plan.evaluator.objectives, figures, strict=True)
             say(f"{name}: {', '.join(f'{key} {value:.6g}' for key, value in shown)}")
 
     def _end(self, trial: Trial, state: TrialState, reason: str) -> None:
@@ -238,11 +243,11 @@ class Sweep:
         command = " ".join(shlex.join(["zoo", "train", *words]).splitlines())
         return train(config, *plugins.values(), overwrite=True, callbacks=watch, command=command)
 
-    def _pruning(self) -> list[PruneHopeless]:
+    def _pruning(self) -> list[TrialPruning]:
         metric, epochs = self.plan.watched, self.plan.base[0].epochs
         if not self.settings.prune or metric is None:
             return []
-        return [PruneHopeless(self.storage, metric, math.ceil(epochs / 3))]
+        return [TrialPruning(self.storage, metric, math.ceil(epochs / 3))]
 
     def _sampler(self, index: int) -> BaseSampler:
         seed = mixed_seed(self.settings.seed, index) % 2**32
@@ -251,7 +256,7 @@ class Sweep:
     def _check_folder(self) -> None:
         path = self.folder / DATA
         try:
-            before = json.loads(path.read_text())[ID] if path.is_file() else self.study.user_attrs[ID]
+            before = json.loads(path.read_text(encoding="utf-8"))[ID] if path.is_file() else self.study.user_attrs[ID]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is damaged: delete it if the runs beside it are of this sweep") from None
         if before != self.study.user_attrs[ID]:

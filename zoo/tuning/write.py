@@ -40,7 +40,8 @@ def write_sweep(
     """
     figures = gather(study, plan)
     with atomic(folder / DATA) as temporary:
-        temporary.write_text(json.dumps(_data(figures, study.user_attrs["id"]), indent=1, allow_nan=False) + "\n")
+        data = json.dumps(_data(figures, study.user_attrs["id"]), indent=1, allow_nan=False)
+        temporary.write_text(f"{data}\n", encoding="utf-8")
     with atomic(folder / PAGE) as temporary:
         temporary.write_text(render(compose(figures)), encoding="utf-8")
     if best := figures.best:
@@ -48,7 +49,8 @@ def write_sweep(
         reached = ", ".join(f"{key} {value:.6g}" for key, value in best.figures.items())
         with atomic(folder / BEST) as temporary:
             temporary.write_text(
-                f"# {best.name} of a sweep: {reached}\n{configuration(config, Parts(*plugins.values()))}"
+                f"# {best.name} of a sweep: {reached}\n{configuration(config, Parts(*plugins.values()))}",
+                encoding="utf-8",
             )
 
 

@@ -18,20 +18,22 @@ def conditioning(runs: Sequence[RunFigures]) -> Section:
     blocks: list[Block] = [
         Text(
             "The condition number of a layer's weight is its largest over its smallest singular value (of a factorized "
-            "layer, over those of its rank). Their product bounds how much a relative change of the input can grow."
+            "layer, over those of its rank). The product over the layers bounds how much a relative change of the "
+            "input can grow."
         ),
         Gallery([_conditions(run) for run in runs]),
     ]
-    for run in runs:
-        if run.no_start:
-            blocks.append(Text(f"Singular values before training are not shown: {run.no_start}."))
+    if reasons := list(dict.fromkeys(run.no_start for run in runs if run.no_start)):
+        blocks.append(Text(f"Singular values before training are not shown: {'; '.join(reasons)}."))
     for run in runs:
         charts = [_spectrum(run, name, spectrum) for name, spectrum in run.spectra.items()]
-        note = Text("Each layer's singular values over the largest one, in descending order (0 to 1 of their number).")
+        note = Text(
+            "Singular values relative to the largest, in descending order; horizontally, the index from 0 to 1."
+        )
         blocks.append(
             Details(f"{run.name}: singular values of {len(charts)} layers", [note, Gallery(charts, small=True)])
         )
-    return Section("conditioning", "Singular values before and after", blocks)
+    return Section("conditioning", "Singular values before and after training", blocks)
 
 
 def condition(values: Sequence[float]) -> float:
@@ -48,7 +50,7 @@ def _conditions(run: RunFigures) -> Chart:
     return Chart(
         f"conditioning-{slug}",
         run.name,
-        Axis("layer, from the input on", whole=True),
+        Axis("layer, in order from the input", whole=True),
         Axis("condition number", log=True),
         (*series, Series(AFTER, tuple(after), style)),
     )

@@ -16,18 +16,18 @@ def layers(runs: Sequence[RunFigures]) -> Section:
         Details(f"{run.name}: {len(run.card.layers)} layers", [_table(run)]) for run in runs if run.card.layers
     ]
     if not any(run.forms for run in runs):
-        blocks.append(Text("No exported file says which form each layer took: zoo export RUN writes one that does."))
+        blocks.append(Text("No exported file lists the form of each layer: zoo export RUN writes one."))
     return Section("layers", "Layers", blocks)
 
 
 def _table(run: RunFigures) -> Table:
     columns = [
         *(Column("layer"), Column("kind"), Column("shape"), Column("weights", "of the dense layer")),
-        *(Column("rank"), Column("full rank"), Column("what became of it")),
+        *(Column("rank"), Column("full rank"), Column("note")),
         *(Column("κ before", "condition number at initialisation"), Column("κ after", "after training")),
     ]
     if run.forms:
-        columns += [Column("exported as"), Column("because"), Column("cost of each form", "in the unit of the target")]
+        columns += [Column("exported as"), Column("reason"), Column("cost of each form", "in the unit of the target")]
     return Table(columns, _rows(run))
 
 

@@ -11,19 +11,19 @@ from zoo.report.table import Column, Table, percent
 from zoo.runs.records import Finding
 
 TITLES = {
-    "weights": "Weights moved, relative radius",
-    "joint": "Images and weights moved together, relative radius of the weights",
+    "weights": "Weight perturbations, relative radius",
+    "joint": "Perturbations of images and weights, relative radius of the weights",
     "corruptions": "Mean over all corruptions, severity",
-    "interval": "Proved by interval propagation, eps",
-    "lipschitz": "Proved by the Lipschitz product bound, eps",
+    "interval": "Certified by interval bound propagation, eps",
+    "lipschitz": "Certified by the Lipschitz product bound, eps",
     "smoothing": "Certified by randomised smoothing, eps",
 }
 NAMED = {
     "corruptions": ("corruption", "Accuracy under each corruption", "accuracy in %, mean over the severities"),
     "transforms": (
         "transform",
-        "Images that random transforms leave in their class",
-        "right, and changed by a random transform with an estimated probability below 0.1 %; share of all images in %",
+        "Images classified correctly under random transforms",
+        "share of the images, in %, that are correct and that a random transform changes with probability below 0.1 %",
     ),
 }
 """Probes whose cases have names, so that they are shown as tables: the name's key, the table's title and caption.
@@ -38,23 +38,23 @@ def probes(runs: Sequence[RunFigures]) -> Section:
     """Return a curve per probe and case, and a table of each probe whose cases have names."""
     found = [finding for run in runs for finding in run.card.findings]
     if not found:
-        text = "Nothing but attacks was looked at: zoo evaluate RUN --probes all measures more."
-        return Section("probes", "Weights, corruptions, certificates", [Text(text)])
+        text = "No probes were run: zoo evaluate RUN --probes all runs them."
+        return Section("probes", "Weight perturbations, corruptions, certificates", [Text(text)])
     charts = [_chart(runs, probe, fixed, lines) for (probe, fixed), lines in _curves(runs).items()]
     missing = [run.name for run in runs if not run.card.findings]
     skipped = [f"{r.name}, {f.probe}: {f.note}" for r in runs for f in r.card.findings if f.accuracy is None]
     blocks: list[Block] = [
         Text(
-            "Weights move in the deployed network, by a radius relative to each tensor's norm, at random (mean of "
-            "several draws) or where it hurts most. Certificates bound the worst case from below."
+            "Weights of the deployed network are perturbed within a radius relative to each tensor's norm, at random "
+            "(mean of several draws) or in the worst direction found. Certificates are lower bounds on robust accuracy."
         )
     ]
     if missing:
         blocks.append(Text(f"Not measured: {', '.join(missing)}."))
     if skipped:
-        blocks.append(Text(f"Does not apply: {'; '.join(skipped)}."))
+        blocks.append(Text(f"Not applicable: {'; '.join(skipped)}."))
     blocks += [Gallery(charts), *_named(runs)]
-    return Section("probes", "Weights, corruptions, certificates", blocks)
+    return Section("probes", "Weight perturbations, corruptions, certificates", blocks)
 
 
 def _curves(runs: Sequence[RunFigures]) -> Curves:

@@ -10,15 +10,18 @@ from zoo.report.table import Cell, Column, Table, number, percent, text
 from zoo.runs.records import Sanity
 
 CHECKS = {
-    "random_outputs": ("same answers\ntwice", "two forward passes agree"),
-    "zero_gradients": ("gradients\nthere", "at most a tenth of the images have no gradient at all"),
+    "random_outputs": ("deterministic\noutputs", "two forward passes on the same images agree"),
+    "zero_gradients": ("nonzero\ngradients", "the loss has a gradient for at least nine images of ten"),
     "survives_large_eps": (
-        "falls at\neps 0.5",
+        "guesses at\neps 0.5",
         "at a radius where nothing can be recognized, accuracy is that of guessing",
     ),
-    "not_monotone": ("monotone", "no larger radius and no stronger attack leaves more accuracy"),
-    "black_box_stronger": ("Square not\nstronger", "the black-box attack finds no more than the gradient attacks"),
-    "differs_at_eps_0": ("clean\nat eps 0", "accuracy at radius 0 is clean accuracy"),
+    "not_monotone": ("monotone", "accuracy is no higher at a larger radius or under a stronger attack"),
+    "black_box_stronger": (
+        "black box\nnot stronger",
+        "Square, a black-box attack, breaks no more images than the gradient attacks",
+    ),
+    "differs_at_eps_0": ("clean\nat eps 0", "accuracy at radius 0 is the clean accuracy"),
 }
 
 
@@ -28,18 +31,21 @@ def sanity(runs: Sequence[RunFigures]) -> Section:
         Column("run"),
         Column("verdict"),
         *(Column(title, note) for title, note in CHECKS.values()),
-        Column("no gradient\n%", "share of probed images whose loss has no gradient"),
-        Column("at eps 0.5\n%", "accuracy under PGD at a radius where nothing can be recognized"),
+        Column("zero gradient\n%", "share of the images whose loss has no gradient"),
+        Column("PGD,\neps 0.5, %", "accuracy under PGD at a radius where nothing can be recognized"),
         Column("images"),
     ]
     blocks: list[Block] = [
-        Text("Signs of masked gradients, each with its own check. A run that fails one is flagged."),
+        Text(
+            "Masked gradients make accuracy under attack look higher than it is. Each check looks for one sign of "
+            "them; a run that fails any of them is flagged."
+        ),
         Table(columns, [_row(run) for run in runs]),
     ]
     parts = _parts(runs)
     if parts.rows:
         blocks.append(parts)
-    return Section("sanity", "Can the attacks be believed?", blocks)
+    return Section("sanity", "Sanity checks", blocks)
 
 
 def masking_warnings(runs: Sequence[RunFigures]) -> list[Text]:
@@ -63,9 +69,9 @@ def _row(run: RunFigures) -> list[Cell]:
 
 
 def verdict_cell(checked: Sanity | None) -> Cell:
-    """Return what the checks came to."""
+    """Return the verdict of the checks."""
     if checked is None:
-        return text("unchecked")
+        return text("not checked")
     bad = ", ".join(doubt.kind for doubt in checked.doubts)
     return Cell(bad, bad, "bad") if bad else Cell("passed", "passed", "good")
 
@@ -87,5 +93,5 @@ def _parts(runs: Sequence[RunFigures]) -> Table:
         for e in run.card.evaluations
         for part, accuracy in e.parts.items()
     ]
-    columns = [Column("run"), Column("attack"), Column("after"), Column("accuracy left, %"), Column("skipped")]
+    columns = [Column("run"), Column("attack"), Column("after"), Column("accuracy, %"), Column("skipped")]
     return Table(columns, rows, "accuracy after each part of an ensemble of attacks")

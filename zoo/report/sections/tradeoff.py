@@ -44,10 +44,13 @@ def tradeoff_blocks(runs: Sequence[RunFigures], gains: Sequence[Gain]) -> list[B
         for gain_name, gain_text, gain in gains
     ]
     blocks: list[Block] = [
-        Text("Up and to the left is better. The dotted steps are the Pareto front: below them, another is as good.")
+        Text(
+            "Higher and further left is better. The dotted line is the Pareto front: for a run below it, another is at "
+            "least as good in both respects."
+        )
     ]
     if not conditions:
-        blocks.append(Text("No latency was measured: zoo bench RUN writes it into the run's folder."))
+        blocks.append(Text("Latency was not measured: zoo bench RUN measures it."))
     else:
         numbered = [f"({i + 1}) {x}" if len(conditions) > 1 else x for i, x in enumerate(conditions)]
         blocks.append(Text(f"Latency is the median in ONNX Runtime: {'; '.join(numbered)}."))

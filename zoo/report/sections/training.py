@@ -22,14 +22,14 @@ POINTS = 150
 def training(runs: Sequence[RunFigures]) -> Section:
     """Return the curves of all runs, and for each run a map of its layers over the epochs."""
     charts = [_chart(runs, *curve) for curve in CURVES if any(curve[0] in run.curves for run in runs)]
-    blocks: list[Block] = [Gallery(charts)] if charts else [Text("The runs logged nothing while they trained.")]
+    blocks: list[Block] = [Gallery(charts)] if charts else [Text("There are no training logs.")]
     for run in runs:
         maps = _maps(run)
         if maps:
-            blocks.append(Details(f"{run.name}: layers over the epochs", [Gallery(maps)]))
+            blocks.append(Details(f"{run.name}: layers by epoch", [Gallery(maps)]))
     without = [run.name for run in runs if run.card.ranks and not run.layers]
     if without:
-        blocks.append(Text(f"No layers.csv, which holds the layers epoch by epoch, is in {', '.join(without)}."))
+        blocks.append(Text(f"No history of the layers (layers.csv): {', '.join(without)}."))
     return Section("training", "Training", blocks)
 
 
@@ -49,7 +49,7 @@ def _chart(runs: Sequence[RunFigures], name: str, title: str, percent: bool, log
 
 
 def thinned(points: Sequence[Point], limit: int = POINTS) -> tuple[Point, ...]:
-    """Return at most ``MOST`` points: means over equal stretches of a longer curve."""
+    """Return at most ``limit`` points: means over equal stretches of a longer curve."""
     if len(points) <= limit:
         return tuple(points)
     edges = [round(i * len(points) / limit) for i in range(limit + 1)]
