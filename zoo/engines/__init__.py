@@ -4,14 +4,14 @@ import dataclasses
 
 from pydantic import TypeAdapter, ValidationError
 
-from zoo.engines._base import Device, Engine, LostWorker
+from zoo.engines._base import Device, Engine, LostWorker, enter
 from zoo.errors import UserError
 from zoo.plugins import Plugins
 from zoo.plugins.spec import PluginSpec
 
 ENGINES: Plugins[Engine] = Plugins("engine", "zoo.engines", Engine)
 
-__all__ = ["ENGINES", "Device", "Engine", "LostWorker", "open_engine"]
+__all__ = ["ENGINES", "Device", "Engine", "LostWorker", "enter", "open_engine"]
 
 
 def open_engine(text: str | None, workers: int | None) -> Engine | None:

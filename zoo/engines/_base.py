@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 Device = Literal["auto", "cpu", "cuda"]
 """Where a worker computes; auto: on a GPU, if the engine's machines have any."""
+
+
+def enter(folder: str) -> None:
+    """Go to the folder in which a command was given: the paths of its arguments lead from there.
+
+    Raises:
+        UserError: this machine does not have it.
+    """
+    try:
+        os.chdir(folder)
+    except OSError:
+        raise UserError(f"{folder} is not on {socket.gethostname()}: the machines need a folder in common") from None
 
 
 class LostWorker(UserError):

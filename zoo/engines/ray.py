@@ -205,20 +205,21 @@ def _train(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     # Lightning sets it when the Trainer is built; what a training does before asks for it, too.
     rank_zero_only.rank = get_context().get_world_rank()  # type: ignore[attr-defined]
-    options = {"devices": "auto", "strategy": RayDDPStrategy(), "plugins": [RayLightningEnvironment()]}
+    # As many machines of one process each: "auto" counts the GPUs of this machine, and Lightning's own checks multiply.
+    options = {
+        "devices": 1,
+        "num_nodes": get_context().get_world_size(),
+        "strategy": RayDDPStrategy(),
+        "plugins": [RayLightningEnvironment()],
+    }
     config["function"](config["argument"], options)
 
 
 def _failure(error: Exception) -> UserError:
-    """Return the reason why a training ended, as one line."""
-    failures = list(getattr(error, "worker_failures", {}).values())
-    causes = [getattr(failure, "cause", None) or failure for failure in failures]
-    own = next((cause for cause in causes if isinstance(cause, UserError)), None)
-    if own is not None:
-        return own
-    from ray.exceptions import RayError
-
-    why = first_line(causes[0] if causes else error)
-    if not causes or any(isinstance(cause, RayError) for cause in causes):
-        return LostWorker(f"a Ray worker was lost in the training ({why})")
-    return UserError(f"a Ray worker failed: {why}")
+    """Return the reason why a training ended, as one line; Ray gives errors of its workers as tracebacks."""
+    endings = [str(failure).strip().splitlines()[-1] for failure in getattr(error, "worker_failures", {}).values()]
+    for ending in endings:
+        kind, _, message = ending.partition(": ")
+        if kind == f"{UserError.__module__}.{UserError.__name__}":
+            return UserError(message)
+    return LostWorker(f"the training lost a Ray worker ({endings[0] if endings else first_line(error)})")

@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from zoo.callbacks import (
 )
 from zoo.data import check_data_dir, open_data
 from zoo.errors import Interrupted, UserError
-from zoo.lowrank.factorize import Ranks
 from zoo.methods import METHODS, Method
 from zoo.post_training import Finisher
 from zoo.post_training.none import NoFinisher
@@ -51,6 +50,7 @@ from zoo.training.options import (
     validate_trainer_options,
 )
 from zoo.training.parts import Parts
+from zoo.training.processes import change_of, check_slurm_tasks, check_strategy
 from zoo.training.progress import ProgressBar
 from zoo.training.resume_check import check_same_recipe, recipe
 from zoo.training.teacher import open_teacher, teacher_run
@@ -66,6 +66,7 @@ def train(
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
     command: str | None = None,
+    launched: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train a model and return its finished run.
 
@@ -78,6 +79,7 @@ def train(
         overwrite: replace a run that is already in the folder.
         callbacks: of Lightning, besides the training's own.
         command: that trains the same run, for its configuration and card; None: the command line of this process.
+        launched: options by which Lightning's Trainer finds the other processes, if an engine started this one.
 
     Raises:
         UserError: the recipe is impossible, or the loss diverged before the first checkpoint; the folder is then
@@ -88,7 +90,7 @@ def train(
     folder = config.folder(METHODS.name_of(method))
     if _is_first_process():
         refuse_occupied(folder, overwrite)
-    return _fit(config, parts, folder, callbacks, command=command)
+    return _fit(config, parts, folder, callbacks, command=command, launched=launched)
 
 
 def resume(
@@ -100,6 +102,7 @@ def resume(
     finisher: Finisher,
     *,
     callbacks: Sequence[Callback] = (),
+    launched: Mapping[str, Any] | None = None,
 ) -> Run:
     """Continue an interrupted run from its last checkpoint (from the start, if it has none) and return it finished.
 
@@ -107,10 +110,11 @@ def resume(
         folder: the run's folder.
         config, method, adversary, regularizer, finisher: as read from the folder's ``config.yaml``.
         callbacks: of Lightning, besides the training's own.
+        launched: see `train`.
     """
     if (folder / CARD).is_file():
         raise UserError(f"{folder} is finished: there is nothing to resume")
-    return _fit(config, Parts(method, adversary, regularizer, finisher), folder, callbacks, resume=True)
+    return _fit(config, Parts(method, adversary, regularizer, finisher), folder, callbacks, True, launched=launched)
 
 
 def _fit(
@@ -120,6 +124,7 @@ def _fit(
     callbacks: Sequence[Callback],
     resume: bool = False,
     command: str | None = None,
+    launched: Mapping[str, Any] | None = None,
 ) -> Run:
     quieten()
     pl.seed_everything(config.seed, verbose=False)
@@ -129,7 +134,7 @@ def _fit(
     now = recipe(config, parts, teacher.card.weights.sha256 if teacher else None)
     before = {parts.renamed().get(key, key): value for key, value in saved.get("recipe", {}).items()}
     check_same_recipe(before, now, folder / CONFIG)
-    module, options = _checked(config, parts, teacher, saved.get("ranks"))
+    module, options = _checked(config, parts, teacher, saved, launched or {})
     with removed_on_failure(folder) if _is_first_process() else nullcontext():
         step = saved.get("global_step", 0)
         logger = extra_logger(config.logger, folder, step, resume=resume)
@@ -156,15 +161,17 @@ def _fit(
 
 
 def _checked(
-    config: TrainConfig, parts: Parts, teacher: Run | None, ranks: Ranks | None
+    config: TrainConfig, parts: Parts, teacher: Run | None, saved: Mapping[str, Any], launched: Mapping[str, Any]
 ) -> tuple[Classifier, dict[str, Any]]:
     """Build the module and the Trainer's options, and check that the training can run.
 
     Args:
         config, parts: the recipe.
         teacher: whose answers are learned, if there is one.
-        ranks: of the checkpoint from which the training resumes, if there is one.
+        saved: the checkpoint from which the training resumes, if there is one.
+        launched: see `train`.
     """
+    check_strategy(config.trainer.get("strategy"))
     check_data_dir(config.data, config.data_dir)
     data = open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
     config = normalize_(data, config)
@@ -174,13 +181,18 @@ def _checked(
         _say(line)
     _check_mixing(config, parts.adversary)
     model = with_normalization(
-        starting_model(config, parts.method, data, ranks, parts.adversary, _say), data.mean, data.std
+        starting_model(config, parts.method, data, saved.get("ranks"), parts.adversary, _say), data.mean, data.std
     )
-    module = Classifier(model, parts, data, source, config, teaching)
+    module = Classifier(model, parts, data, source, config, teaching, began=saved.get("processes"))
     _refuse_vain_monitor(module)
     _refuse_useless_compilation(module)
-    options = lightning_options(config, model, data.image_shape)
-    batches = validate_trainer_options(options, *module.batches_per_epoch(process_count(options)))
+    options = lightning_options(config, model, data.image_shape) | launched
+    processes = process_count(options)
+    if not launched:
+        check_slurm_tasks(processes)
+    if change := change_of(config.batch_size, module.began, processes):
+        _say(change)
+    batches = validate_trainer_options(options, *module.batches_per_epoch(processes))
     _check_end_is_validated(module, options, batches)
     parts.finisher.check(module.held_out)
     if teacher and module.is_robust_training and teacher.card.training.get("adversary", "none") == "none":
