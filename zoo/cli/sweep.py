@@ -3,7 +3,7 @@
 zoo sweep --config RECIPE --search lr=0.02:0.2:log tau=0.1,1,9 --objective cr,latency --trials 20. What follows `--`
 goes to every `zoo train`. The same command in another shell, or on another machine with the same --storage and --out,
 works on the same sweep; after a kill it goes on. With --engine ray the workers of a cluster do the trials. Each trial
-is a RUN; sweep.html shows the Pareto front and which options matter, and best.yaml is a recipe for `zoo train --config`.
+is a RUN; sweep.html shows the Pareto front and which options matter; best.yaml is a recipe for `zoo train --config`.
 """
 
 from dataclasses import fields

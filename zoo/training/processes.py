@@ -23,9 +23,10 @@ def check_strategy(strategy: Any) -> None:
     """
     name = str(strategy).lower().replace("_", "")
     if isinstance(strategy, SHARDING_TYPES) or name.startswith(tuple(x.replace("_", "") for x in SHARDING)):
+        given = strategy if isinstance(strategy, str) else type(strategy).__name__
         raise UserError(
-            f"trainer.strategy {strategy if isinstance(strategy, str) else type(strategy).__name__} keeps a part of each "
-            "weight in each process, and retraction, clamp and cuts need whole factors: give ddp"
+            f"trainer.strategy {given} keeps a part of each weight in each process, and retraction, clamp and cuts need whole "
+            "factors: give ddp"
         )
 
 
@@ -86,8 +87,8 @@ def change_of(batch: int, began: int | None, now: int) -> str:
     each = kept_batch(batch, began, now)
     return (
         f"note: the run began in {_processes(began)} and goes on in {now}: each takes {each} images a step instead of "
-        f"{batch}, so that steps, learning rates and cuts stay as they were; BatchNorm sees {each} images at a time and "
-        "random draws differ, so the figures will not be those of an undisturbed run"
+        f"{batch}, so that steps, learning rates and cuts stay as they were; BatchNorm sees {each} images at a time "
+        "and random draws differ, so the figures will not be those of an undisturbed run"
     )
 
 
