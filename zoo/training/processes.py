@@ -25,8 +25,8 @@ def check_strategy(strategy: Any) -> None:
     if isinstance(strategy, SHARDING_TYPES) or name.startswith(tuple(x.replace("_", "") for x in SHARDING)):
         given = strategy if isinstance(strategy, str) else type(strategy).__name__
         raise UserError(
-            f"trainer.strategy {given} keeps a part of each weight in each process, and retraction, clamp and cuts need whole "
-            "factors: give ddp"
+            f"trainer.strategy {given} keeps a part of each weight in each process, and retraction, clamp and cuts "
+            "need whole factors: give ddp"
         )
 
 
