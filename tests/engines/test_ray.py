@@ -101,6 +101,12 @@ def test_a_training_on_two_workers_has_the_weights_of_two_processes(by_lightning
     assert not list(tmp_path.glob(".ray-*"))
 
 
+def test_a_mistake_in_a_training_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^the loss became .* lower --lr"):
+        zoo(["train", *TRAIN, "--lr", "1e30", "--engine", "ray", "--workers", "2", "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_training_that_loses_a_worker_goes_on(by_lightning: Path, tmp_path: Path) -> None:
     """The second process is killed as soon as there is a checkpoint."""
     folder = tmp_path / "run"

@@ -48,6 +48,8 @@ class Ray(Engine):
         """See `Engine.map`."""
         import ray
 
+        if not items:
+            return
         with self._cluster():
             gpus, at_once = self._gpus(device), self._at_once(device)
             task = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)(_call)
@@ -87,6 +89,8 @@ class Ray(Engine):
 
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         options = {"log_to_driver": shows_output, "logging_level": "ERROR"}
+        if shows_output:  # that of the training alone
+            options["logging_config"] = ray.LoggingConfig(log_level="ERROR")
         try:
             if address == "local":
                 self._start(options)
