@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
-from zoo.adversaries import ADVERSARIES, Adversary
+from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
 from zoo.callbacks import (
@@ -24,7 +24,6 @@ from zoo.callbacks import (
     GradientAlignment,
     LayerHistory,
     OverfittingGuard,
-    RankSchedule,
 )
 from zoo.data import check_data_dir, open_data
 from zoo.errors import Interrupted, UserError
@@ -43,8 +42,6 @@ from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.module import Classifier
 from zoo.training.normalization import normalize_
 from zoo.training.options import (
-    VALIDATION,
-    ends_with_validation,
     lightning_options,
     process_count,
     validate_trainer_options,
@@ -52,6 +49,7 @@ from zoo.training.options import (
 from zoo.training.parts import Parts
 from zoo.training.processes import change_of, check_slurm_tasks, check_strategy
 from zoo.training.progress import ProgressBar
+from zoo.training.refusals import check_compilation, check_end_is_validated, check_mixing, check_monitor
 from zoo.training.resume_check import check_same_recipe, recipe
 from zoo.training.teacher import open_teacher, teacher_run
 
@@ -179,13 +177,13 @@ def _checked(
     source = data.source(train=True)
     for line in data.summary(config.val_fraction):
         _say(line)
-    _check_mixing(config, parts.adversary)
+    check_mixing(config, parts.adversary)
     model = with_normalization(
         starting_model(config, parts.method, data, saved.get("ranks"), parts.adversary, _say), data.mean, data.std
     )
     module = Classifier(model, parts, data, source, config, teaching, began=saved.get("processes"))
-    _refuse_vain_monitor(module)
-    _refuse_useless_compilation(module)
+    check_monitor(module)
+    check_compilation(module)
     options = lightning_options(config, model, data.image_shape) | launched
     processes = process_count(options)
     if not launched:
@@ -193,22 +191,11 @@ def _checked(
     if change := change_of(config.batch_size, module.began, processes):
         _say(change)
     batches = validate_trainer_options(options, *module.batches_per_epoch(processes))
-    _check_end_is_validated(module, options, batches)
+    check_end_is_validated(module, options, batches)
     parts.finisher.check(module.held_out)
     if teacher and module.is_robust_training and teacher.card.training.get("adversary", "none") == "none":
         _say(f"note: teacher {teacher.name} knew no adversary: a robust one makes a student more robust")
     return module, options
-
-
-def _check_mixing(config: TrainConfig, adversary: Adversary) -> None:
-    """Check that the loss takes the labels of blended images, which are shares of classes."""
-    if config.augment == "strong" and not adversary.takes_soft_targets:
-        able = ", ".join(x for x in ADVERSARIES.names() if ADVERSARIES.get(x).takes_soft_targets)
-        name = ADVERSARIES.name_of(adversary)
-        raise UserError(
-            f"--augment strong blends images and their labels, and the loss of --adversary {name} needs whole labels: "
-            f"give --augment standard, or one of {able}"
-        )
 
 
 def _say(line: str) -> None:
@@ -219,40 +206,6 @@ def _say(line: str) -> None:
 def _is_first_process() -> bool:
     """Return whether this process fills the folder: Lightning runs the same command in each further process."""
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
-
-
-def _refuse_useless_compilation(module: Classifier) -> None:
-    schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
-    flags = {"--compile": module.config.compile, "--cuda-graph": module.config.cuda_graph}
-    asked = [flag for flag, value in flags.items() if value]
-    name = METHODS.name_of(module.method)
-    if asked and module.method.trains_several:
-        raise UserError(
-            f"{asked[0]} true does not go with {name}: the networks that it trains change from step to step; leave "
-            f"{asked[0]} out"
-        )
-    if asked and any(schedule.changes_often for schedule in schedules):
-        raise UserError(
-            f"{asked[0]} true cannot be combined with {name}: its shapes change every few steps, and each change "
-            f"{'compiles' if module.config.compile else 'captures'} anew; leave {asked[0]} out"
-        )
-
-
-def _refuse_vain_monitor(module: Classifier) -> None:
-    monitor, missing = module.config.monitor, "--val-fraction above 0" if module.is_robust_training else "--adversary"
-    if monitor != "pgd" and not (module.is_robust_training and len(module.val_indices)):
-        raise UserError(f"--monitor {monitor} picks the best epoch of adversarial training: give {missing} too")
-
-
-def _check_end_is_validated(module: Classifier, options: dict[str, Any], batches: int) -> None:
-    """Check that the last epoch is validated: adversarial training ends with its best validated epoch."""
-    keeps_best = module.is_robust_training and len(module.val_indices) and options.get("limit_val_batches") != 0
-    if keeps_best and not ends_with_validation(options, batches):
-        given = ", ".join(f"trainer.{name} is {options[name]}" for name in VALIDATION if name in options)
-        raise UserError(
-            f"{given}: adversarial training keeps its best validated epoch, and what comes after the last validation "
-            f"would be lost; let the training, of {module.config.epochs} epochs of {batches} batches, end with one"
-        )
 
 
 def _interrupted(folder: Path, trainer: pl.Trainer) -> Interrupted:
