@@ -4,6 +4,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from zoo.cli._engine import ENGINE_HELP, WORKERS_HELP
 from zoo.cli._plugin_flags import FLAGS
 from zoo.cli._request import Request
 from zoo.cli._source import ClassText, FieldText, read_class
@@ -43,6 +44,8 @@ def train_help(request: Request) -> str:
             *(options[name] for name in START),
             ("--resume RUN", RESUME_HELP),
             ("--overwrite true", OVERWRITE_HELP),
+            ("--engine ray", ENGINE_HELP),
+            ("--workers N", WORKERS_HELP),
             ("--print_config", "Print the resulting configuration, and exit."),
         ],
     }

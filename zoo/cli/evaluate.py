@@ -8,7 +8,8 @@ With --compression A,B,... the command measures networks inside a nested run, ad
 accuracy against multiply-accumulates to RUN/curve.png.
 
 With --shard K/N the command evaluates one of N parts of the images and keeps its verdicts in RUN/outcomes.K-of-N.npz;
-with --merge N it puts the parts together, and continues as if it had evaluated them all.
+with --merge N it puts the parts together, and continues as if it had evaluated them all. With --engine ray it spreads
+the parts over the workers of a cluster, or of this machine, and merges them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoo.cli._engine import add_engine, engine_of
 from zoo.cli._own_data import card_with_data
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_run
@@ -54,12 +56,14 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from zoo.backbone.folded import folded
     from zoo.data import load_test
-    from zoo.evaluation import Origin, Outcomes, calibration, evaluate, merge, probe, sanity, searches
+    from zoo.evaluation import Origin, Outcomes, Setting, Spread, calibration, evaluate, merge, probe, sanity, searches
     from zoo.export.queries import faster_queries
     from zoo.hub.runs import look_at, open_run
     from zoo.probes import ProbeContext
+    from zoo.screen import note
 
-    shard, sweeps, device = _checked(options), _sweeps(options), _device(options.device)
+    shard, sweeps, engine = _checked(options), _sweeps(options), engine_of(options)
+    device = _device("auto" if engine else options.device)
     probes = probes_of(options.probes, options.seed)
     known = card_with_data(
         look_at(options.run, options.hub), options.data, data_dir=options.data_dir, download=options.download
@@ -95,15 +99,17 @@ def main(parser: Parser, argv: list[str]) -> None:
         queries=queries,
         device=device,
     )
-    whole = run.folder / OUTCOMES
+    whole, names = run.folder / OUTCOMES, searches(sweeps, len(known.class_names), options.gradients)
     if shard:
         measure(images=images[rows], labels=labels[rows], outcomes=shard.outcomes(whole, origin))
         _show_part(shard, whole, len(labels[rows]), len(labels))
         return
-    if options.merge is None:
+    if engine is not None:
+        setting = Setting(exported, sweeps, names, options.batch_size, options.gradients, options.device)
+        outcomes = Spread(setting, images, labels, whole, origin).run(engine, note)
+    elif options.merge is None:
         outcomes = Outcomes(whole, origin.owner)
     else:
-        names = searches(sweeps, len(known.class_names), options.gradients)
         outcomes = merge(whole, options.merge, origin, names)
         print(f"{options.merge} parts, {len(images):,} images, merged in {whole}\n")
     found = measure(images=images, labels=labels, outcomes=outcomes)
@@ -129,6 +135,8 @@ def _checked(options: Any) -> Shard | None:
         check_curve(options)
     elif options.time:
         raise UserError("--time is of networks inside a nested run: give --compression, or time a file with zoo bench")
+    if options.engine is not None and (options.shard, options.merge, options.compression) != (None, None, None):
+        raise UserError("--engine cuts an evaluation into parts itself: leave --shard, --merge and --compression out")
     if options.shard is None:
         return None
     if options.merge is not None:
@@ -188,6 +196,7 @@ def _add_arguments(parser: Parser) -> None:
         default=None,
         help="Put the N parts of --shard together; give the same options as for the parts.",
     )
+    add_engine(parser)
     add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")
     add(
         "--gradients",

@@ -2,13 +2,16 @@
 
 zoo sweep --config RECIPE --search lr=0.02:0.2:log tau=0.1,1,9 --objective cr,latency --trials 20. What follows `--`
 goes to every `zoo train`. The same command in another shell, or on another machine with the same --storage and --out,
-works on the same sweep; after a kill it goes on. Each trial is a RUN; sweep.html shows the Pareto front and which
-options matter, and best.yaml is a recipe for `zoo train --config`.
+works on the same sweep; after a kill it goes on. With --engine ray the workers of a cluster do the trials. Each trial
+is a RUN; sweep.html shows the Pareto front and which options matter; best.yaml is a recipe for `zoo train --config`.
 """
 
+from dataclasses import fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli._engine import add_engine, engine_of
 from zoo.cli._parser import Parser
 from zoo.errors import UserError
 
@@ -29,20 +32,25 @@ def main(parser: Parser, argv: list[str]) -> None:
         raise UserError("zoo sweep needs Optuna: pip install 'robust-zoo[sweep]'")
     own, shared = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
 
-    from zoo.tuning import Plan, Settings, Sweep
+    from zoo.tuning import Command, Settings, work_on
 
     parser.add_argument("--config", type=str, required=True, help="YAML file or a recipe's name, as for `zoo train`.")
     parser.add_argument("--search", nargs="+", type=str, required=True, metavar="KEY=VALUES", help=SEARCH_HELP)
     parser.add_fields(Settings)
-    options = parser.parse_args(own).as_dict()
-    words = ["--config", options.pop("config"), *_checked(shared)]
-    search = options.pop("search")
-    settings = Settings(**options)
-    sweep = Sweep(Plan.of(words, search, settings, _read), settings)
+    add_engine(parser)
+    parsed = parser.parse_args(own)
+    engine, options = engine_of(parsed), parsed.as_dict()
+    words = ("--config", options["config"], *_checked(shared))
+    settings = Settings(**{field.name: options[field.name] for field in fields(Settings)})
+    command = Command(words, tuple(options["search"]), settings, _read, str(Path.cwd()))
+    sweep = command.open()
 
     from zoo.screen import note
 
-    sweep.work(note)
+    if engine is None:
+        sweep.work(note)
+    else:
+        work_on(engine, sweep, command, note)
     _show(sweep)
 
 

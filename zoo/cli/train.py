@@ -10,6 +10,7 @@ from zoo.errors import UserError
 from zoo.files import user_path
 
 if TYPE_CHECKING:
+    from zoo.engines import Engine
     from zoo.runs.config import TrainConfig
 
 TASK = "train"
@@ -30,6 +31,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
         print(train_help(Request.read([word for word in argv if word not in ("--help", "-h")])))
         raise SystemExit(0)
+    engine, argv = _engine(argv)
     folders, argv = take(argv, "--resume", "the folder of a run")
     folder = user_path(folders[-1]) if folders else None
     if folder is not None:
@@ -43,14 +45,32 @@ def main(parser: Parser, argv: list[str]) -> None:
     except UserError as error:
         raise error if folder is None else UserError(f"{folder / 'config.yaml'}, as it is now: {error}") from None
 
-    from zoo.training.trainer import resume, train
+    if engine is not None:
+        from zoo.training.spread import train_on
 
-    run = resume(folder, config, *plugged.values()) if folder else train(config, *plugged.values(), overwrite=overwrite)
+        run = train_on(engine, config, tuple(plugged.values()), overwrite=overwrite, resumed=folder)
+    else:
+        from zoo.training.trainer import resume, train
+
+        plugins = plugged.values()
+        run = resume(folder, config, *plugins) if folder else train(config, *plugins, overwrite=overwrite)
 
     from zoo.evaluation import print_card
 
     print_card(run.card)
     print(f"\nsaved in {run.folder}\nnext: zoo export {run.folder} && zoo bench {run.folder}")
+
+
+def _engine(argv: list[str]) -> "tuple[Engine | None, list[str]]":
+    """Take an engine out of a command line, since no recipe has one; return it, and the other words."""
+    names, argv = take(argv, "--engine", "a name, such as ray")
+    numbers, argv = take(argv, "--workers", "a number")
+    if numbers and not numbers[-1].isdecimal():
+        raise UserError(f"--workers: expected int, got {numbers[-1]}")
+
+    from zoo.engines import open_engine
+
+    return open_engine(names[-1] if names else None, int(numbers[-1]) if numbers else None), argv
 
 
 def read_recipe(parser: Parser, argv: list[str]) -> "tuple[TrainConfig, dict[str, Any], bool]":

@@ -11,6 +11,7 @@ from zoo.evaluation.report import Report, quick_evaluation
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.shards import Origin, Shard, merge
+from zoo.evaluation.spread import Setting, Spread
 from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps
 from zoo.evaluation.table import print_card, print_findings, print_points
 
@@ -23,7 +24,9 @@ __all__ = [
     "Origin",
     "Outcomes",
     "Report",
+    "Setting",
     "Shard",
+    "Spread",
     "Sweep",
     "calibration",
     "calibration_of",

@@ -70,7 +70,7 @@ def prepare(folder: Path, config: TrainConfig, parts: Parts, command: str | None
     for name in (CARD, WEIGHTS, CHECKPOINT, BEST, METRICS, LAYERS):
         (folder / name).unlink(missing_ok=True)
     with atomic(folder / CONFIG) as temporary:
-        temporary.write_text(f"# {command or _command()}\n{configuration(config, parts)}", encoding="utf-8")
+        temporary.write_text(f"# {command or own_command()}\n{configuration(config, parts)}", encoding="utf-8")
 
 
 def configuration(config: TrainConfig, parts: Parts) -> str:
@@ -87,11 +87,12 @@ def _absolute(source: str | None) -> str | None:
     return str(Path(source).absolute()) if source is not None and is_path(source) else source
 
 
-def _command() -> str:
+def own_command() -> str:
+    """Return the command line of this process, in one line."""
     return " ".join(shlex.join(["zoo", *sys.argv[1:]]).splitlines())
 
 
 def started_by(folder: Path) -> str:
     """Return the command line that started a run: the one that resumed it does not describe the training."""
     first = (folder / CONFIG).read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("# ") if first.startswith("# zoo ") else _command()
+    return first.removeprefix("# ") if first.startswith("# zoo ") else own_command()

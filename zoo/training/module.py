@@ -29,6 +29,7 @@ from zoo.training.captured_step import CapturedStep
 from zoo.training.checks import check_finite, check_shares, single_values_refused
 from zoo.training.optimizer import build_optimizer
 from zoo.training.parts import Parts
+from zoo.training.processes import kept_batch
 from zoo.training.resume_check import recipe
 from zoo.training.robust_validation import PROBE_IMAGES, monitored_attacks, robust_accuracies
 from zoo.training.schedule import learning_rate_factor, ramp
@@ -48,6 +49,7 @@ class Classifier(pl.LightningModule):
         source: its training split.
         config: the recipe.
         teacher: whose answers replace the labels; None: the labels are used.
+        began: how many processes trained when the training began; None: as many as now.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Classifier(pl.LightningModule):
         source: Source,
         config: TrainConfig,
         teacher: Teacher | None = None,
+        began: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.parts, self.method, self.adversary = parts, parts.method, parts.adversary
         self.data, self.config = data, config
         self.source = source
-        self.teacher = teacher
+        self.teacher, self.began = teacher, began
         self.input_gradients: InputGradients | None = None  # of the current step, if `GradientAlignment` asks
         # On the device, where each replay of a captured step reads it.
         self.progress: Tensor
@@ -144,7 +147,7 @@ class Classifier(pl.LightningModule):
         """
         train, val = len(self.train_indices), len(self.val_indices)
         check_shares(train, val, processes)
-        training = max(1, train // processes // self.config.batch_size)
+        training = max(1, train // processes // kept_batch(self.config.batch_size, self.began, processes))
         return training, -(-val // processes // self.val_batch_size)
 
     @property
@@ -167,7 +170,7 @@ class Classifier(pl.LightningModule):
         return TrainBatches(
             self.source,
             self.train_indices,
-            self.config.batch_size,
+            kept_batch(self.config.batch_size, self.began, self.trainer.world_size),
             augmentation(self.config.augment, self.data),
             self.config.seed,
             epoch=lambda: self.current_epoch,
@@ -287,8 +290,9 @@ class Classifier(pl.LightningModule):
         return to_unit(self.source.fetch(few.to(labels.device))), labels
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the ranks, from which a resumed run rebuilds the model, and the recipe, which it must not change."""
+        """Save the ranks, from which a resumed run rebuilds the model, the recipe, and how many processes trained."""
         checkpoint["ranks"] = self.ranks
+        checkpoint["processes"] = self.began or self.trainer.world_size
         checkpoint["recipe"] = recipe(self.config, self.parts, self.teacher.sha256 if self.teacher else None)
 
 

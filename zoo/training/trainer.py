@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
-from zoo.adversaries import ADVERSARIES, Adversary
+from zoo.adversaries import Adversary
 from zoo.adversaries.none import NoAdversary
 from zoo.backbone import with_normalization
 from zoo.callbacks import (
@@ -24,11 +24,9 @@ from zoo.callbacks import (
     GradientAlignment,
     LayerHistory,
     OverfittingGuard,
-    RankSchedule,
 )
 from zoo.data import check_data_dir, open_data
 from zoo.errors import Interrupted, UserError
-from zoo.lowrank.factorize import Ranks
 from zoo.methods import METHODS, Method
 from zoo.post_training import Finisher
 from zoo.post_training.none import NoFinisher
@@ -45,14 +43,14 @@ from zoo.training.logs import csv_logger, extra_logger
 from zoo.training.module import Classifier
 from zoo.training.normalization import normalize_
 from zoo.training.options import (
-    VALIDATION,
-    ends_with_validation,
     lightning_options,
     process_count,
     validate_trainer_options,
 )
 from zoo.training.parts import Parts
+from zoo.training.processes import change_of, check_slurm_tasks, check_strategy
 from zoo.training.progress import ProgressBar
+from zoo.training.refusals import check_compilation, check_end_is_validated, check_mixing, check_monitor
 from zoo.training.resume_check import check_same_recipe, recipe
 from zoo.training.teacher import open_teacher, teacher_run
 
@@ -67,6 +65,7 @@ def train(
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
     command: str | None = None,
+    launched: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train a model and return its finished run.
 
@@ -79,6 +78,7 @@ def train(
         overwrite: replace a run that is already in the folder.
         callbacks: of Lightning, besides the training's own.
         command: that trains the same run, for its configuration and card; None: the command line of this process.
+        launched: options by which Lightning's Trainer finds the other processes, if an engine started this one.
 
     Raises:
         UserError: the recipe is impossible, or the loss diverged before the first checkpoint; the folder is then
@@ -89,7 +89,7 @@ def train(
     folder = config.folder(METHODS.name_of(method))
     if _is_first_process():
         refuse_occupied(folder, overwrite)
-    return _fit(config, parts, folder, callbacks, command=command)
+    return _fit(config, parts, folder, callbacks, command=command, launched=launched)
 
 
 def resume(
@@ -101,6 +101,7 @@ def resume(
     finisher: Finisher,
     *,
     callbacks: Sequence[Callback] = (),
+    launched: Mapping[str, Any] | None = None,
 ) -> Run:
     """Continue an interrupted run from its last checkpoint (from the start, if it has none) and return it finished.
 
@@ -108,10 +109,11 @@ def resume(
         folder: the run's folder.
         config, method, adversary, regularizer, finisher: as read from the folder's ``config.yaml``.
         callbacks: of Lightning, besides the training's own.
+        launched: see `train`.
     """
     if (folder / CARD).is_file():
         raise UserError(f"{folder} is finished: there is nothing to resume")
-    return _fit(config, Parts(method, adversary, regularizer, finisher), folder, callbacks, resume=True)
+    return _fit(config, Parts(method, adversary, regularizer, finisher), folder, callbacks, True, launched=launched)
 
 
 def _fit(
@@ -121,6 +123,7 @@ def _fit(
     callbacks: Sequence[Callback],
     resume: bool = False,
     command: str | None = None,
+    launched: Mapping[str, Any] | None = None,
 ) -> Run:
     quieten()
     pl.seed_everything(config.seed, verbose=False)
@@ -130,7 +133,7 @@ def _fit(
     now = recipe(config, parts, teacher.card.weights.sha256 if teacher else None)
     before = {parts.renamed().get(key, key): value for key, value in saved.get("recipe", {}).items()}
     check_same_recipe(before, now, folder / CONFIG)
-    module, options = _checked(config, parts, teacher, saved.get("ranks"))
+    module, options = _checked(config, parts, teacher, saved, launched or {})
     with removed_on_failure(folder) if _is_first_process() else nullcontext():
         step = saved.get("global_step", 0)
         logger = extra_logger(config.logger, folder, step, resume=resume)
@@ -157,15 +160,17 @@ def _fit(
 
 
 def _checked(
-    config: TrainConfig, parts: Parts, teacher: Run | None, ranks: Ranks | None
+    config: TrainConfig, parts: Parts, teacher: Run | None, saved: Mapping[str, Any], launched: Mapping[str, Any]
 ) -> tuple[Classifier, dict[str, Any]]:
     """Build the module and the Trainer's options, and check that the training can run.
 
     Args:
         config, parts: the recipe.
         teacher: whose answers are learned, if there is one.
-        ranks: of the checkpoint from which the training resumes, if there is one.
+        saved: the checkpoint from which the training resumes, if there is one.
+        launched: see `train`.
     """
+    check_strategy(config.trainer.get("strategy"))
     check_data_dir(config.data, config.data_dir)
     data = open_data(config.data, data_dir=config.data_dir, download=config.download, image_size=config.image_size)
     config = normalize_(data, config)
@@ -173,31 +178,25 @@ def _checked(
     source = data.source(train=True)
     for line in data.summary(config.val_fraction):
         _say(line)
-    _check_mixing(config, parts.adversary)
+    check_mixing(config, parts.adversary)
     model = with_normalization(
-        starting_model(config, parts.method, data, ranks, parts.adversary, _say), data.mean, data.std
+        starting_model(config, parts.method, data, saved.get("ranks"), parts.adversary, _say), data.mean, data.std
     )
-    module = Classifier(model, parts, data, source, config, teaching)
-    _check_monitor(module)
-    _check_compilation(module)
-    options = lightning_options(config, model, data.image_shape)
-    batches = validate_trainer_options(options, *module.batches_per_epoch(process_count(options)))
-    _check_end_is_validated(module, options, batches)
+    module = Classifier(model, parts, data, source, config, teaching, began=saved.get("processes"))
+    check_monitor(module)
+    check_compilation(module)
+    options = lightning_options(config, model, data.image_shape) | launched
+    processes = process_count(options)
+    if not launched:
+        check_slurm_tasks(processes)
+    if change := change_of(config.batch_size, module.began, processes):
+        _say(change)
+    batches = validate_trainer_options(options, *module.batches_per_epoch(processes))
+    check_end_is_validated(module, options, batches)
     parts.finisher.check(module.held_out)
     if teacher and module.is_robust_training and teacher.card.training.get("adversary", "none") == "none":
         _say(f"note: teacher {teacher.name} knew no adversary: a robust one makes a student more robust")
     return module, options
-
-
-def _check_mixing(config: TrainConfig, adversary: Adversary) -> None:
-    """Check that the loss takes the labels of blended images, which are shares of classes."""
-    if config.augment == "strong" and not adversary.takes_soft_targets:
-        able = ", ".join(x for x in ADVERSARIES.names() if ADVERSARIES.get(x).takes_soft_targets)
-        name = ADVERSARIES.name_of(adversary)
-        raise UserError(
-            f"--augment strong blends images and their labels, and the loss of --adversary {name} needs whole labels: "
-            f"give --augment standard, or one of {able}"
-        )
 
 
 def _say(line: str) -> None:
@@ -208,40 +207,6 @@ def _say(line: str) -> None:
 def _is_first_process() -> bool:
     """Return whether this process fills the folder: Lightning runs the same command in each further process."""
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
-
-
-def _check_compilation(module: Classifier) -> None:
-    schedules = [callback for callback in module.configure_callbacks() if isinstance(callback, RankSchedule)]
-    flags = {"--compile": module.config.compile, "--cuda-graph": module.config.cuda_graph}
-    asked = [flag for flag, value in flags.items() if value]
-    name = METHODS.name_of(module.method)
-    if asked and module.method.trains_several:
-        raise UserError(
-            f"{asked[0]} true does not go with {name}: the networks that it trains change from step to step; leave "
-            f"{asked[0]} out"
-        )
-    if asked and any(schedule.changes_often for schedule in schedules):
-        raise UserError(
-            f"{asked[0]} true cannot be combined with {name}: its shapes change every few steps, and each change "
-            f"{'compiles' if module.config.compile else 'captures'} anew; leave {asked[0]} out"
-        )
-
-
-def _check_monitor(module: Classifier) -> None:
-    monitor, missing = module.config.monitor, "--val-fraction above 0" if module.is_robust_training else "--adversary"
-    if monitor != "pgd" and not (module.is_robust_training and len(module.val_indices)):
-        raise UserError(f"--monitor {monitor} picks the best epoch of adversarial training: give {missing} too")
-
-
-def _check_end_is_validated(module: Classifier, options: dict[str, Any], batches: int) -> None:
-    """Check that the last epoch is validated: adversarial training ends with its best validated epoch."""
-    keeps_best = module.is_robust_training and len(module.val_indices) and options.get("limit_val_batches") != 0
-    if keeps_best and not ends_with_validation(options, batches):
-        given = ", ".join(f"trainer.{name} is {options[name]}" for name in VALIDATION if name in options)
-        raise UserError(
-            f"{given}: adversarial training keeps its best validated epoch, and what comes after the last validation "
-            f"would be lost; let the training, of {module.config.epochs} epochs of {batches} batches, end with one"
-        )
 
 
 def _interrupted(folder: Path, trainer: pl.Trainer) -> Interrupted:

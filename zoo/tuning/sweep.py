@@ -29,7 +29,7 @@ from zoo.training.resume_check import recipe
 from zoo.training.trainer import resume, train
 from zoo.tuning.objectives import CLEAN, TrialEvaluator, directions, parse_objectives
 from zoo.tuning.pruning import TrialPruning
-from zoo.tuning.queue import INDEX, INTERRUPTED, REASON, Queue, locked, run_name
+from zoo.tuning.queue import INDEX, INTERRUPTED, REASON, Queue, latest, locked, run_name
 from zoo.tuning.space import Dimension, parse_space
 from zoo.tuning.storage import open_storage, open_study
 from zoo.tuning.write import DATA, write_sweep
@@ -177,21 +177,29 @@ class Sweep:
         Raises:
             UserError: the user interrupted a trial, or the storage cannot be reached; the same command goes on.
         """
+        while self.next(say):
+            pass
+
+    def next(self, say: Callable[[str], None]) -> bool:
+        """Run the next trial; return whether there was one. Arguments and errors are those of `work`."""
         try:
-            while self._next(say):
-                with locked(self.folder):
-                    self.write()
+            with self.queue.next() as trial:
+                if trial is None:
+                    return False
+                self._run(trial, say)
+            with locked(self.folder):
+                self.write()
         except StorageInternalError as error:
             raise UserError(
                 f"the storage cannot be reached ({first_line(error)}): the same command continues once it can"
             ) from None
+        return True
 
-    def _next(self, say: Callable[[str], None]) -> bool:
-        """Run the next trial; return whether there was one."""
-        with self.queue.next() as trial:
-            if trial is not None:
-                self._run(trial, say)
-            return trial is not None
+    @property
+    def left(self) -> int:
+        """How many trials are not finished."""
+        trials = latest(self.study.get_trials(deepcopy=False)).values()
+        return max(0, self.settings.trials - sum(trial.state.is_finished() for trial in trials))
 
     def write(self) -> None:
         """Write page, figures and ``best.yaml`` of the trials so far."""
