@@ -1,14 +1,14 @@
 """Square: the black-box attack of AutoAttack.
 
 Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient black-box adversarial attack via
-random search, ECCV 2020, arXiv 1912.00049.
+random search, ECCV 2020, arXiv 1912.00049; in L1 as in Croce, Hein: Mind the box, ICML 2021, arXiv 2103.01208.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from zoo.attacks._base import Attack
 from zoo.attacks._losses import margin
 from zoo.attacks._random import RandomStreams, as_signs
 from zoo.attacks._squares import bumps, moved_window, side, signed_square, square, stripes, tiles
-from zoo.attacks._threat import column
+from zoo.attacks._threat import Norm, column
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
     """Random search with squares that shrink; it uses only logits, so masked gradients do not stop it."""
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
 
     queries: int = 5000
     """Forward passes for each restart of an image."""
@@ -59,7 +61,8 @@ class Square(Attack):
         streams: RandomStreams,
     ) -> Float[Tensor, "batch c h w"]:
         """Keep each proposal that raises the margin; a misclassified image leaves the batch."""
-        x = (stripes if self.norm == "Linf" else tiles)(images, eps, streams.at(0))
+        own = streams.at(0)
+        x = stripes(images, eps, own) if self.norm == "Linf" else tiles(images, eps, self.norm, own)
         value = margin(attacked.estimate(x), labels)
         found, rows = x.clone(), torch.arange(len(images), device=images.device)
         for query in range(self.queries):
@@ -88,10 +91,10 @@ class Square(Attack):
         eps: float,
         streams: RandomStreams,
     ) -> Float[Tensor, "batch c h w"]:
-        """Draw a separate square for each image, or in L2 two windows of an odd side if the image has room."""
+        """Draw a separate square for each image, or in L2 and L1 two windows of an odd side if the image has room."""
         c, height, width = x.shape[1:]
         s = side(query, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))
-        if self.norm == "L2" and s % 2 == 0:
+        if self.norm != "Linf" and s % 2 == 0:
             s = min(s + 1, height, width)
         drawn = streams.uniform(c + 5)
         sign = as_signs(drawn[:, :c, None, None]).to(x)
@@ -99,4 +102,5 @@ class Square(Attack):
         grows, cleared = ((drawn[:, at : at + 2] * places).long().to(x.device) for at in (c, c + 2))
         if self.norm == "Linf":
             return signed_square(x, images, eps, square(grows, s, height, width), sign)
-        return moved_window(x, images, eps, (grows, cleared), bumps(s, drawn[:, c + 4]).to(x), sign)
+        pattern = bumps(s, drawn[:, c + 4], self.norm).to(x)
+        return moved_window(x, images, eps, self.norm, (grows, cleared), pattern, sign)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from zoo.attacks import ATTACKS, Attack, Norm
+from zoo.attacks.apgd import APGD
 from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.cr import CR
 from zoo.attacks.fgsm import FGSM
@@ -12,8 +13,13 @@ from zoo.attacks.pgd import PGD
 from zoo.attacks.sigma_zero import SigmaZero
 from zoo.errors import UserError, unknown_name
 
-EPS: dict[Norm, tuple[float, ...]] = {"Linf": (0.002, 0.004, 0.006), "L2": (0.1, 0.2, 0.3), "L0": (5.0, 10.0, 20.0)}
-"""Radii at which models trained without attacks are compared (CondLR, arXiv 2306.01485); in L0 numbers of pixels."""
+EPS: dict[Norm, tuple[float, ...]] = {
+    "Linf": (0.002, 0.004, 0.006),
+    "L2": (0.1, 0.2, 0.3),
+    "L1": (1.0, 2.0, 4.0),
+    "L0": (5.0, 10.0, 20.0),
+}
+"""Radii at which models trained without attacks are compared (CondLR, arXiv 2306.01485, in Linf and L2); in L0 numbers of pixels."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,20 @@ class Tier:
 
 
 def _at_benchmark_radii(attack: type[Attack], **options: Any) -> tuple[Sweep, ...]:
-    """At the radii of RobustBench (arXiv 2010.09670)."""
-    radii: tuple[tuple[Norm, float], ...] = (("Linf", 8 / 255), ("L2", 0.5))
-    return tuple(Sweep(attack(norm=norm, **options), (eps,)) for norm, eps in radii)
+    """At the radii of RobustBench (arXiv 2010.09670), and in L1 that of Mind the box (arXiv 2103.01208)."""
+    radii: tuple[tuple[Norm, float], ...] = (("Linf", 8 / 255), ("L2", 0.5), ("L1", 12.0))
+    return tuple(Sweep(attack(norm=norm, **options), (eps,)) for norm, eps in radii if norm in attack.norms)
 
 
+PLAIN: tuple[Norm, ...] = ("Linf", "L2")
+"""Norms that are searched if none are requested, by attacks that know them."""
+WITHOUT_CR = (Sweep(APGD(norm="L1"), (12.0,)), Sweep(SigmaZero(), EPS["L0"]))
+"""What the tier `reliable` runs in norms that CR does not know."""
 TIERS: dict[str, Tier] = {
-    "quick": Tier((*QUICK, Sweep(SigmaZero(steps=100), EPS["L0"])), ("Linf", "L2")),
-    "reliable": Tier((*_at_benchmark_radii(CR), Sweep(SigmaZero(), EPS["L0"])), ("Linf",)),
+    "quick": Tier((*QUICK, Sweep(APGD(norm="L1", steps=40), EPS["L1"]), Sweep(SigmaZero(steps=100), EPS["L0"])), PLAIN),
+    "reliable": Tier((*_at_benchmark_radii(CR), *WITHOUT_CR), ("Linf",)),
     "standard": Tier(_at_benchmark_radii(AutoAttack), ("Linf",)),
-    "full": Tier(_at_benchmark_radii(AutoAttack, restarts=5), ("Linf", "L2")),
+    "full": Tier(_at_benchmark_radii(AutoAttack, restarts=5), PLAIN),
 }
 """Named sets of attacks; only `standard` and `full` are AutoAttack, which has no L0."""
 
@@ -78,8 +88,8 @@ def choose_sweeps(
 
     Args:
         attacks: names of `TIERS` or of `zoo.attacks.ATTACKS`, the latter with their default settings.
-        norms: of the perturbations; None: those of the tier, all of an attack, or only the first of them if radii are
-            given, which are of one norm.
+        norms: of the perturbations; None: those of the tier, Linf and L2 of an attack that has them, or only the first
+            of them if radii are given, which are of one norm.
         eps: radii; None: those of the tier, or `EPS` for an attack.
         seed: of attacks with random choices.
 
@@ -106,7 +116,8 @@ def _tier_of(name: str) -> Tier:
     if name not in ATTACKS.names():
         raise unknown_name("attack", name, [*TIERS, *ATTACKS.names()])
     attack = ATTACKS.get(name)
-    return Tier(tuple(Sweep(attack(norm=norm), EPS[norm]) for norm in attack.norms), attack.norms)
+    sweeps = tuple(Sweep(attack(norm=norm), EPS[norm]) for norm in attack.norms)
+    return Tier(sweeps, tuple(norm for norm in PLAIN if norm in attack.norms) or attack.norms)
 
 
 def _seeded(attack: Attack, seed: int) -> Attack:
