@@ -15,10 +15,10 @@ from torch import Tensor
 
 from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
-from zoo.attacks._losses import margin
 from zoo.attacks._random import RandomStreams, as_signs
+from zoo.attacks._random_search import State, random_search
 from zoo.attacks._squares import bumps, moved_window, side, signed_square, square, stripes, tiles
-from zoo.attacks._threat import Norm, column
+from zoo.attacks._threat import Norm
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -60,28 +60,14 @@ class Square(Attack):
         eps: float,
         streams: RandomStreams,
     ) -> Float[Tensor, "batch c h w"]:
-        """Keep each proposal that raises the margin; a misclassified image leaves the batch."""
+        """Search once from a random start."""
         own = streams.at(0)
-        x = stripes(images, eps, own) if self.norm == "Linf" else tiles(images, eps, self.norm, own)
-        value = margin(attacked.estimate(x), labels)
-        found, rows = x.clone(), torch.arange(len(images), device=images.device)
-        for query in range(self.queries):
-            gone = value > 0
-            if bool(gone.any()):
-                value[gone] = margin(attacked.logits(x[gone]), labels[gone])  # the estimate may be wrong
-                gone = value > 0
-                found[rows[gone]] = x[gone]
-                rows, x, value, images, labels = (t[~gone] for t in (rows, x, value, images, labels))
-                streams = streams[~gone]
-            if not len(rows):
-                return found
-            proposed = self._propose(query, x, images, eps, streams.at(1 + query))
-            margins = margin(attacked.estimate(proposed), labels)
-            better = margins > value
-            x = torch.where(column(better), proposed, x)
-            value = torch.where(better, margins, value)
-        found[rows] = x
-        return found
+        start = stripes(images, eps, own) if self.norm == "Linf" else tiles(images, eps, self.norm, own)
+
+        def propose(query: int, state: State, images: Tensor, streams: RandomStreams) -> State:
+            return (self._propose(query, state[0], images, eps, streams),)
+
+        return random_search(attacked, images, labels, (start,), propose, self.queries, streams)
 
     def _propose(
         self,
