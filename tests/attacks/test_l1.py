@@ -1,4 +1,4 @@
-"""Attacks in L1 are held to the exact distance of linear classifiers within [0, 1], and to published implementations."""
+"""Attacks in L1 are held to the exact distance of linear classifiers within [0, 1], and to published code."""
 
 import math
 import sys

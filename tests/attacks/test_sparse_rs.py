@@ -30,7 +30,7 @@ def linear(seed: int, channels: int = 1) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def gains(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return by how much each pixel can lower the margin, the sum of |w| over channels times the room, and the margin."""
+    """Return by how much each pixel can lower the margin, |w| times the room over its channels, and the margin."""
     sign = torch.where(labels == 1, 1.0, -1.0).view(-1, 1, 1, 1)
     weight = model[1].weight[1].detach().view(1, *images.shape[1:]) * sign
     gain = (weight.abs() * torch.where(weight > 0, images, 1 - images)).sum(1)
@@ -141,7 +141,7 @@ def test_the_widest_frame_that_fits() -> None:
     assert frame_width(64, 8, 8) == 4
     assert frame_width(10, 3, 4) == 1
     assert frame_width(12, 3, 4) == 2
-    with pytest.raises(UserError, match="a frame around 8 x 8 pixels has at least 28: L0 eps 27 is too small"):
+    with pytest.raises(UserError, match="a frame of 8 x 8 pixels has at least 28: L0 eps 27 is too small"):
         frame_width(27, 8, 8)
 
 

@@ -24,8 +24,8 @@ def to_hyperplane(
     """Return the smallest d with <w, d> = -excess and x + d in [0, 1], or the d that comes closest to the equality.
 
     In L1 the pixels with the largest |w| move first, each to 0 or 1, until the total is reached.
-    In Linf and L2 every pixel moves against the sign of ``excess w``, by t (Linf) or t |w| (L2) for one t per row, until
-    it meets 0 or 1. The total <|w|, |d|> is concave and piecewise linear in t, so Newton's method from below
+    In Linf and L2 every pixel moves against the sign of ``excess w``, by t (Linf) or t |w| (L2) for one t per row,
+    until it meets 0 or 1. The total <|w|, |d|> is concave and piecewise linear in t, so Newton's method from below
     finds the t of the given total, exactly once no more pixels saturate.
     Source: the projections of FAB (Croce, Hein: Minimally distorted adversarial examples with a fast adaptive
     boundary attack, ICML 2020, arXiv 1907.02044, section 3.1), solved without sorting.

@@ -109,9 +109,7 @@ def frame_width(pixels: int, height: int, width: int) -> int:
 
     fitting = [wide for wide in range(1, (min(height, width) + 1) // 2 + 1) if area(wide) <= pixels]
     if not fitting:
-        raise UserError(
-            f"a frame around {height} x {width} pixels has at least {area(1)}: L0 eps {pixels} is too small"
-        )
+        raise UserError(f"a frame of {height} x {width} pixels has at least {area(1)}: L0 eps {pixels} is too small")
     return fitting[-1]
 
 

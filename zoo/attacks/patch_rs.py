@@ -100,7 +100,7 @@ def _placed(
     images: Float[Tensor, "batch c h w"], patch: Float[Tensor, "batch c s s"], corner: Int[Tensor, "batch 2"]
 ) -> Float[Tensor, "batch c h w"]:
     """Return the images with their patches."""
-    side, (height, width) = patch.shape[-1], images.shape[2:]
+    side, width = patch.shape[-1], images.shape[3]
     down, right = (torch.arange(side, device=corner.device) + corner[:, i : i + 1] for i in (0, 1))
     places = (down[:, :, None] * width + right[:, None, :]).flatten(1)
     flat = images.flatten(2).scatter(2, places[:, None].expand(-1, images.shape[1], -1), patch.flatten(2))

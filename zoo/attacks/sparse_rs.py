@@ -34,7 +34,7 @@ SHARES = ((0, 2), (50, 4), (200, 5), (500, 6), (1000, 8), (2000, 10), (4000, 12)
 class SparseRS(Attack):
     """Random search over which pixels to change and to which corner of the colour cube; it uses only logits.
 
-    Every query resets some of the eps chosen pixels and chooses as many others (algorithm 1 and section 4 of the paper).
+    Every query resets some of the eps chosen pixels and chooses as many others (algorithm 1 of the paper).
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("L0",)

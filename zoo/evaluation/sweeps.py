@@ -19,7 +19,8 @@ EPS: dict[Norm, tuple[float, ...]] = {
     "L1": (1.0, 2.0, 4.0),
     "L0": (5.0, 10.0, 20.0),
 }
-"""Radii at which models trained without attacks are compared (CondLR, arXiv 2306.01485, in Linf and L2); in L0 numbers of pixels."""
+"""Radii at which models trained without attacks are compared: in Linf and L2 those of CondLR (arXiv 2306.01485), in L0
+numbers of pixels."""
 
 
 @dataclass(frozen=True)
