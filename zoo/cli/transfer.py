@@ -37,9 +37,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     sweep, device = _sweep(options), device_named(options.device)
     if options.out.suffix not in (".html", ".htm"):
         raise UserError(f"--out {options.out} is not a page: give a file name that ends in .html")
-    runs = _runs(options.models, options.hub)
+    runs = _runs(options.models, options.data, options.hub)
     _check_same_data(runs)
-    name, run = next(iter(runs.items()))
+    run = next(iter(runs.values()))
     card = run.card
     check_radii([sweep], card.image_shape[0] * card.image_shape[1] * card.image_shape[2])
     check_data_dir(card.data, options.data_dir)
@@ -77,6 +77,7 @@ def _add_arguments(parser: Parser) -> None:
     add("--attack", type=str, default="pgd", help="A name of zoo list --attacks, such as pgd or apgd.")
     add("--norm", type=Literal["Linf", "L2", "L1", "L0"] | None, default=None, help="Default: the attack's first.")
     add("--eps", type=str | None, default=None, help="The radius, such as 8/255; default: 8/255, L2 0.5, L1 12, L0 10.")
+    add("--data", type=str | None, default=None, help="Of a pattern, the models of one data set.")
     add("--n", type=int, default=500, help="Test images, the same share of each class.")
     add("--seed", type=int, default=0, help="Of the choice of images and of the attack.")
     add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")
@@ -104,16 +105,20 @@ def _sweep(options: Any) -> Sweep:
     return choose_sweeps([options.attack], [norm], [eps], options.seed)[0]
 
 
-def _runs(words: list[str], hub: str | None) -> dict[str, Run]:
+def _runs(words: list[str], data: str | None, hub: str | None) -> dict[str, Run]:
     """Return the models by name, at least two; of two folders of one name, the paths are the names."""
-    from zoo.hub.names import is_path, matching
+    from zoo.hub.names import is_path
     from zoo.hub.runs import look_at
     from zoo.hub.search import published
+    from zoo.hub.selection import Selection
 
     targets: list[str] = []
     for word in words:
         is_pattern = not is_path(word) and any(c in word for c in "*?[")
-        targets += matching(word, published(hub)) if is_pattern else [word]
+        chosen = Selection(word, data).of({n: m.entry for n, m in published(hub).items()}) if is_pattern else [word]
+        if not chosen:
+            raise UserError(f"no published model matches {word}{f' on {data}' if data else ''}: see zoo list --models")
+        targets += chosen
     targets = list(dict.fromkeys(targets))
     if len(targets) < 2:
         raise UserError(f"a transfer needs two models or more: {', '.join(words)} is {targets[0]} alone")

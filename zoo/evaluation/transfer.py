@@ -85,7 +85,7 @@ def transfer(
     check_eps(eps, attack.norm, images[0].numel())
     x, y = images.to(device).float().div(255), labels.to(device)
     clean, rows = [], []
-    for name, model in models.items():
+    for model in models.values():
         require_eval_mode(model, "an attack")
         model.to(device)
         clean.append(_accuracy(model, x, y, batch_size))

@@ -78,10 +78,7 @@ def _page(found: TransferMatrix, data: str) -> Page:
     heatmap = Heatmap(
         "transfer", "Accuracy", rows, numbers, (found.clean, *found.accuracy), column_label="model that answers"
     )
-    columns = [
-        Column("attacked on"),
-        *(Column(number, name) for number, name in zip(numbers, found.models, strict=True)),
-    ]
+    columns = [Column("attacked on"), *map(Column, numbers, found.models)]
     cells: list[list[Cell]] = [
         [text(name), *map(percent, row)] for name, row in zip(rows, (found.clean, *found.accuracy), strict=True)
     ]
