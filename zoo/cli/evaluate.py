@@ -199,7 +199,11 @@ def _add_arguments(parser: Parser) -> None:
     )
     add("--ood-dir", type=Path | None, default=None, help="Where the files of --ood are.")
     add("--norms", type=str, help="Linf, L2, L1, L0 or several; default Linf,L2, or Linf where --eps is given.")
-    add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255, in L0 5,10,20; default per norm.")
+    add(
+        "--eps",
+        type=str,
+        help="Radii in pixels of [0, 1], such as 2/255,8/255, in L0 5,10, or by norm: Linf=8/255,L2=0.5,L0=5,10.",
+    )
     add(
         "--n",
         type=int | Literal["all"],
@@ -229,16 +233,21 @@ def _add_arguments(parser: Parser) -> None:
 
 def _sweeps(options: Any) -> list[Sweep]:
     """Return the attacks and radii that the command line requests, checked before any work is done."""
-    from zoo.attacks import NORMS, parse_eps
-    from zoo.evaluation import choose_sweeps
+    return requested_sweeps(options.attacks, options.norms, options.eps, options.seed)
 
-    norms = words_of(options.norms, "norms")
-    for norm in norms:
+
+def requested_sweeps(attacks: str, norms: str | None, eps: str | None, seed: int) -> list[Sweep]:
+    """Return the attacks and radii that lists of words request."""
+    from zoo.attacks import NORMS
+    from zoo.evaluation import choose_sweeps, parse_radii
+
+    words = words_of(norms, "norms")
+    for norm in words:
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
-    chosen = [norm for norm in NORMS if norm in norms]
-    eps = [parse_eps(word) for word in words_of(options.eps, "eps")]
-    return choose_sweeps(words_of(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+    chosen = [norm for norm in NORMS if norm in words]
+    radii = parse_radii(eps) if words_of(eps, "eps") else None
+    return choose_sweeps(words_of(attacks, "attacks"), chosen or None, radii, seed)
 
 
 def check_radii(sweeps: Sequence[Sweep], pixels: int) -> None:

@@ -12,7 +12,7 @@ from zoo.evaluation.report import Report, quick_evaluation
 from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.shards import Origin, Shard, merge
-from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps
+from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps, parse_radii
 from zoo.evaluation.table import print_card, print_detection, print_findings, print_points
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "identity",
     "lipschitz_bound",
     "merge",
+    "parse_radii",
     "print_card",
     "print_detection",
     "print_findings",

@@ -1,10 +1,10 @@
 """Which attacks an evaluation runs, at which radii: single attacks by name, or a tier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from zoo.attacks import ATTACKS, Attack, Norm
+from zoo.attacks import ATTACKS, NORMS, Attack, Norm, parse_eps
 from zoo.attacks.apgd import APGD
 from zoo.attacks.autoattack import AutoAttack
 from zoo.attacks.cr import CR
@@ -79,10 +79,32 @@ TIERS: dict[str, Tier] = {
 """Named sets of attacks; only `standard` and `full` are AutoAttack, which has no L0."""
 
 
+def parse_radii(text: str) -> list[float] | dict[Norm, list[float]]:
+    """Read radii, ``2/255,8/255``, or those of each norm: ``Linf=2/255,8/255,L2=0.5``.
+
+    Raises:
+        UserError: one is no radius, a norm is unknown, or some radii have a norm and others have none.
+    """
+    plain: list[float] = []
+    named: dict[Norm, list[float]] = {}
+    current = plain
+    for word in filter(None, map(str.strip, text.split(","))):
+        name, has_norm, radius = word.rpartition("=")
+        if has_norm:
+            norm = next((norm for norm in NORMS if norm == name.strip()), None)
+            if norm is None:
+                raise unknown_name("norm", name.strip(), NORMS)
+            current = named.setdefault(norm, [])
+        current.append(parse_eps(radius))
+    if plain and named:
+        raise UserError(f"eps {text!r} has radii without a norm: write Linf=2/255,8/255,L2=0.5, or radii of one norm")
+    return named or plain
+
+
 def choose_sweeps(
     attacks: Sequence[str] = ("quick",),
     norms: Sequence[Norm] | None = None,
-    eps: Sequence[float] | None = None,
+    eps: Sequence[float] | Mapping[Norm, Sequence[float]] | None = None,
     seed: int = 0,
 ) -> list[Sweep]:
     """Return attacks with their radii.
@@ -91,12 +113,15 @@ def choose_sweeps(
         attacks: names of `TIERS` or of `zoo.attacks.ATTACKS`, the latter with their default settings.
         norms: of the perturbations; None: those of the tier, Linf and L2 of an attack that has them, or only the first
             of them if radii are given, which are of one norm.
-        eps: radii; None: those of the tier, or `EPS` for an attack.
+        eps: radii, of one norm or by norm; None: those of the tier, or `EPS` for an attack. Norms that have radii are
+            searched if no ``norms`` are given.
         seed: of attacks with random choices.
 
     Raises:
         UserError: no attack has one of the names, or searches in one of the norms.
     """
+    by_norm: dict[Norm, Sequence[float]] = dict(eps) if isinstance(eps, Mapping) else {}
+    norms = norms or list(by_norm) or None
     chosen: list[Sweep] = []
     for name in attacks:
         tier = TIERS.get(name) or _tier_of(name)
@@ -108,8 +133,11 @@ def choose_sweeps(
         chosen += own
     if attacks and (missing := [norm for norm in norms or () if norm not in {sweep.attack.norm for sweep in chosen}]):
         raise UserError(f"none of {', '.join(attacks)} searches in {', '.join(missing)}: see `zoo list --attacks`")
-    radii = tuple(sorted(set(eps))) if eps else None
-    return list(dict.fromkeys(Sweep(_seeded(sweep.attack, seed), radii or sweep.eps) for sweep in chosen))
+    found = []
+    for sweep in chosen:
+        own = by_norm.get(sweep.attack.norm) if by_norm else eps
+        found.append(Sweep(_seeded(sweep.attack, seed), tuple(sorted(set(own))) if own else sweep.eps))
+    return list(dict.fromkeys(found))
 
 
 def _tier_of(name: str) -> Tier:

@@ -83,9 +83,7 @@ def _detection(runs: Sequence[RunFigures]) -> list[Block]:
         ]
         for run, one in found
     ]
-    caption = (
-        "out-of-distribution detection by the maximum softmax probability (msp) and by the energy of the logits"
-    )
+    caption = "out-of-distribution detection by the maximum softmax probability (msp) and by the energy of the logits"
     return [Table(columns, rows, caption)]
 
 
