@@ -39,9 +39,9 @@ CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"
 ATTACKS_HELP = (
-    "`quick` (FGSM, PGD-20; in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), `standard` "
-    "(AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by name, such as "
-    "fgsm,apgd."
+    "`quick` (FGSM, PGD-20; in L1 APGD, in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), "
+    "`standard` (AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by "
+    "name, such as fgsm,apgd."
 )
 
 
@@ -236,7 +236,7 @@ def _sweeps(options: Any) -> list[Sweep]:
     return requested_sweeps(options.attacks, options.norms, options.eps, options.seed)
 
 
-def requested_sweeps(attacks: str, norms: str | None, eps: str | None, seed: int) -> list[Sweep]:
+def requested_sweeps(attacks: str | None, norms: str | None, eps: str | None, seed: int) -> list[Sweep]:
     """Return the attacks and radii that lists of words request."""
     from zoo.attacks import NORMS
     from zoo.evaluation import choose_sweeps, parse_radii

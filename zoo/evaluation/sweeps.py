@@ -121,6 +121,8 @@ def choose_sweeps(
         UserError: no attack has one of the names, or searches in one of the norms.
     """
     by_norm: dict[Norm, Sequence[float]] = dict(eps) if isinstance(eps, Mapping) else {}
+    if norms and (unwanted := [norm for norm in by_norm if norm not in norms]):
+        raise UserError(f"radii of {', '.join(unwanted)} without the norm: the norms are {', '.join(norms)}")
     norms = norms or list(by_norm) or None
     chosen: list[Sweep] = []
     for name in attacks:
