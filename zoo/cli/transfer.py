@@ -107,14 +107,13 @@ def _sweep(options: Any) -> Sweep:
 
 def _runs(words: list[str], data: str | None, hub: str | None) -> dict[str, Run]:
     """Return the models by name, at least two; of two folders of one name, the paths are the names."""
-    from zoo.hub.names import is_path
     from zoo.hub.runs import look_at
     from zoo.hub.search import published
     from zoo.hub.selection import Selection
 
     targets: list[str] = []
     for word in words:
-        is_pattern = not is_path(word) and any(c in word for c in "*?[")
+        is_pattern = "/" not in word and any(c in word for c in "*?[")
         chosen = Selection(word, data).of({n: m.entry for n, m in published(hub).items()}) if is_pattern else [word]
         if not chosen:
             raise UserError(f"no published model matches {word}{f' on {data}' if data else ''}: see zoo list --models")
