@@ -16,6 +16,7 @@ from zoo.attacks._random import RandomStreams
 from zoo.attacks._threat import distance, project, random_in_ball, steepest
 from zoo.attacks.apgd import APGD
 from zoo.attacks.fgsm import FGSM
+from zoo.attacks.frame_rs import FrameRS
 from zoo.attacks.pgd import PGD
 from zoo.errors import UserError
 
@@ -45,7 +46,10 @@ DUAL = {"Linf": 1, "L2": 2}
 
 def radii(attack: Attack, *eps: float) -> list[float]:
     """Radii in the units of the attack's norm: whole numbers of pixels in L0."""
-    return [float(math.ceil(10 * e)) for e in eps] if attack.norm == "L0" else list(eps)
+    if attack.norm != "L0":
+        return list(eps)
+    least = 11.0 if isinstance(attack, FrameRS) else 0.0  # the narrowest frame of 4 x 4 pixels has 12
+    return [least + math.ceil(10 * e) if e else 0.0 for e in eps]
 
 
 NORM = pytest.mark.parametrize("norm", ["Linf", "L2"])

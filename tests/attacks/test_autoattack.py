@@ -309,7 +309,7 @@ def test_a_square_lies_where_its_corner_is(s, top, left):
 
 @given(st.integers(2, 15))
 def test_a_bump_has_length_one_and_two_signs(s):
-    above, beside = bumps(s, torch.tensor([0.0, 0.5]))
+    above, beside = bumps(s, torch.tensor([0.0, 0.5]), "L2")
     assert above.shape == (1, s, s)
     assert torch.equal(beside, above.mT)
     assert above.norm().item() == pytest.approx(1, abs=1e-5)
@@ -325,7 +325,7 @@ def test_a_pyramid_is_the_sum_of_section_3_4(height, width):
         return sum(1 / (n + 1 - k) ** 2 for k in range(n - max(abs(r - height // 2), abs(c - width // 2)) + 1))
 
     expected = torch.tensor([[eta(r, c) for c in range(width)] for r in range(height)])
-    torch.testing.assert_close(_pyramid(height, width), expected / expected.norm())
+    torch.testing.assert_close(_pyramid(height, width, "L2"), expected / expected.norm())
 
 
 @given(st.integers(0, 1000))
@@ -337,8 +337,8 @@ def test_an_l2_proposal_uses_the_whole_radius(seed):
     start = images + 0.01 * torch.randn_like(images)
     start = images + 0.3 * (start - images) / (start - images).flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     corners = torch.randint(0, 10, (4, 2)), torch.randint(0, 10, (4, 2))
-    pattern, sign = bumps(3, torch.rand(4)), torch.randint(0, 2, (4, 3, 1, 1)) * 2.0 - 1
-    moved = moved_window(start, images, 0.3, corners, pattern, sign)
+    pattern, sign = bumps(3, torch.rand(4), "L2"), torch.randint(0, 2, (4, 3, 1, 1)) * 2.0 - 1
+    moved = moved_window(start, images, 0.3, "L2", corners, pattern, sign)
     torch.testing.assert_close(distance(moved, images, "L2"), torch.full((4,), 0.3).double(), rtol=1e-4, atol=0)
 
 

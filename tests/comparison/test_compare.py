@@ -225,6 +225,42 @@ def test_curves_are_of_the_pgd_with_the_most_steps(train_tiny) -> None:
     assert curve == [(0.0, 0.9), (0.1, pytest.approx(0.8)), (0.2, pytest.approx(0.4))]
 
 
+def test_a_curve_of_each_norm_is_of_one_attack_that_every_seed_has(train_tiny) -> None:
+    def card(*attacks: tuple[str, str, float, float]) -> Card:
+        clean = Evaluation(attack="clean", norm=None, eps=0.0, accuracy=0.9, n=10)
+        found = [Evaluation(attack=a, norm=norm, eps=eps, accuracy=x, n=10) for a, norm, eps, x in attacks]
+        return finished.model_copy(update={"evaluations": (clean, *found)})
+
+    finished = train_tiny().card
+    first = card(("sigma_zero", "L0", 5, 0.4), ("apgd", "L1", 2, 0.3), ("square", "L1", 2, 0.8), ("fgsm", "L2", 1, 0.5))
+    second = card(("sigma_zero", "L0", 5, 0.2), ("apgd", "L1", 2, 0.1), ("pgd", "L2", 1, 0.5))
+    figures = summarise("x", [first, second])
+    assert figures.attacks == {"L1": "apgd", "L0": "sigma_zero"}
+    assert figures.curves == {
+        "L1": [(0.0, 0.9), (2, pytest.approx(0.2))],
+        "L0": [(0.0, 0.9), (5, pytest.approx(0.3))],
+    }
+
+
+def test_compressions_and_norms_side_by_side(in_process, tmp_path: Path, capsys) -> None:
+    words = ["compare", "lowrank@0.5", "lowrank@0.8", "--out", str(tmp_path / "c"), "--page", "true"]
+    eps = ["--eps", "Linf=0.05,L0=2,5", "--n", "10"]
+    zoo([*words, *eps, *SHARED[:-2]])
+    assert [command[0] for command in in_process] == ["train"] * 2 + ["evaluate"] * 2
+    figures = {x["name"]: x for x in json.loads((tmp_path / "c/figures.json").read_text())}
+    half, fifth = (figures[name]["values"]["parameters"][0] for name in ("lowrank@0.5", "lowrank@0.8"))
+    assert half < 0.5 * 373_370
+    assert fifth < 0.2 * 373_370
+    for own in figures.values():
+        assert own["attacks"] == {"Linf": "pgd", "L2": "pgd", "L0": "sigma_zero"}
+        assert [point[0] for point in own["curves"]["L0"]] == [0, 2, 5]
+    assert (tmp_path / "c/report.html").is_file()
+    with pytest.raises(UserError, match=r"lowrank@0\.5 has a compression of its own"):
+        zoo(["compare", "lowrank@0.5", "--out", str(tmp_path / "d"), *SHARED])
+    with pytest.raises(UserError, match="is trained already"):
+        Contender.parse(f"{tmp_path / 'c/lowrank-0.5-seed0'}@0.5")
+
+
 def test_a_failing_training_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exit code 2"):
         zoo(["compare", "dense", "--out", str(tmp_path / "c"), "--", "--arch", "no_such_net"])
@@ -239,6 +275,10 @@ def test_a_failing_training_is_told_in_one_line(tmp_path: Path) -> None:
         ("robust_lowrank(tau=1", "is missing"),
         ("robust_lowrank(tua=1)", "did you mean tau"),
         ("dense(tau=1)", "dense has no options"),
+        ("lowrnk@0.5", "did you mean lowrank"),
+        ("lowrank@", "'' is not a share of parameters"),
+        ("lowrank@90", "'90' is not a share of parameters"),
+        ("lowrank@much", "'much' is not a share of parameters"),
     ],
 )
 def test_contenders_that_are_none(word: str, message: str) -> None:

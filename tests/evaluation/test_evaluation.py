@@ -31,6 +31,7 @@ from zoo.evaluation import (
     evaluate,
     folded,
     identity,
+    parse_radii,
     print_card,
     quick_evaluation,
 )
@@ -225,6 +226,25 @@ def test_attacks_norms_and_radii_combine():
     assert choose_sweeps(["fgsm"], None, [0.03, 0.01]) == [Sweep(FGSM(), (0.01, 0.03))]
     assert choose_sweeps(["pgd"], ["L2"], [1.0], seed=7) == [Sweep(PGD(norm="L2", seed=7), (1.0,))]
     assert [s.name for s in choose_sweeps(["fgsm", "pgd", "fgsm"])] == ["fgsm Linf", "fgsm L2", "pgd Linf", "pgd L2"]
+
+
+def test_radii_of_one_norm_or_of_each():
+    assert parse_radii("8/255, 0.1") == [8 / 255, 0.1]
+    assert parse_radii("Linf=8/255,0.1,L0=5, 10") == {"Linf": [8 / 255, 0.1], "L0": [5, 10]}
+    found = {s.name: s.eps for s in choose_sweeps(["quick"], None, parse_radii("L2=2,1,L0=5"))}
+    assert found == {"pgd L2": (1, 2), "sigma_zero L0": (5,)}
+    found = {s.name: s.eps for s in choose_sweeps(["pgd"], ["Linf", "L2"], {"L2": [1]})}
+    assert found == {"pgd Linf": EPS["Linf"], "pgd L2": (1,)}
+    for text, words in (
+        ("0.1,L2=1", "has radii without a norm"),
+        ("L3=1", "norm 'L3'"),
+        ("L2=", "is not a number"),
+        ("L2=-1", "is invalid"),
+    ):
+        with pytest.raises(UserError, match=words):
+            parse_radii(text)
+    with pytest.raises(UserError, match="radii of L0 without the norm: the norms are Linf, L2"):
+        choose_sweeps(["quick"], ["Linf", "L2"], {"L0": [5]})
 
 
 def test_a_tier_has_norms_and_radii_of_its_own():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import zoo.hub
 from zoo.attacks import ATTACKS, Attack
 from zoo.attacks.autoattack import AutoAttack
+from zoo.attacks.frame_rs import FrameRS
 from zoo.attacks.pgd import PGD
 from zoo.attacks.square import Square
 from zoo.backbone.folded import folded
@@ -25,7 +26,11 @@ MODEL = Path(zoo.hub.__file__).parent / "bundled" / "test_resnet.robust_lowrank5
 N = 42
 """Images: four parts of 11, 11, 10 and 10, none of which is a whole block of a batch."""
 FEWER = {"queries": 20, "steps": 4, "targets": 2, "restarts": 2}
-EPS = {"Linf": 0.12, "L2": 0.9, "L0": 20}
+EPS = {"Linf": 0.12, "L2": 0.9, "L1": 3.0, "L0": 20}
+
+
+def radius(attack: Attack) -> float:
+    return 28 if isinstance(attack, FrameRS) else EPS[attack.norm]
 
 
 def short(attack: Attack) -> Attack:
@@ -69,7 +74,7 @@ def merged(problem, sweeps, whole: Path, of: int = 4) -> Outcomes:
 @ALL
 def test_merged_verdicts_are_those_of_one_run(attack, problem, tmp_path):
     """In any order of the parts, and with other batch sizes than the whole run's."""
-    sweeps, outcomes = [Sweep(attack, (EPS[attack.norm],))], Outcomes()
+    sweeps, outcomes = [Sweep(attack, (radius(attack),))], Outcomes()
     expected = evaluate(*problem, sweeps, outcomes=outcomes, progress=False)
     for k, batch_size in ((3, 250), (1, 32), (4, 17), (2, 20)):
         evaluate_part(Shard(k, 4), problem, sweeps, tmp_path / "outcomes.npz", batch_size)
@@ -83,7 +88,7 @@ def test_merged_verdicts_are_those_of_one_run(attack, problem, tmp_path):
 @ALL
 def test_an_image_ends_at_the_same_pixels_alone_and_among_others(attack, problem):
     model, images, labels = problem
-    x, eps = images.float() / 255, [EPS[attack.norm]]
+    x, eps = images.float() / 255, [radius(attack)]
     whole = attack(model, x, labels, eps).adversarial[0]
     for rows in ([5], torch.randperm(N)[:19].tolist()):
         assert torch.equal(attack(model, x[rows], labels[rows], eps).adversarial[0], whole[rows])

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from changed_content import changed, damaged, is_read_or_refused_in_one_line
+from changed_content import SEEDS, changed, damaged, examples, is_read_or_refused_in_one_line
 from hypothesis import given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
 
 from zoo.hub.index import Index
 from zoo.hub.search import BUNDLED
@@ -27,7 +25,6 @@ BENCH = {
     "device": "cpu", "cpu": "a", "threads": 2, "provider": "CPUExecutionProvider",
     "rows": [{"weights_sha256": "0", "bytes": 1, "latency": [{"batch": 1, "median_ms": 1.0, "p95_ms": 2.0}]}],
 }  # fmt: skip
-SEEDS = st.integers(0, 2**32)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(SEEDS)
-@examples(max_examples=60)
+@examples(60)
 def test_cards(folder: Path, seed: int) -> None:
     path = folder / "card.json"
     path.write_text(damaged(json.dumps(changed(json.loads(CARD.read_text()), seed)), seed))
@@ -44,7 +41,7 @@ def test_cards(folder: Path, seed: int) -> None:
 
 
 @given(SEEDS)
-@examples(max_examples=60)
+@examples(60)
 def test_indexes(seed: int) -> None:
     few = {**INDEX, "models": dict(list(INDEX["models"].items())[:3])}
     text = damaged(json.dumps(changed(few, seed)), seed)
@@ -52,14 +49,14 @@ def test_indexes(seed: int) -> None:
 
 
 @given(SEEDS)
-@examples(max_examples=60)
+@examples(60)
 def test_configurations_of_runs(folder: Path, seed: int) -> None:
     (folder / "config.yaml").write_text(damaged(yaml.safe_dump(changed(CONFIG, seed)), seed))
     assert is_read_or_refused_in_one_line(lambda: read_config(folder))
 
 
 @given(SEEDS)
-@examples(max_examples=60)
+@examples(60)
 def test_measured_times(folder: Path, seed: int) -> None:
     path = folder / "bench.json"
     path.write_text(damaged(json.dumps(changed(BENCH, seed)), seed))
@@ -67,7 +64,7 @@ def test_measured_times(folder: Path, seed: int) -> None:
 
 
 @given(SEEDS)
-@examples(max_examples=60)
+@examples(60)
 def test_metadata_of_exported_files(seed: int) -> None:
     """What it is read as has the types that its fields say."""
     props = changed({k: json.loads(v) if v[:1] in "[{" else v for k, v in PROPS.items()}, seed)

@@ -23,8 +23,9 @@ def to_hyperplane(
 ) -> Float[Tensor, "batch d"]:
     """Return the smallest d with <w, d> = -excess and x + d in [0, 1], or the d that comes closest to the equality.
 
-    Every pixel moves against the sign of ``excess w``, by t (Linf) or t |w| (L2) for one t per row, until it
-    meets 0 or 1. The total <|w|, |d|> is concave and piecewise linear in t, so Newton's method from below
+    In L1 the pixels with the largest |w| move first, each to 0 or 1, until the total is reached.
+    In Linf and L2 every pixel moves against the sign of ``excess w``, by t (Linf) or t |w| (L2) for one t per row,
+    until it meets 0 or 1. The total <|w|, |d|> is concave and piecewise linear in t, so Newton's method from below
     finds the t of the given total, exactly once no more pixels saturate.
     Source: the projections of FAB (Croce, Hein: Minimally distorted adversarial examples with a fast adaptive
     boundary attack, ICML 2020, arXiv 1907.02044, section 3.1), solved without sorting.
@@ -39,6 +40,8 @@ def to_hyperplane(
     room = torch.where(direction > 0, 1 - x, x)
     scale = w.abs().amax(1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
     weight, wanted = w.abs() / scale, excess.abs() / scale[:, 0]
+    if norm == "L1":
+        return direction * _largest_first(weight, room, wanted)
     speed = torch.ones_like(weight) if norm == "Linf" else weight
     t = torch.zeros_like(wanted)
     for _ in range(ROUNDS):
@@ -50,3 +53,15 @@ def to_hyperplane(
             break
         t = new
     return direction * torch.minimum(t[:, None] * speed, room)
+
+
+def _largest_first(
+    weight: Float[Tensor, "batch d"], room: Float[Tensor, "batch d"], wanted: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch d"]:
+    """Return moves of at most the room, in order of weight, with the wanted sum of weight times move."""
+    order = weight.argsort(1, descending=True)
+    ordered = weight.gather(1, order)
+    gains = ordered * room.gather(1, order)
+    missing = (wanted[:, None] - (gains.cumsum(1) - gains)).clamp_min(0.0)
+    moves = torch.minimum(missing / ordered.clamp_min(FLAT), room.gather(1, order))
+    return torch.zeros_like(moves).scatter(1, order, torch.where(ordered > FLAT, moves, 0.0))

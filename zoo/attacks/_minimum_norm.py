@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.attacks._attacked_model import AttackedModel, Gradients
 from zoo.attacks._base import Attack
-from zoo.attacks._threat import column, distance
+from zoo.attacks._threat import column, distance, largest_distance
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int, Integer
@@ -70,8 +69,7 @@ class MinimumNorm(Attack):
 
         The image is robust, as far as this attack can tell, at every smaller radius. Arguments as in a call.
         """
-        numbers = images[0].numel()
-        whole = {"Linf": 1.0, "L2": math.sqrt(numbers), "L0": float(numbers)}[self.norm]
+        whole = largest_distance(self.norm, images[0].numel())
         outcome = self(model, images, labels, [whole], batch_size=batch_size, tick=tick, gradients=gradients)
         moved = distance(outcome.adversarial[0], images, self.norm)
         return torch.where(outcome.robust[0], torch.inf, moved)

@@ -1,7 +1,8 @@
-"""The random proposals of the Square attack: squares of constant sign (Linf), or moved and bumped windows (L2).
+"""The random proposals of the Square attack: squares of constant sign (Linf), or moved and bumped windows (L2, L1).
 
 Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient black-box adversarial attack via
-random search, ECCV 2020, arXiv 1912.00049: section 3 and Algorithms 2 and 3.
+random search, ECCV 2020, arXiv 1912.00049: section 3 and Algorithms 2 and 3. L1: Croce, Hein: Mind the box: l1-APGD
+for sparse adversarial attacks on image classifiers, ICML 2021, arXiv 2103.01208, appendix.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.attacks._random import RandomStreams, as_signs
-from zoo.attacks._threat import column, project
+from zoo.attacks._threat import ORDER, Norm, column, project
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, Int
@@ -58,8 +59,10 @@ def signed_square(
     return torch.where(inside, project(images + eps * sign, images, eps, "Linf"), x)
 
 
-def tiles(images: Float[Tensor, "batch c h w"], eps: float, streams: RandomStreams) -> Float[Tensor, "batch c h w"]:
-    """Return the L2 start: five by five bumps of random sign, scaled to length eps."""
+def tiles(
+    images: Float[Tensor, "batch c h w"], eps: float, norm: Norm, streams: RandomStreams
+) -> Float[Tensor, "batch c h w"]:
+    """Return the L2 or L1 start: five by five bumps of random sign, scaled to length eps."""
     _, c, h, w = images.shape
     s = max(min(h, w) // 5, 1)
     delta = torch.zeros_like(images)
@@ -67,40 +70,44 @@ def tiles(images: Float[Tensor, "batch c h w"], eps: float, streams: RandomStrea
     drawn = streams.uniform(h // s, w // s, c + 1)
     for i in range(h // s):
         for j in range(w // s):
-            sign, pattern = as_signs(drawn[:, i, j, :c, None, None]), bumps(s, drawn[:, i, j, c])
+            sign, pattern = as_signs(drawn[:, i, j, :c, None, None]), bumps(s, drawn[:, i, j, c], norm)
             rows, columns = slice(top + i * s, top + (i + 1) * s), slice(left + j * s, left + (j + 1) * s)
             delta[:, :, rows, columns] = (pattern * sign).to(images)
-    return _at_length(delta, images, eps)
+    return _at_length(delta, images, eps, norm)
 
 
 def moved_window(
     x: Float[Tensor, "batch c h w"],
     images: Float[Tensor, "batch c h w"],
     eps: float,
+    norm: Norm,
     corners: tuple[Int[Tensor, "batch 2"], Int[Tensor, "batch 2"]],
     pattern: Float[Tensor, "batch 1 s s"],
     sign: Float[Tensor, "batch c 1 1"],
 ) -> Float[Tensor, "batch c h w"]:
-    """Return the L2 proposal: the length of one window moves, with a bump, to another window.
+    """Return the L2 or L1 proposal: the length of one window moves, with a bump, to another window.
 
     Args:
         x: present points.
         images: the images.
         eps: radius.
+        norm: L2 or L1.
         corners: of the window that grows and of the one that is cleared: top and left of each.
         pattern: the bumps.
         sign: +1 or -1.
     """
-    delta, s = x - images, pattern.shape[-1]
-    height, width = x.shape[2:]
+    delta, s, p = x - images, pattern.shape[-1], ORDER[norm]
+    channels, height, width = x.shape[1:]
     grows, cleared = (square(corner, s, height, width) for corner in corners)
-    squares = delta.square()
-    unused = (eps**2 - squares.sum((1, 2, 3), keepdim=True)).clamp_min(0) / x.shape[1]
-    length = (unused + (squares * (grows | cleared)).sum((2, 3), keepdim=True)).sqrt()
-    present = (squares * grows).sum((2, 3), keepdim=True).sqrt()
+    powers = delta.abs() ** p
+    unused = (eps**p - powers.sum((1, 2, 3), keepdim=True)).clamp_min(0) / channels
+    length = (unused + (powers * (grows | cleared)).sum((2, 3), keepdim=True)) ** (1 / p)
+    if norm == "L1":
+        length = length * channels  # as in the published attack: the projection, which is sparse, takes back the rest
+    present = (powers * grows).sum((2, 3), keepdim=True) ** (1 / p)
     new = (_placed(pattern, corners[0], height, width) * sign + delta / (TINY + present)) * grows
-    new = new / (TINY + new.square().sum((2, 3), keepdim=True).sqrt()) * length
-    return _at_length(torch.where(grows, new, torch.where(cleared, 0.0, delta)), images, eps)
+    new = new / (TINY + (new.abs() ** p).sum((2, 3), keepdim=True) ** (1 / p)) * length
+    return _at_length(torch.where(grows, new, torch.where(cleared, 0.0, delta)), images, eps, norm)
 
 
 def square(corner: Int[Tensor, "batch 2"], s: int, height: int, width: int) -> Bool[Tensor, "batch 1 h w"]:
@@ -120,34 +127,36 @@ def _placed(
     return pattern[image, 0, down[:, :, None], right[:, None, :]][:, None]
 
 
-def bumps(s: int, uniform: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 s s"]:
+def bumps(s: int, uniform: Float[Tensor, " batch"], norm: Norm) -> Float[Tensor, "batch 1 s s"]:
     """Return the pattern of section 3.4 for each image: two pyramids of opposite sign, together of length one.
 
     Args:
         s: side.
         uniform: a number in [0, 1) per image; below 1/2 one pyramid is above the other, else beside it.
+        norm: of the length.
     """
     upper = s // 2
-    pattern = torch.cat([_pyramid(upper, s), -_pyramid(s - upper, s)])
-    pattern = pattern / torch.linalg.vector_norm(pattern)
+    pattern = torch.cat([_pyramid(upper, s, norm), -_pyramid(s - upper, s, norm)])
+    pattern = pattern / torch.linalg.vector_norm(pattern, ORDER[norm])
     return torch.where(column(uniform) < 0.5, pattern, pattern.T)
 
 
-def _pyramid(height: int, width: int) -> Float32[Tensor, "height width"]:
-    """Return the sum of 1/j^2 for j from 1 + d to n + 1, scaled to length one.
+def _pyramid(height: int, width: int, norm: Norm) -> Float32[Tensor, "height width"]:
+    """Return the sum of 1/j^2 (in L1 1/j^4) for j from 1 + d to n + 1, scaled to length one.
 
     d is the distance from the middle in the maximum norm, n half of the longer side, rounded down.
     """
     n = max(height, width) // 2
     down = (torch.arange(height) - height // 2).abs()[:, None]
     right = (torch.arange(width) - width // 2).abs()[None, :]
-    tails = (1 / torch.arange(1, n + 2, dtype=torch.float32).square()).flip(0).cumsum(0).flip(0)
+    tails = (1 / torch.arange(1, n + 2, dtype=torch.float32) ** (4 if norm == "L1" else 2)).flip(0).cumsum(0).flip(0)
     values = tails[torch.maximum(down, right)]
-    return values / torch.linalg.vector_norm(values).clamp_min(TINY)
+    return values / torch.linalg.vector_norm(values, ORDER[norm]).clamp_min(TINY)
 
 
 def _at_length(
-    delta: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"], eps: float
+    delta: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"], eps: float, norm: Norm
 ) -> Float[Tensor, "batch c h w"]:
-    length = delta.square().sum((1, 2, 3), keepdim=True).sqrt()
-    return project(images + delta * (eps / (TINY + length)), images, eps, "L2")
+    """Scale changes to length eps; in L1 only shorter ones, and longer ones lose their small entries."""
+    scale = eps / (TINY + (delta.abs() ** ORDER[norm]).sum((1, 2, 3), keepdim=True) ** (1 / ORDER[norm]))
+    return project(images + delta * (scale.clamp_min(1.0) if norm == "L1" else scale), images, eps, norm)

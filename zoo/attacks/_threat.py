@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.attacks._random import RandomStreams
@@ -14,9 +15,12 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Shaped
 
-Norm = Literal["Linf", "L2", "L0"]
+Norm = Literal["Linf", "L2", "L1", "L0"]
 """L0 counts the pixels that differ, whatever their channels."""
 NORMS: tuple[Norm, ...] = get_args(Norm)
+
+ORDER: dict[Norm, float] = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
+"""The p of each Lp norm."""
 
 ROUNDING = 2.0**-25
 """Largest error of rounding a pixel in [0, 1] to fp32: half a unit in the last place below 1."""
@@ -46,7 +50,7 @@ def format_eps(eps: float) -> str:
 
 
 def check_eps(eps: float, norm: Norm, pixels: int) -> None:
-    """Refuse a radius beyond the largest distance of two images: 1 for Linf, sqrt(pixels) for L2, pixels for L0.
+    """Refuse a radius beyond the largest distance of two images: 1 for Linf, sqrt(pixels) for L2, pixels for L1 and L0.
 
     Args:
         eps: the radius.
@@ -56,15 +60,20 @@ def check_eps(eps: float, norm: Norm, pixels: int) -> None:
     Raises:
         UserError: eps is negative or larger, or no whole number in L0; the message suggests the probable intention.
     """
-    largest = {"Linf": 1.0, "L2": math.sqrt(pixels), "L0": float(pixels)}[norm]
+    largest = largest_distance(norm, pixels)
     if not eps >= 0:
         raise UserError(f"{norm} eps {eps:g} is invalid: a radius is 0 or more")
     if norm == "L0" and not float(eps).is_integer():
         raise UserError(f"L0 eps {eps:g} is not a number of pixels: give whole numbers, such as 5,10,20")
     if eps > largest:
-        levels = norm != "L0" and float(eps).is_integer()
+        levels = norm in ("Linf", "L2") and float(eps).is_integer()
         meant = f"for {eps:g} of 255 grey levels give {eps:g}/255" if levels else "give a smaller one"
         raise UserError(f"{norm} eps {eps:g} exceeds any perturbation of images in [0, 1] ({largest:g}): {meant}")
+
+
+def largest_distance(norm: Norm, pixels: int) -> float:
+    """Return the largest distance of two images of so many numbers, C H W; in L0 pixels count once per channel."""
+    return {"Linf": 1.0, "L2": math.sqrt(pixels), "L1": float(pixels), "L0": float(pixels)}[norm]
 
 
 def column(x: Shaped[Tensor, " batch"]) -> Shaped[Tensor, "batch 1 1 1"]:
@@ -78,8 +87,7 @@ def distance(
     """Return each image's distance in fp64; in L0 the number of pixels that differ in any channel."""
     if norm == "L0":
         return (x != images).any(1).flatten(1).sum(1).double()
-    order = torch.inf if norm == "Linf" else 2
-    return torch.linalg.vector_norm((x.double() - images.double()).flatten(1), order, dim=1)
+    return torch.linalg.vector_norm((x.double() - images.double()).flatten(1), ORDER[norm], dim=1)
 
 
 def project(
@@ -87,8 +95,9 @@ def project(
 ) -> Float[Tensor, "batch c h w"]:
     """Bring x into the ball around images and into [0, 1].
 
-    The clip to [0, 1] comes last: it moves every pixel towards the image's, so the result stays in the
-    ball. The radius is taken a few roundings smaller, so that the fp32 result is inside eps exactly.
+    In L1 this is the nearest point of both. In Linf and L2 the clip to [0, 1] comes last: it moves every pixel towards
+    the image's, so the result stays in the ball. The radius is taken a few roundings smaller, so that the fp32 result
+    is inside eps exactly.
     """
     if norm == "L0":
         raise ValueError("there is no projection onto an L0 ball here")
@@ -96,14 +105,40 @@ def project(
     if norm == "Linf":
         radius = max(radius - ROUNDING, 0.0)
         return torch.clamp(x, images - radius, images + radius).clamp(0.0, 1.0)
+    if norm == "L1":
+        radius = max(radius - ROUNDING * images[0].numel(), 0.0)
+        return (images + nearest_in_l1(x - images, images, radius)).clamp(0.0, 1.0)
     radius = max(radius - ROUNDING * math.sqrt(images[0].numel()), 0.0)
     delta = x - images
     length = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp_min(torch.finfo(x.dtype).tiny)
     return (images + delta * column((radius / length).clamp_max(1.0))).clamp(0.0, 1.0)
 
 
+def nearest_in_l1(
+    delta: Float[Tensor, "batch c h w"], images: Float[Tensor, "batch c h w"], radius: float
+) -> Float[Tensor, "batch c h w"]:
+    """Return the nearest change to ``delta`` with L1 length at most ``radius`` that keeps images + change in [0, 1].
+
+    It shortens every entry by one number t, to no less than 0 and no more than the room to 0 or 1. Its length falls
+    with t, with a slope that changes where an entry leaves its room or reaches 0; between two such places t is linear.
+    Source: Croce, Hein: Mind the box: l1-APGD for sparse adversarial attacks on image classifiers, ICML 2021,
+    arXiv 2103.01208, proposition 2.1.
+    """
+    size = delta.flatten(1).double().abs()
+    room = torch.where(delta > 0, 1 - images, images).flatten(1).double()
+    places, order = torch.cat([size - room, size], 1).sort(1)
+    shrinking = torch.where(order < size.shape[1], 1.0, -1.0).cumsum(1).double()  # entries between 0 and their room
+    lengths = room.sum(1, keepdim=True) - F.pad((places.diff(dim=1) * shrinking[:, :-1]).cumsum(1), (1, 0))
+    last = ((lengths > radius).sum(1, keepdim=True) - 1).clamp_min(0)
+    beyond = (lengths.gather(1, last) - radius) / shrinking.gather(1, last).clamp_min(1.0)
+    t = (places.gather(1, last) + beyond.clamp_min(0.0)).clamp_min(0.0)
+    t = torch.where(torch.minimum(size, room).sum(1, keepdim=True) <= radius, 0.0, t)
+    kept = torch.minimum((size - t).clamp_min(0.0), room)
+    return (kept.view_as(delta) * delta.sign()).to(delta.dtype)
+
+
 def steepest(gradient: Float[Tensor, "batch c h w"], norm: Norm) -> Float[Tensor, "batch c h w"]:
-    """Return the unit step that raises a linear function most: the sign (Linf), or the direction (L2).
+    """Return the unit step that raises a linear function most: the sign (Linf), or the direction (L2); no other norm.
 
     An image whose gradient is zero gets the zero step. The largest entry is divided out before squaring,
     because gradients of a confident model square to zero in fp32.

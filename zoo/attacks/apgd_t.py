@@ -1,22 +1,24 @@
 """Targeted Auto-PGD: the second attack of AutoAttack.
 
 Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks, ICML 2020, arXiv 2003.01690.
+attacks, ICML 2020, arXiv 2003.01690; in L1 their Mind the box, ICML 2021, arXiv 2103.01208.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from zoo.attacks._apgd import apgd
+from zoo.attacks._apgd_l1 import apgd_l1
 from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._losses import likeliest_others, targeted_dlr
 from zoo.attacks._random import RandomStreams
+from zoo.attacks._threat import Norm
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class APGDT(Attack):
     """Auto-PGD on the targeted difference of logits ratio, towards one class after the other, likeliest first."""
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
 
     targets: int = 9
     """Classes to try; all others if there are fewer."""
@@ -41,7 +45,7 @@ class APGDT(Attack):
 
     def passes(self, classes: int) -> int:
         """Return the passes of `APGD` towards each class."""
-        return (self.steps + 1) * self.restarts * min(self.targets, classes - 1)
+        return (self.steps + (3 if self.norm == "L1" else 1)) * self.restarts * min(self.targets, classes - 1)
 
     def perturb(
         self, attacked: AttackedModel, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"], eps: float
@@ -53,6 +57,8 @@ class APGDT(Attack):
 
         def search(k: int, restart: int, rows: Int[Tensor, " standing"]) -> Float[Tensor, "standing c h w"]:
             x, y, own = images[rows], labels[rows], streams[rows].at(k, restart)
+            if self.norm == "L1":
+                return apgd_l1(attacked, x, y, eps, targeted_dlr, others[rows, k], self.steps, own)
             return apgd(attacked, x, y, eps, self.norm, targeted_dlr, others[rows, k], self.steps, own)
 
         towards_each = [partial(search, k, r) for k in range(others.shape[1]) for r in range(self.restarts)]

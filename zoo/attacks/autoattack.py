@@ -1,19 +1,20 @@
 """AutoAttack, the standard ensemble.
 
 Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks, ICML 2020, arXiv 2003.01690.
+attacks, ICML 2020, arXiv 2003.01690; in L1 their Mind the box, ICML 2021, arXiv 2103.01208.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
+from zoo.attacks._threat import Norm
 from zoo.attacks.apgd import APGD
 from zoo.attacks.apgd_t import APGDT
 from zoo.attacks.fab_t import FABT
@@ -30,6 +31,8 @@ class AutoAttack(Attack):
     Each attack gets the images that are robust to the earlier ones; an image is robust if all fail on it.
     The steps, queries and targets of the standard version are the defaults of the four attacks.
     """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
 
     restarts: int = 1
     """Searches of APGD, of targeted APGD towards each class, and of Square; 1 in the standard version."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
 from zoo.attacks._hyperplane import to_hyperplane
 from zoo.attacks._losses import likeliest_others, towards
-from zoo.attacks._threat import Norm, column, distance
+from zoo.attacks._threat import ORDER, Norm, column, distance
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -36,6 +36,8 @@ class FABT(Attack):
 
     An image is broken as soon as a misclassified point lies within eps.
     """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
 
     targets: int = 9
     """Classes to try, likeliest first; all others if there are fewer."""
@@ -106,7 +108,6 @@ def _step(
     points = torch.cat([x.flatten(1), images.flatten(1)])
     excess = torch.cat([behind, behind + (w * (images - x).flatten(1)).sum(1)])
     here, there = to_hyperplane(points, torch.cat([w, w]), excess, norm).view(2, *x.shape)
-    order = torch.inf if norm == "Linf" else 2
-    near, far = (torch.linalg.vector_norm(d.flatten(1), order, dim=1).clamp_min(1e-8) for d in (here, there))
+    near, far = (torch.linalg.vector_norm(d.flatten(1), ORDER[norm], dim=1).clamp_min(1e-8) for d in (here, there))
     alpha = column((near / (near + far)).clamp_max(TO_IMAGE))
     return ((1 - alpha) * (x + OVERSHOOT * here) + alpha * (images + OVERSHOOT * there)).clamp(0.0, 1.0)

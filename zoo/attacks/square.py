@@ -1,7 +1,7 @@
 """Square: the black-box attack of AutoAttack.
 
 Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient black-box adversarial attack via
-random search, ECCV 2020, arXiv 1912.00049.
+random search, ECCV 2020, arXiv 1912.00049; in L1 as in Croce, Hein: Mind the box, ICML 2021, arXiv 2103.01208.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from zoo.attacks._attacked_model import AttackedModel, in_turn
 from zoo.attacks._base import Attack
-from zoo.attacks._losses import margin
 from zoo.attacks._random import RandomStreams, as_signs
+from zoo.attacks._random_search import State, random_search
 from zoo.attacks._squares import bumps, moved_window, side, signed_square, square, stripes, tiles
-from zoo.attacks._threat import column
+from zoo.attacks._threat import Norm
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -29,6 +29,7 @@ class Square(Attack):
     """Random search with squares that shrink; it uses only logits, so masked gradients do not stop it."""
 
     black_box: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
 
     queries: int = 5000
     """Forward passes for each restart of an image."""
@@ -60,27 +61,14 @@ class Square(Attack):
         eps: float,
         streams: RandomStreams,
     ) -> Float[Tensor, "batch c h w"]:
-        """Keep each proposal that raises the margin; a misclassified image leaves the batch."""
-        x = (stripes if self.norm == "Linf" else tiles)(images, eps, streams.at(0))
-        value = margin(attacked.estimate(x), labels)
-        found, rows = x.clone(), torch.arange(len(images), device=images.device)
-        for query in range(self.queries):
-            gone = value > 0
-            if bool(gone.any()):
-                value[gone] = margin(attacked.logits(x[gone]), labels[gone])  # the estimate may be wrong
-                gone = value > 0
-                found[rows[gone]] = x[gone]
-                rows, x, value, images, labels = (t[~gone] for t in (rows, x, value, images, labels))
-                streams = streams[~gone]
-            if not len(rows):
-                return found
-            proposed = self._propose(query, x, images, eps, streams.at(1 + query))
-            margins = margin(attacked.estimate(proposed), labels)
-            better = margins > value
-            x = torch.where(column(better), proposed, x)
-            value = torch.where(better, margins, value)
-        found[rows] = x
-        return found
+        """Search once from a random start."""
+        own = streams.at(0)
+        start = stripes(images, eps, own) if self.norm == "Linf" else tiles(images, eps, self.norm, own)
+
+        def propose(query: int, state: State, images: Tensor, streams: RandomStreams) -> State:
+            return (self._propose(query, state[0], images, eps, streams),)
+
+        return random_search(attacked, images, labels, (start,), propose, self.queries, streams)
 
     def _propose(
         self,
@@ -90,10 +78,10 @@ class Square(Attack):
         eps: float,
         streams: RandomStreams,
     ) -> Float[Tensor, "batch c h w"]:
-        """Draw a separate square for each image, or in L2 two windows of an odd side if the image has room."""
+        """Draw a separate square for each image, or in L2 and L1 two windows of an odd side if the image has room."""
         c, height, width = x.shape[1:]
         s = side(query, height, width, smallest=1 if self.norm == "Linf" else min(3, height, width))
-        if self.norm == "L2" and s % 2 == 0:
+        if self.norm != "Linf" and s % 2 == 0:
             s = min(s + 1, height, width)
         drawn = streams.uniform(c + 5)
         sign = as_signs(drawn[:, :c, None, None]).to(x)
@@ -101,4 +89,5 @@ class Square(Attack):
         grows, cleared = ((drawn[:, at : at + 2] * places).long().to(x.device) for at in (c, c + 2))
         if self.norm == "Linf":
             return signed_square(x, images, eps, square(grows, s, height, width), sign)
-        return moved_window(x, images, eps, (grows, cleared), bumps(s, drawn[:, c + 4]).to(x), sign)
+        pattern = bumps(s, drawn[:, c + 4], self.norm).to(x)
+        return moved_window(x, images, eps, self.norm, (grows, cleared), pattern, sign)

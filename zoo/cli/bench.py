@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
-from zoo.errors import UserError, unknown_name
+from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.bench.target import Target
@@ -30,7 +30,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     add_hub(parser)
     parser.add_fields(Settings)
     add("--attacks", type=str, default="pgd", help="Attacks that make the adversarial examples: fgsm,pgd.")
-    add("--norms", type=str, default="Linf", help="Linf, L2, L0 or several.")
+    add("--norms", type=str, default="Linf", help="Linf, L2, L1, L0 or several.")
     add(
         "--eps",
         type=str,
@@ -81,18 +81,10 @@ def _data_of_runs(paths: list[Path], hub: str | None) -> set[str]:
 
 def _sweeps(words: dict[str, str | None], seed: int) -> "list[Sweep]":
     """Return the attacks and radii that the command line requests."""
-    from zoo.attacks import NORMS, parse_eps
-    from zoo.evaluation.sweeps import choose_sweeps
+    from zoo.cli.evaluate import requested_sweeps
 
-    attacks, norms, radii = (
-        [word.strip() for word in (words[name] or "").split(",") if word.strip()]
-        for name in ("attacks", "norms", "eps")
-    )
-    for norm in norms:
-        if norm not in NORMS:
-            raise unknown_name("norm", norm, NORMS)
-    chosen = [norm for norm in NORMS if norm in norms]
-    return choose_sweeps(attacks, chosen or None, [parse_eps(word) for word in radii] or None, seed)
+    attacks, norms, eps = (words[name] or None for name in ("attacks", "norms", "eps"))
+    return requested_sweeps(attacks, norms, eps, seed)
 
 
 def _squares(words: dict[str, str | None], queries: int, seed: int) -> "list[Sweep]":

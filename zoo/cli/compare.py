@@ -1,13 +1,13 @@
 """Train several methods under one recipe, and print their figures side by side.
 
 A contender is a method's name, with options in parentheses ('robust_lowrank(rank_budget=adaptive)'), a recipe's name, a
-YAML file, or the folder of a finished run. What follows `--` goes to every `zoo train`: zoo compare lowrank
-robust_lowrank --seeds 0,1,2 -- --arch resnet18 --data cifar10 --compression 0.8 --epochs 3. The same command resumes
-after an interruption.
+YAML file, or the folder of a finished run; NAME@0.9 is trained at a compression of its own. What follows `--` goes to
+every `zoo train`: zoo compare lowrank robust_lowrank --seeds 0,1,2 -- --arch resnet18 --data cifar10 --compression 0.8
+--epochs 3. The same command resumes after an interruption.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli._parser import Parser
 from zoo.errors import UserError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zoo.comparison import Comparison, Contender
 
 TASK = "compare"
-PICTURE, RESULT = "comparison.png", "figures.json"
+PICTURE, RESULT, PAGE = "comparison.png", "figures.json", "report.html"
 
 
 def main(parser: Parser, argv: list[str]) -> None:
@@ -27,8 +27,11 @@ def main(parser: Parser, argv: list[str]) -> None:
     add("--seeds", type=str, default="0", help="Each contender is trained once with each, such as 0,1,2.")
     add("--out", type=Path, default=Path("comparison"), help="Folder of the runs and the results.")
     add("--attacks", type=str | None, default=None, help="Evaluate further, see `zoo evaluate --attacks`.")
+    add("--norms", type=str | None, default=None, help="Of --attacks, see `zoo evaluate --norms`, such as Linf,L0.")
+    add("--eps", type=str | None, default=None, help="Radii by norm, such as Linf=2/255,8/255,L2=0.5,L1=5,L0=5,10.")
     add("--probes", type=str | None, default=None, help="Look at more than attacks, see `zoo evaluate --probes`.")
     add("--n", type=int, default=1000, help="Test images of --attacks and --probes.")
+    add("--page", type=bool, default=False, help="Write the report on all runs, too: report.html in --out.")
     add("--latency", type=bool, default=False, help="Export the first run of each and time all of them in turns.")
     options = parser.parse_args(own)
 
@@ -40,13 +43,15 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     contenders = tuple(Contender.parse(word) for word in dict.fromkeys(options.contenders))
     comparison = Comparison(contenders, _seeds(options.seeds), tuple(_checked(shared)), options.out)
-    _check_evaluation(options.attacks, options.probes, options.n)
+    evaluation = _evaluation(options)
     for contender in contenders:
+        if "--compression" in contender.options and any(x.split("=")[0] == "--compression" for x in shared):
+            raise UserError(f"{contender.name} has a compression of its own: leave --compression out after --")
         _check_training(contender, shared)
     comparison.prepare()
     comparison.train(lambda text: progress_console().rule(text, style="dim"))
-    if options.attacks or options.probes:
-        _evaluate(comparison, options.attacks, options.probes, options.n)
+    if evaluation:
+        _evaluate(comparison, evaluation)
     times = _latencies(comparison) if options.latency else {}
     figures = [
         summarise(x.name, [run.card for run in comparison.runs(x)], times.get(x.name)) for x in comparison.contenders
@@ -56,6 +61,8 @@ def main(parser: Parser, argv: list[str]) -> None:
     with atomic(options.out / RESULT) as temporary:
         temporary.write_bytes(to_json(figures, indent=2, inf_nan_mode="strings") + b"\n")
     print(f"saved in {options.out / RESULT}, curves in {options.out / PICTURE}")
+    if options.page:
+        _write_page(comparison)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -70,15 +77,22 @@ def _seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _check_evaluation(attacks: str | None, probes: str | None, n: int) -> None:
-    """Refuse, before the trainings, whatever the evaluations after them would refuse."""
-    from zoo.cli.evaluate import probes_of, words_of
-    from zoo.evaluation import choose_sweeps
+def _evaluation(options: Any) -> list[str]:
+    """Return what each run is evaluated with besides what its training measured: options of `zoo evaluate`, or none.
 
-    if n < 1:
-        raise UserError(f"--n must be at least 1, not {n}")
-    choose_sweeps(words_of(attacks or "quick", "attacks"), None, None, 0)
-    probes_of(probes or None, 0)
+    Whatever the evaluations would refuse is refused here, before the trainings.
+    """
+    from zoo.cli.evaluate import probes_of, requested_sweeps
+
+    if options.n < 1:
+        raise UserError(f"--n must be at least 1, not {options.n}")
+    requested_sweeps(options.attacks or "quick", options.norms, options.eps, 0)
+    probes_of(options.probes or None, 0)
+    if not (options.attacks or options.norms or options.eps or options.probes):
+        return []
+    given = {name: getattr(options, name) for name in ("norms", "eps", "probes")}
+    more = [x for name, value in given.items() if value for x in (f"--{name}", value)]
+    return ["--attacks", options.attacks or "quick", *more, "--n", str(options.n)]
 
 
 def _check_training(contender: "Contender", shared: list[str]) -> None:
@@ -104,13 +118,23 @@ def _title(comparison: "Comparison") -> str:
     return f"{archs}, {cards[0].data}, {seeds}"
 
 
-def _evaluate(comparison: "Comparison", attacks: str | None, probes: str | None, n: int) -> None:
+def _evaluate(comparison: "Comparison", evaluation: list[str]) -> None:
     from zoo.comparison.plan import run_command
 
-    more = ["--attacks", attacks or "quick", *(["--probes", probes] if probes else []), "--n", str(n)]
     for contender in comparison.contenders:
         for run in comparison.runs(contender):
-            run_command(["evaluate", str(run.folder), *more], f"evaluating {run.folder}")
+            run_command(["evaluate", str(run.folder), *evaluation], f"evaluating {run.folder}")
+
+
+def _write_page(comparison: "Comparison") -> None:
+    """Write the report on all runs, in the order of the contenders."""
+    from zoo.report import write_report
+    from zoo.screen import stages
+
+    folders = [folder for contender in comparison.contenders for folder in comparison.folders(contender)]
+    with stages("writing the page") as say:
+        written = write_report(folders, comparison.folder / PAGE, say=say)
+    print(f"page in {written.page}")
 
 
 def _latencies(comparison: "Comparison") -> dict[str, float]:

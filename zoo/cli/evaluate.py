@@ -28,7 +28,7 @@ from zoo.cli._size_curve import check_curve, requested_cuts, show_curve
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from zoo.evaluation import Shard, Sweep
     from zoo.probes import Probe
@@ -41,9 +41,9 @@ CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
 OUTCOMES = "outcomes.npz"
 ATTACKS_HELP = (
-    "`quick` (FGSM, PGD-20; in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), `standard` "
-    "(AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by name, such as "
-    "fgsm,apgd."
+    "`quick` (FGSM, PGD-20; in L1 APGD, in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), "
+    "`standard` (AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by "
+    "name, such as fgsm,apgd."
 )
 
 
@@ -56,14 +56,26 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     from zoo.backbone.folded import folded
     from zoo.data import load_test
-    from zoo.evaluation import Origin, Outcomes, Setting, Spread, calibration, evaluate, merge, probe, sanity, searches
+    from zoo.evaluation import (
+        Origin,
+        Outcomes,
+        Setting,
+        Spread,
+        calibration,
+        detection,
+        evaluate,
+        merge,
+        probe,
+        sanity,
+        searches,
+    )
     from zoo.export.queries import faster_queries
     from zoo.hub.runs import look_at, open_run
     from zoo.probes import ProbeContext
     from zoo.screen import note
 
     shard, sweeps, engine = _checked(options), _sweeps(options), engine_of(options)
-    device = _device("auto" if engine else options.device)
+    device = device_named("auto" if engine else options.device)
     probes = probes_of(options.probes, options.seed)
     known = card_with_data(
         look_at(options.run, options.hub), options.data, data_dir=options.data_dir, download=options.download
@@ -81,6 +93,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
+    others = _other_images(options, known)
     if cuts:
         show_curve(run, cuts, options, images, labels, sweeps, device)
         return
@@ -121,8 +134,11 @@ def main(parser: Parser, argv: list[str]) -> None:
     card = card.model_copy(update={"sanity": checks, "calibration": confidence})
     context = ProbeContext(exported, images, labels, _probe_eps(sweeps), options.batch_size)
     findings = probe(context, probes, outcomes)
-    run.save_card(card.with_findings(findings))
-    _show(run, card.model_copy(update={"evaluations": tuple(found)}), findings, obstacle)
+    detected = [] if others is None else detection(exported, images, others, options.ood, options.batch_size)
+    card = card.with_findings(findings).with_detection(detected)
+    run.save_card(card)
+    shown = card.model_copy(update={"evaluations": tuple(found), "detection": tuple(detected)})
+    _show(run, shown, findings, obstacle)
 
 
 def _checked(options: Any) -> Shard | None:
@@ -133,6 +149,8 @@ def _checked(options: Any) -> Shard | None:
         raise UserError("--batch-size and --n must be at least 1")
     if options.compression is not None:
         check_curve(options)
+        if options.ood is not None:
+            raise UserError("--ood is of a whole run: leave it out with --compression")
     elif options.time:
         raise UserError("--time is of networks inside a nested run: give --compression, or time a file with zoo bench")
     if options.engine is not None and (options.shard, options.merge, options.compression) != (None, None, None):
@@ -143,7 +161,29 @@ def _checked(options: Any) -> Shard | None:
         raise UserError("--shard and --merge cannot be combined: --merge N comes when all N parts are there")
     if options.probes is not None:
         raise UserError("--probes look at all images: leave them out with --shard, and give them with --merge")
+    if options.ood is not None:
+        raise UserError("--ood looks at all images: leave it out with --shard, and give it with --merge")
     return Shard.parse(options.shard)
+
+
+def _other_images(options: Any, card: Card) -> Tensor | None:
+    """Return test images of the data set of --ood, as many as of the run's at most; None: there is no such data set."""
+    from zoo.data import data_name, load_other
+
+    if options.ood is None:
+        if options.ood_dir is not None:
+            raise UserError("--ood-dir is of the data set of --ood: give its name too, such as --ood svhn")
+        return None
+    if data_name(options.ood) == data_name(card.data) and not options.ood_dir:
+        raise UserError(f"--ood {options.ood}: the run is of {card.data} too; give another data set")
+    n = None if options.n == "all" else options.n
+    size = card.image_shape[1]
+    try:
+        return load_other(
+            options.ood, data_dir=options.ood_dir, download=options.download, image_size=size, n=n, seed=options.seed
+        )
+    except UserError as error:
+        raise UserError(f"--ood {options.ood}: {error}".replace("--data-dir", "--ood-dir")) from None
 
 
 def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
@@ -154,13 +194,14 @@ def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
 
 def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
     """Print the new figures, and draw their curves."""
-    from zoo.evaluation import print_card, print_findings
+    from zoo.evaluation import print_card, print_detection, print_findings
     from zoo.evaluation.curve import draw_curve, draw_weight_curve
     from zoo.runs.run import CARD
 
     title = f"{card.arch} {card.method}, {card.data}, {card.evaluations[0].n:,} test images"
     print_card(card, no_bound_for=obstacle)
     print_findings(findings)
+    print_detection(card.detection)
     print(f"\nsaved in {run.folder / CARD}")
     draw_curve(card.evaluations, run.folder / CURVE, title)
     print(f"curve in {run.folder / CURVE}")
@@ -181,8 +222,20 @@ def _add_arguments(parser: Parser) -> None:
     )
     add("--time", type=bool, default=False, help="With --compression: milliseconds of one image on this machine too.")
     add("--probes", type=str | None, default=None, help="More than attacks: all, or names from `zoo list --probes`.")
-    add("--norms", type=str, help="Linf, L2, L0 or several; default Linf,L2, or Linf where --eps is given.")
-    add("--eps", type=str, help="Radii in pixels of [0, 1], such as 2/255,8/255, in L0 5,10,20; default per norm.")
+    add(
+        "--ood",
+        type=str | None,
+        default=None,
+        metavar="DATA",
+        help="Another data set, such as svhn or imagefolder: how well confidences tell its images from the run's.",
+    )
+    add("--ood-dir", type=Path | None, default=None, help="Where the files of --ood are.")
+    add("--norms", type=str, help="Linf, L2, L1, L0 or several; default Linf,L2, or Linf where --eps is given.")
+    add(
+        "--eps",
+        type=str,
+        help="Radii in pixels of [0, 1], such as 2/255,8/255, in L0 5,10, or by norm: Linf=8/255,L2=0.5,L0=5,10.",
+    )
     add(
         "--n",
         type=int | Literal["all"],
@@ -218,16 +271,21 @@ def _add_arguments(parser: Parser) -> None:
 
 def _sweeps(options: Any) -> list[Sweep]:
     """Return the attacks and radii that the command line requests, checked before any work is done."""
-    from zoo.attacks import NORMS, parse_eps
-    from zoo.evaluation import choose_sweeps
+    return requested_sweeps(options.attacks, options.norms, options.eps, options.seed)
 
-    norms = words_of(options.norms, "norms")
-    for norm in norms:
+
+def requested_sweeps(attacks: str | None, norms: str | None, eps: str | None, seed: int) -> list[Sweep]:
+    """Return the attacks and radii that lists of words request."""
+    from zoo.attacks import NORMS
+    from zoo.evaluation import choose_sweeps, parse_radii
+
+    words = words_of(norms, "norms")
+    for norm in words:
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
-    chosen = [norm for norm in NORMS if norm in norms]
-    eps = [parse_eps(word) for word in words_of(options.eps, "eps")]
-    return choose_sweeps(words_of(options.attacks, "attacks"), chosen or None, eps or None, options.seed)
+    chosen = [norm for norm in NORMS if norm in words]
+    radii = parse_radii(eps) if words_of(eps, "eps") else None
+    return choose_sweeps(words_of(attacks, "attacks"), chosen or None, radii, seed)
 
 
 def check_radii(sweeps: Sequence[Sweep], pixels: int) -> None:
@@ -264,7 +322,8 @@ def words_of(text: str | None, flag: str) -> list[str]:
     return words
 
 
-def _device(name: str) -> str:
+def device_named(name: str) -> str:
+    """Return the device of --device; refuse one that is not there."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():

@@ -4,8 +4,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from zoo.attacks import format_eps
+from zoo.attacks import NORMS, format_eps
 from zoo.runs.card import Card
+from zoo.runs.records import Evaluation
+
+PREFERRED = ("fgsm", "square", "sparse_rs", "sigma_zero", "fab_t", "apgd", "apgd_t", "cr", "autoattack", "pgd")
+"""Attacks whose curve is drawn, the last one first: PGD, which most runs were measured with, and then strong ones."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,8 @@ class Figures:
     Attributes:
         name: of the contender.
         values: by the name of a row, one value per seed.
-        curves: under PGD, by norm: (eps, mean accuracy), ascending from clean; of the PGD with the most steps.
+        curves: by norm: (eps, mean accuracy), ascending from clean, under one attack (see `attacks`).
+        attacks: the attack of each curve: PGD with the most steps where there is one, otherwise the strongest.
         doubts: why its seeds' accuracies are not credible, if they are not (`zoo.runs.card.Card.doubts`).
     """
 
@@ -23,6 +28,7 @@ class Figures:
     values: dict[str, list[float]] = field(default_factory=dict)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    attacks: dict[str, str] = field(default_factory=dict)
 
     def mean(self, row: str) -> float:
         """Return the mean over the seeds."""
@@ -47,7 +53,8 @@ def summarise(name: str, cards: Sequence[Card], latency_ms: float | None = None)
     if latency_ms is not None:
         values["ms, batch 1"] = [latency_ms]
     doubts = dict.fromkeys(doubt.reason for card in cards for doubt in card.doubts)
-    return Figures(name, values, _curves(cards), tuple(doubts))
+    curves, attacks = _curves(cards)
+    return Figures(name, values, curves, tuple(doubts), attacks)
 
 
 def _figures(card: Card) -> dict[str, float]:
@@ -66,19 +73,39 @@ def _figures(card: Card) -> dict[str, float]:
     return figures
 
 
-def _curves(cards: Sequence[Card]) -> dict[str, list[tuple[float, float]]]:
-    """Return accuracy over eps in each norm, for the PGD attacks that every seed was evaluated with."""
-    found = [_strongest_pgd(card) for card in cards]
-    shared = [key for key in found[0] if all(key in accuracies for accuracies in found)]
+def _curves(cards: Sequence[Card]) -> tuple[dict[str, list[tuple[float, float]]], dict[str, str]]:
+    """Return accuracy over eps in each norm, under the attack that every seed was evaluated with, and its name."""
+    found = [{norm: _curve(card, norm) for norm in NORMS} for card in cards]
     curves: dict[str, list[tuple[float, float]]] = {}
-    for norm, eps in sorted(shared, key=lambda key: key[1]):
-        clean = statistics.mean(e.accuracy for card in cards for e in card.evaluations if e.attack == "clean")
-        mean = statistics.mean(accuracies[norm, eps] for accuracies in found)
-        curves.setdefault(norm, [(0.0, clean)]).append((eps, mean))
-    return curves
+    attacks: dict[str, str] = {}
+    for norm in NORMS:
+        names = {attack for own in found for attack in own[norm]}
+        shared = [name for name in names if all(name in own[norm] for own in found)]
+        if not shared:
+            continue
+        attack = max(shared, key=_preference)
+        accuracies = [own[norm][attack] for own in found]
+        radii = [eps for eps in sorted(accuracies[0]) if all(eps in seed for seed in accuracies)]
+        if radii:
+            clean = statistics.mean(e.accuracy for card in cards for e in card.evaluations if e.attack == "clean")
+            curves[norm] = [(0.0, clean), *((eps, statistics.mean(seed[eps] for seed in accuracies)) for eps in radii)]
+            attacks[norm] = attack
+    return curves, attacks
 
 
-def _strongest_pgd(card: Card) -> dict[tuple[str, float], float]:
-    """Return the accuracy by norm and eps, each under the PGD with the most steps."""
-    attacks = sorted((e for e in card.evaluations if e.attack == "pgd"), key=lambda e: e.options.get("steps", 0))
-    return {(e.norm, e.eps): e.accuracy for e in attacks if e.norm is not None}
+def _preference(attack: str) -> tuple[int, str]:
+    return (PREFERRED.index(attack) if attack in PREFERRED else -1), attack
+
+
+def _curve(card: Card, norm: str) -> dict[str, dict[float, float]]:
+    """Return a card's accuracy by attack and radius in a norm; of one attack, that with the most steps."""
+    own = sorted((e for e in card.evaluations if e.norm == norm), key=_steps)
+    found: dict[str, dict[float, float]] = {}
+    for e in own:
+        found.setdefault(e.attack, {})[e.eps] = e.accuracy
+    return found
+
+
+def _steps(e: Evaluation) -> int:
+    steps = e.options.get("steps", 0)
+    return steps if isinstance(steps, int) else 0

@@ -39,11 +39,15 @@ class Contender:
     def parse(cls, word: str) -> "Contender":
         """Read a method with options, a recipe's name, a YAML file, or the folder of a run.
 
-        A method is ``robust_lowrank(tau=0.2)`` or, as in earlier versions, ``robust_lowrank,tau=0.2``.
+        A method is ``robust_lowrank(tau=0.2)`` or, as in earlier versions, ``robust_lowrank,tau=0.2``. Whatever is
+        trained may end with its compression: ``magnitude_prune@0.9``.
 
         Raises:
             UserError: it is none of these.
         """
+        rest, at, ratio = word.rpartition("@")
+        if at and not user_path(word).exists():
+            return cls._compressed(word, cls.parse(rest), ratio)
         path = user_path(word)
         if (path / CARD).is_file():
             return cls(word, folder=path)
@@ -56,6 +60,19 @@ class Contender:
         METHODS.check_options(name, spec.options)
         options = [x for key, value in spec.options.items() for x in (f"--method.{key}", value)]
         return cls(word, ("--method", name, *options))
+
+    @classmethod
+    def _compressed(cls, word: str, contender: "Contender", ratio: str) -> "Contender":
+        """Return a contender that is trained at a compression of its own."""
+        if contender.folder is not None:
+            raise UserError(f"{word}: {contender.name} is trained already, so its compression cannot be chosen")
+        try:
+            fits = 0 < float(ratio) < 1
+        except ValueError:
+            fits = False
+        if not fits:
+            raise UserError(f"{word}: {ratio!r} is not a share of parameters to remove, such as magnitude_prune@0.9")
+        return cls(word, (*contender.options, "--compression", ratio))
 
 
 @dataclass(frozen=True)

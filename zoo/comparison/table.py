@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.comparison.figures import Figures
-from zoo.evaluation.curve import Points, draw_panels
+from zoo.evaluation.curve import AXES, Points, draw_panels
 from zoo.screen import NARROW, compacted
 
 COUNTS = ("parameters", "MACs")
@@ -48,9 +48,9 @@ def _cell(figures: Figures, row: str) -> str:
 
 
 def draw(contenders: Sequence[Figures], path: Path, title: str) -> None:
-    """Write accuracy under PGD over eps as PNG: a panel per norm, a line per contender."""
+    """Write accuracy under attack over eps as PNG: a panel per norm and attack, a line per contender."""
     panels: dict[str, dict[str, Points]] = {}
     for figures in contenders:
         for norm, points in figures.curves.items():
-            panels.setdefault(f"eps of PGD ({norm}, pixels in [0, 1])", {})[figures.name] = points
+            panels.setdefault(f"{AXES[norm]}, {figures.attacks[norm]}", {})[figures.name] = points
     draw_panels(panels or {"eps": {}}, path, title)

@@ -130,6 +130,28 @@ def load_test(
     return source.fetch(indices), source.labels[indices]
 
 
+def load_other(
+    data: str, *, data_dir: Path | None, download: bool, image_size: int, n: int | None, seed: int = 0
+) -> Tensor:
+    """Return test images of a data set that a model was not trained on, of whatever shape.
+
+    Args:
+        data, data_dir, download: see `open_data`.
+        image_size: side in pixels, for data sets whose images have no size of their own.
+        n: number of images, drawn with the same share of every class; None or too many for all of them.
+        seed: of that draw.
+
+    Returns:
+        Images (n, C, H, W), uint8.
+
+    Raises:
+        UserError: unknown name, or missing or damaged files.
+    """
+    check_data_dir(data, data_dir)
+    source = _open(data, data_dir, download, image_size).source(train=False)
+    return source.fetch(stratified(source.labels, n, seed))
+
+
 def training_rows(data: DataSet, labels: Tensor, n: int, val_fraction: float, seed: int) -> Tensor:
     """Return rows of the train split to calibrate on, the same share of every class, none of them for validation.
 
@@ -173,6 +195,7 @@ __all__ = [
     "check_data_dir",
     "data_class",
     "data_name",
+    "load_other",
     "load_test",
     "mixed_seed",
     "mixing",

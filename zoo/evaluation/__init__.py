@@ -5,6 +5,7 @@ from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.calibration import calibration, calibration_of
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.evaluator import Evaluator, searches
+from zoo.evaluation.ood import detection
 from zoo.evaluation.outcomes import Outcomes, identity
 from zoo.evaluation.probing import probe
 from zoo.evaluation.report import Report, quick_evaluation
@@ -12,8 +13,8 @@ from zoo.evaluation.robustness import evaluate
 from zoo.evaluation.sanity import sanity
 from zoo.evaluation.shards import Origin, Shard, merge
 from zoo.evaluation.spread import Setting, Spread
-from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps
-from zoo.evaluation.table import print_card, print_findings, print_points
+from zoo.evaluation.sweeps import EPS, QUICK, TIERS, Sweep, choose_sweeps, parse_radii
+from zoo.evaluation.table import print_card, print_detection, print_findings, print_points
 
 __all__ = [
     "EPS",
@@ -32,12 +33,15 @@ __all__ = [
     "calibration_of",
     "choose_sweeps",
     "condition_numbers",
+    "detection",
     "evaluate",
     "folded",
     "identity",
     "lipschitz_bound",
     "merge",
+    "parse_radii",
     "print_card",
+    "print_detection",
     "print_findings",
     "print_points",
     "probe",

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "p"))
 """Colours (Okabe and Ito's, which colour-blind readers can distinguish) and markers, one pair per attack."""
 
-AXES = {"Linf": "eps (Linf, pixels in [0, 1])", "L2": "eps (L2, pixels in [0, 1])", "L0": "pixels changed (L0)"}
+AXES: dict[str, str] = {
+    "Linf": "eps (Linf, pixels in [0, 1])",
+    "L2": "eps (L2, pixels in [0, 1])",
+    "L1": "eps (L1, pixels in [0, 1])",
+    "L0": "pixels changed (L0)",
+}
 """Labels of the panels, by norm."""
 
 Points = list[tuple[float, float]]

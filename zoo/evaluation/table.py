@@ -9,6 +9,7 @@ from rich.table import Table
 
 from zoo.attacks import format_eps
 from zoo.runs.card import Card
+from zoo.runs.detection import Detection
 from zoo.runs.records import CurvePoint, Evaluation, Finding
 from zoo.screen import NARROW, compacted
 
@@ -64,6 +65,21 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         else:
             console.print(f"\n[bold]{name}[/] by {[*own[0].case][-1]}, {own[0].n:,} images")
             console.print(compacted(_pivot(own), console))
+
+
+def print_detection(found: Sequence[Detection], console: Console | None = None) -> None:
+    """Print how well scores tell a network's own images from those of other data sets."""
+    if not found:
+        return
+    console = console or Console(highlight=False)
+    table = Table("other images", "score", box=box.SIMPLE_HEAD, header_style="bold")
+    for column in ("AUROC", "FPR95", "images"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in found:
+        counts = f"{one.n:,} + {one.n_other:,}"
+        table.add_row(escape(one.data), one.score, f"{one.auroc:.2%}", f"{one.fpr95:.2%}", counts)
+    console.print("\n[bold]out-of-distribution detection[/]")
+    console.print(compacted(table, console))
 
 
 def print_points(points: Sequence[CurvePoint], console: Console | None = None) -> None:

@@ -42,8 +42,7 @@ class Robust(_Record):
     @classmethod
     def of(cls, e: Evaluation) -> "Robust":
         """Make it from an evaluation of a card."""
-        assert e.norm is not None
-        assert e.norm != "L0"
+        assert e.norm in ("Linf", "L2")
         return cls(norm=e.norm, eps=e.eps, attack=e.attack, accuracy=e.accuracy, n=e.n)
 
 
@@ -80,7 +79,7 @@ class Summary(_Record):
         """Summarise a card."""
         lowest: dict[tuple[str, float], Evaluation] = {}
         for e in card.evaluations:
-            if e.norm is not None and e.norm != "L0":  # models are chosen by Linf and L2; the card has L0 too
+            if e.norm in ("Linf", "L2"):  # models are chosen by these; the card has L1 and L0 too
                 key = (e.norm, e.eps)
                 lowest[key] = min(e, lowest.get(key, e), key=_lowest_first)
         same = (

@@ -170,6 +170,7 @@ def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> 
         "max_condition_number": max((k for k in numbers.values() if k is not None), default=None),
         "lipschitz_bound": lipschitz_bound(run.model(), card.image_shape).value,
         "data_sha256": split.sha256,
+        "detection": (),  # it was measured on weights in fp32, and the other images are not at hand
         "calibration": calibration(exported, images.images, images.labels) if card.calibration else None,
     }
     update["curve"] = tuple(point_again(run, point, split, outcomes) for point in kept_points(run))

@@ -8,10 +8,30 @@ from zoo.report.figures import RunFigures
 from zoo.runs.card import Card
 from zoo.runs.records import Evaluation
 
-STRENGTH = ("clean", "fgsm", "pgd", "square", "fab_t", "apgd", "apgd_t", "cr", "autoattack", "sigma_zero")
+STRENGTH = (
+    "clean",
+    "fgsm",
+    "pgd",
+    "square",
+    "fab_t",
+    "apgd",
+    "apgd_t",
+    "cr",
+    "autoattack",
+    "frame_rs",
+    "patch_rs",
+    "sparse_rs",
+    "sigma_zero",
+)
 """Attacks from weak to strong; an attack that is not in the list counts as the weakest."""
 
-NAMES = {"autoattack": "AutoAttack", "sigma_zero": "sigma-zero"}
+NAMES = {
+    "autoattack": "AutoAttack",
+    "sigma_zero": "sigma-zero",
+    "sparse_rs": "Sparse-RS",
+    "patch_rs": "Patch-RS",
+    "frame_rs": "Frame-RS",
+}
 """How attacks are written whose names are no abbreviations."""
 
 

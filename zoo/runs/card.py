@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from zoo.errors import UserError
 from zoo.files import atomic
 from zoo.runs.calibration import Calibration
+from zoo.runs.detection import Detection
 from zoo.runs.records import (
     CurvePoint,
     Doubt,
@@ -26,7 +27,7 @@ from zoo.runs.records import (
 )  # fmt: skip
 from zoo.runs.schema import first_mistake, refuse_newer
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the card's schema, raised when fields come or change; cards of every earlier one can be read."""
 
 
@@ -68,6 +69,7 @@ class Card(Record):
     evaluations: tuple[Evaluation, ...] = ()
     sanity: Sanity | None = None
     calibration: Calibration | None = None
+    detection: tuple[Detection, ...] = ()
     findings: tuple[Finding, ...] = ()
     latency: tuple[Timing, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
@@ -148,6 +150,12 @@ class Card(Record):
             point = point.model_copy(update=merged)
         points[point.compression, point.params] = point
         return self.model_copy(update={"curve": tuple(points[key] for key in sorted(points))})
+
+    def with_detection(self, new: list[Detection]) -> "Card":
+        """Return the card with the detection of another data set; it replaces earlier figures of the same one."""
+        measured = {found.data for found in new}
+        kept = [found for found in self.detection if found.data not in measured]
+        return self.model_copy(update={"detection": (*kept, *new)})
 
     def with_findings(self, new: list[Finding]) -> "Card":
         """Return the card with a probe's figures; they replace all earlier ones of the same probe."""

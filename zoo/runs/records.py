@@ -29,7 +29,7 @@ class Evaluation(Record):
     """
 
     attack: str
-    norm: Literal["Linf", "L2", "L0"] | None
+    norm: Literal["Linf", "L2", "L1", "L0"] | None
     eps: FiniteFloat = Field(ge=0, le=1e6)
     accuracy: float = Field(ge=0, le=1)
     n: int = Field(ge=1)

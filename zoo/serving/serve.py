@@ -131,10 +131,12 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
     if not {"class_names", "image_shape"} <= metadata.keys():
         raise SystemExit(f"{path} was not written by `zoo export`: it does not name its classes")
     try:
-        names = json.loads(metadata["class_names"])
-        channels, height, width = json.loads(metadata["image_shape"])
-    except (ValueError, TypeError, RecursionError):
-        raise SystemExit(f"{path} was not written by `zoo export`: its classes cannot be read") from None
+        names, shape = json.loads(metadata["class_names"]), json.loads(metadata["image_shape"])
+    except (ValueError, RecursionError):
+        names = shape = None
+    if not _is_list(names, str) or not _is_list(shape, int) or len(shape) != 3 or min(shape) < 1:
+        raise SystemExit(f"{path} was not written by `zoo export`: its classes or its image shape cannot be read")
+    channels, height, width = shape
     preprocesses = session.get_inputs()[0].type == "tensor(uint8)"
 
     def classify(data: bytes) -> dict[str, Any]:
@@ -146,6 +148,10 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
         return {"class": names[int(logits.argmax())], "probabilities": probabilities}
 
     return classify
+
+
+def _is_list(value: Any, of: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(x) is of for x in value)
 
 
 def uploaded(body: bytes, content_type: str) -> bytes:

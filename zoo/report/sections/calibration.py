@@ -6,7 +6,7 @@ from zoo.report.cells import run_cell
 from zoo.report.chart import Axis, Chart, Point, Series, Style
 from zoo.report.figures import RunFigures
 from zoo.report.page import Block, Gallery, Section, Text
-from zoo.report.table import Cell, Column, Table, number, percent
+from zoo.report.table import Cell, Column, Table, number, percent, text
 from zoo.runs.calibration import Calibration
 
 SHARES = (0.5, 0.8, 0.9)
@@ -17,8 +17,8 @@ def calibration(runs: Sequence[RunFigures]) -> Section:
     """Return the reliability diagram, the accuracy at coverage, and the expected calibration error of each run."""
     measured = [(run, run.card.calibration) for run in runs if run.card.calibration is not None]
     if not measured:
-        text = "Calibration was not measured: zoo evaluate RUN measures it."
-        return Section("calibration", "Calibration", [Text(text)])
+        missing = Text("Calibration was not measured: zoo evaluate RUN measures it.")
+        return Section("calibration", "Calibration", [missing])
     blocks: list[Block] = [
         Text(
             "A network is calibrated if it is right as often as it is confident: on the diagonal of the reliability "
@@ -27,7 +27,7 @@ def calibration(runs: Sequence[RunFigures]) -> Section:
             "is answered."
         )
     ]
-    blocks += [Gallery([_reliability(measured), _coverage(measured)]), _table(runs)]
+    blocks += [Gallery([_reliability(measured), _coverage(measured)]), _table(runs), *_detection(runs)]
     return Section("calibration", "Calibration", blocks)
 
 
@@ -64,6 +64,27 @@ def _table(runs: Sequence[RunFigures]) -> Table:
         *(Column(f"accuracy at\n{share:.0%} coverage", "in %", "high") for share in SHARES),
     ]
     return Table(columns, [_row(run, run.card.calibration) for run in runs])
+
+
+def _detection(runs: Sequence[RunFigures]) -> list[Block]:
+    """Return a table of how well confidences tell other data sets' images from the runs' own, if it was measured."""
+    found = [(run, one) for run in runs for one in run.card.detection]
+    if not found:
+        return []
+    columns = [
+        *(Column("run"), Column("other images"), Column("score"), Column("images"), Column("other\nimages")),
+        Column("AUROC, %", "probability that one of the run's images has the larger score", "high"),
+        Column("FPR95, %", "other images above the score that 95 % of the run's images reach", "low"),
+    ]
+    rows = [
+        [
+            *(run_cell(run), text(one.data), text(one.score), number(one.n, "{:,}"), number(one.n_other, "{:,}")),
+            *(percent(one.auroc), percent(one.fpr95)),
+        ]
+        for run, one in found
+    ]
+    caption = "out-of-distribution detection by the maximum softmax probability (msp) and by the energy of the logits"
+    return [Table(columns, rows, caption)]
 
 
 def _row(run: RunFigures, found: Calibration | None) -> list[Cell]:
