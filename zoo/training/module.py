@@ -48,6 +48,7 @@ class Classifier(pl.LightningModule):
         source: its training split.
         config: the recipe.
         teacher: whose answers replace the labels; None: the labels are used.
+        start: name and SHA-256 of the weights that training starts from; None: random ones.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class Classifier(pl.LightningModule):
         source: Source,
         config: TrainConfig,
         teacher: Teacher | None = None,
+        start: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.parts, self.method, self.adversary = parts, parts.method, parts.adversary
         self.data, self.config = data, config
         self.source = source
-        self.teacher = teacher
+        self.teacher, self.start = teacher, start
         self.input_gradients: InputGradients | None = None  # of the current step, if `GradientAlignment` asks
         # On the device, where each replay of a captured step reads it.
         self.progress: Tensor
