@@ -79,8 +79,10 @@ def train_tiny(tmp_path: Path):
         **changes,
     ):
         options = {"arch": "test_resnet", "epochs": 1, "n": 60, "device": "cpu", "precision": "32-true"}
-        config = TrainConfig(**(options | {"out": tmp_path / name} | changes))
         method = METHODS.get(method)() if isinstance(method, str) else method
+        if method.fine_tunes and not changes.keys() & {"init", "weights"}:
+            options |= {"init": "test_resnet.robust_lowrank50_at_digits"}
+        config = TrainConfig(**(options | {"out": tmp_path / name} | changes))
         return train(config, method, ADVERSARIES.get(adversary)(), overwrite=overwrite)
 
     return run

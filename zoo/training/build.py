@@ -171,15 +171,12 @@ def check_start(config: TrainConfig, name: str) -> None:
 
 def started_from(config: TrainConfig) -> dict[str, str] | None:
     """Return name and SHA-256 of the weights that a training starts from; None for random ones, or timm's."""
-    if config.init is not None:
-        run = read_run(config.init)
-    elif config.weights is None:
+    source = config.init if config.init is not None else config.weights
+    if source is None:
         return None
-    elif is_checkpoint(config.weights):
-        found = read_checkpoint(config.weights)
-        return {"name": found.path.name, "sha256": sha256(found.path)} if found.path.is_file() else None
-    else:
-        run = read_run(config.weights)
+    if config.init is None and is_checkpoint(Path(source)):
+        return {"name": Path(source).name, "sha256": sha256(Path(source))} if Path(source).is_file() else None
+    run = read_run(source)
     return {"name": run.name, "sha256": run.card.weights.sha256}
 
 
