@@ -188,15 +188,14 @@ def test_pruning_drops_what_the_loss_does_not_use() -> None:
     assert update.B.kept.nonzero().flatten().tolist() == useful.tolist() == update.A.kept.nonzero().flatten().tolist()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_run_has_the_form_of_its_start(name: str, train_tiny) -> None:
-    run = train_tiny(name, adversary="n_fgsm", lr=0.01)
+def test_a_run_has_the_form_of_its_start(train_tiny) -> None:
+    run = train_tiny("svf", adversary="n_fgsm", lr=0.01)
     card = run.card
     assert card.training["start"]["name"] == START
-    assert 0 < card.training["trained_numbers"] < card.params
+    assert card.training["trained_numbers"] == 1475  # 305 singular values and the classifier's factors
     assert card.params == 183_930
     assert card.evaluations[0].accuracy > 0.7
-    again = train_tiny("robust_lowrank", "again", init=str(run.folder), lr=0.001)
+    again = train_tiny("robust_lowrank", "again", init=str(run.folder), lr=0.001, trainer={"limit_train_batches": 1})
     assert again.card.ranks == card.ranks
 
 
