@@ -1,13 +1,14 @@
 """Merging runs of one start: closed forms of the rules, and what a merge writes and refuses."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+from make_run import make_run
 from torch import Tensor
 
-from make_run import make_run
 from zoo.cli import run as zoo
 from zoo.errors import UserError
 from zoo.lowrank.layers import factorized_layers
@@ -155,8 +156,6 @@ def test_svf_runs_mixed_are_one_with_mixed_factors() -> None:
     base, method, states, scales = torch.nn.Sequential(torch.nn.Linear(20, 16), torch.nn.Linear(16, 4)), Svf(), [], []
     factorize(base, {"0": 8})
     for _ in range(2):
-        import copy
-
         model = copy.deepcopy(base)
         method.adapt_(model)
         scale = model[0].parametrizations["S"][0]
@@ -228,14 +227,16 @@ def test_runs_of_other_starts_are_refused_with_the_barrier(family, tmp_path: Pat
 def test_other_architectures_and_data_are_refused_with_what_fits(family, tmp_path: Path) -> None:
     _, one, two = family
     other = make_run(tmp_path / "other", arch="test_vit")
-    with pytest.raises(UserError, match=r"other is a test_vit on digits and one a test_resnet on digits.*one and two fit"):
+    with pytest.raises(
+        UserError, match=r"other is a test_vit on digits and one a test_resnet on digits.*one and two fit"
+    ):
         merge_runs([one.folder, two.folder, other.folder], RULES.get("iso_c")(), MergeConfig(**SMALL))
     with pytest.raises(UserError, match="at least two runs"):
         merge_runs([one.folder], RULES.get("iso_c")(), MergeConfig(**SMALL))
 
 
 def test_a_start_that_has_changed_is_refused(family) -> None:
-    start, one, two = family
+    _, one, two = family
     with pytest.raises(UserError, match="give --start"):
         merge_runs([one.folder, two.folder], RULES.get("iso_c")(), MergeConfig(**SMALL))
     config = MergeConfig(start=str(one.folder), **SMALL)

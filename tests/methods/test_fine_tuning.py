@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_run import make_run, shake
 from torch import Tensor, nn
 
-from make_run import make_run, shake
 from zoo.backbone import create_backbone
 from zoo.budget import Budget
 from zoo.errors import UserError

@@ -178,7 +178,7 @@ def _form(start: Settings, name: str) -> Settings:
     plugins = FLAGS["method"].plugins()
     if "convolution" not in start or name not in plugins.names():
         return {}
-    has = "convolution" in {field.name for field in fields(plugins.get(name))}  # type: ignore[arg-type]
+    has = "convolution" in {field.name for field in fields(plugins.get(name))}
     return {"name": name, "convolution": start["convolution"]} if has else {}
 
 

@@ -1,8 +1,8 @@
 """Merge finished runs that began as one network into one run.
 
 The rules: average (greedy by accuracy under attack), mix (the shares are searched: a dial between clean and robust
-accuracy), iso_c, tsv_m, cart and adarank. The result has the ranks of the runs, or a budget of its own, and its BatchNorms
-are estimated anew.
+accuracy), iso_c, tsv_m, cart and adarank. The result has the ranks of the runs, or a budget of its own, and its
+BatchNorms are estimated anew.
 """
 
 import shlex

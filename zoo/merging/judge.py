@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from zoo.attacks.pgd import PGD
 from zoo.data import DataSet, training_rows
 from zoo.errors import UserError
-from zoo.merging.rules import State
-from zoo.merging.rules._base import Accuracies
+from zoo.merging.rules import Accuracies, State
 from zoo.nested.recalibrate import val_fraction
 from zoo.runs.run import Run
 from zoo.runtime.batch_norm import reestimate_batch_norm_

@@ -29,7 +29,9 @@ def check_alike(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if what[run.name] != what[first.name] or run.card.data != first.card.data:
             alike = [x.name for x in runs if what[x.name] == what[first.name] and x.card.data == first.card.data]
-            advice = f"leave it out: {' and '.join(alike)} fit together" if len(alike) > 1 else "merge runs of one start"
+            advice = (
+                f"leave it out: {' and '.join(alike)} fit together" if len(alike) > 1 else "merge runs of one start"
+            )
             raise UserError(
                 f"{run.name} is a {run.card.arch} on {run.card.data} and {first.name} a {first.card.arch} on "
                 f"{first.card.data}, so their weights do not mean the same: {advice}, as `zoo train --init` makes them"

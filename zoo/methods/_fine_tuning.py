@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -74,7 +74,7 @@ class FineTuningMethod(Method):
         """Compute the weights for good, in place: the model answers the same, in the form that `convert` gives."""
         for layer in [*model.modules()]:
             if parametrize.is_parametrized(layer):
-                for tensor in [*layer.parametrizations]:  # type: ignore[union-attr]
+                for tensor in [*cast(nn.ModuleDict, layer.parametrizations)]:
                     parametrize.remove_parametrizations(layer, tensor)
         model.requires_grad_(True)
 
@@ -102,5 +102,5 @@ def tunable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def frozen(layer: nn.Module, tensor: str) -> nn.Parameter:
     """Return a tensor of a layer as it is stored, without what changes it."""
     if parametrize.is_parametrized(layer, tensor):
-        return layer.parametrizations[tensor].original  # type: ignore[union-attr,index,return-value]
+        return cast(nn.ModuleDict, layer.parametrizations)[tensor].get_parameter("original")
     return layer.get_parameter(tensor)
