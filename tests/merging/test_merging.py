@@ -189,8 +189,8 @@ def test_the_average_of_a_run_with_itself_is_the_run(family, tmp_path: Path) -> 
 def test_every_rule_writes_a_run_of_the_budget(name: str, family, tmp_path: Path, capsys) -> None:
     start, one, two = family
     fast = {"adarank": "(steps=2)", "mix": "(population=2,generations=1)"}.get(name, "")
-    zoo(["merge", str(one.folder), str(two.folder), "--method", name + fast, "--start", str(start.folder), "--compression",
-         "0.7", "--n", "30", "--val-images", "30", "--out", str(tmp_path / "out")])  # fmt: skip
+    zoo(["merge", str(one.folder), str(two.folder), "--method", name + fast, "--start", str(start.folder),
+         "--compression", "0.7", "--n", "30", "--val-images", "30", "--out", str(tmp_path / "out")])  # fmt: skip
     merged = Run(tmp_path / "out")
     assert 0.7 <= merged.card.compression <= 0.72
     assert merged.card.applied[-1]["name"] == name

@@ -230,6 +230,8 @@ def test_new_classes_get_a_new_classifier(train_tiny, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"init": None}, "svf fine-tunes a trained network: name it by --init"),
+        ({"awp": 0.005}, "--awp moves whole weights, and --method svf keeps"),
+        ({"balance": True}, "--balance moves whole weights"),
         ({"weights": Path(START)}, f"would be dense: give --init {START}, which keeps its ranks"),
     ],
 )

@@ -30,7 +30,7 @@ class Rotation(nn.Module):
         above = torch.triu_indices(r, r, 1, device=self.a.device)
         upper = self.a.new_zeros(r, r).index_put((above[0], above[1]), self.angles)
         skew, identity = upper - upper.T, torch.eye(r, dtype=upper.dtype, device=upper.device)
-        return torch.linalg.solve(identity - skew, identity + skew)
+        return torch.linalg.solve_ex(identity - skew, identity + skew)[0]  # never singular; a CUDA graph cannot check
 
 
 class CoreRotation(Rotation):

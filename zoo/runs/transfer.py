@@ -88,7 +88,7 @@ def load_multiplied_out(run: Run, model: nn.Module) -> None:
         UserError: the weights are damaged or of another architecture or image size, or layers have lost channels.
     """
     trained = run.trained_model().get_submodule("backbone")
-    state = trained.state_dict()
+    state = {name: value for name, value in trained.state_dict().items() if not name.startswith(f"{SIZES}.")}
     for name, layer in factorized_layers(trained):
         for factor in "USV":
             del state[f"{name}.{factor}"]

@@ -148,8 +148,14 @@ def check_start(config: TrainConfig, name: str) -> None:
         name: of the method.
 
     Raises:
-        UserError: it has none, or its factors would be multiplied out, or layers of it have lost channels.
+        UserError: it has none, or its factors would be multiplied out, or layers of it have lost channels; or an option
+            would change weights that are kept.
     """
+    for flag, value in (("--awp", config.awp), ("--balance", config.balance)):
+        if value:
+            raise UserError(
+                f"{flag} moves whole weights, and --method {name} keeps those that it starts from: leave it out"
+            )
     if config.weights is not None and not is_checkpoint(config.weights) and read_run(config.weights).card.ranks:
         raise UserError(
             f"--weights multiplies the factors of {config.weights} out, and the fine-tuned network would be dense: "
