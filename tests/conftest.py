@@ -21,6 +21,10 @@ settings.load_profile("zoo")
 torch.set_num_threads(1)
 
 
+MEASURED = ("zoo.training.finalize", "zoo.merging.write")
+"""Modules that measure a network before they write its card."""
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time() -> None:
     torch.manual_seed(0)
@@ -39,14 +43,16 @@ def _brief_measurement() -> Iterator[None]:
         return Report(found, sanity(deployed, images, labels, found), condition_numbers(trained), unbounded)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.training.finalize.quick_evaluation", brief)
+        for place in MEASURED:
+            patch.setattr(f"{place}.quick_evaluation", brief)
         yield
 
 
 @pytest.fixture(autouse=True)
 def _whole_measurement(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "measured" in request.keywords:
-        monkeypatch.setattr("zoo.training.finalize.quick_evaluation", quick_evaluation)
+        for place in MEASURED:
+            monkeypatch.setattr(f"{place}.quick_evaluation", quick_evaluation)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -79,8 +85,10 @@ def train_tiny(tmp_path: Path):
         **changes,
     ):
         options = {"arch": "test_resnet", "epochs": 1, "n": 60, "device": "cpu", "precision": "32-true"}
-        config = TrainConfig(**(options | {"out": tmp_path / name} | changes))
         method = METHODS.get(method)() if isinstance(method, str) else method
+        if method.fine_tunes and not changes.keys() & {"init", "weights"}:
+            options |= {"init": "test_resnet.robust_lowrank50_at_digits"}
+        config = TrainConfig(**(options | {"out": tmp_path / name} | changes))
         return train(config, method, ADVERSARIES.get(adversary)(), overwrite=overwrite)
 
     return run

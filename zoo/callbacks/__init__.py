@@ -18,6 +18,7 @@ from zoo.callbacks.overfitting import OverfittingGuard
 from zoo.callbacks.rank_pruning import RankPruning
 from zoo.callbacks.retraction import OrthonormalRetraction
 from zoo.callbacks.spectrum import SpectrumClamp
+from zoo.callbacks.update_pruning import UpdatePruning
 
 __all__ = [
     "BestCheckpoint",
@@ -39,5 +40,6 @@ __all__ = [
     "Sensitivity",
     "SpectrumClamp",
     "StepHook",
+    "UpdatePruning",
     "peers",
 ]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Request:
             group = settings.get(flag, {})
             if named[flag] and group.get("name", named[flag]) != named[flag]:
                 settings[flag] = {}  # the options of a replaced plugin are dropped with it
+                if start and flag == "method":
+                    settings[flag] = _form(group, str(named[flag]))
         names = {flag: named[flag] or settings.get(flag, {}).get("name") or FLAGS[flag].default for flag in FLAGS}
         return cls(settings, words, names)
 
@@ -169,6 +171,15 @@ def _settings_of(start: str) -> Settings:
     options = {name: value for name, value in card.method_options.items() if value is not None}
     stem = {} if card.stem == "auto" else {"stem": card.stem}
     return {"arch": card.arch, **stem, "method": {"name": card.method, **options}}
+
+
+def _form(start: Settings, name: str) -> Settings:
+    """Return the options that say in which form a start's layers are, for a method of another name."""
+    plugins = FLAGS["method"].plugins()
+    if "convolution" not in start or name not in plugins.names():
+        return {}
+    has = "convolution" in {field.name for field in fields(plugins.get(name))}
+    return {"name": name, "convolution": start["convolution"]} if has else {}
 
 
 def _expanded(words: list[str], flag: str) -> tuple[list[str], str | None]:

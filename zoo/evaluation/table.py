@@ -32,6 +32,7 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     bound = "none" if card.lipschitz_bound is None else f"{card.lipschitz_bound:.3g}"
     facts = {
         "parameters": f"{card.params:,}, {card.compression:.1%} fewer than {card.dense_params:,}",
+        **_fine_tuning(card),
         "multiply-accumulates": f"{card.macs:,}, dense {card.dense_macs:,}",
         "largest condition number": _worst(card),
         **_confidence(card),
@@ -45,6 +46,14 @@ def print_card(card: Card, *, no_bound_for: str = "", console: Console | None = 
     for name, fact in facts.items():
         grid.add_row(name, fact)
     console.print(grid)
+
+
+def _fine_tuning(card: Card) -> dict[str, str]:
+    """Return how many numbers of a start were trained, if they are fewer than the network has."""
+    trained, start = card.training.get("trained_numbers"), card.training.get("start")
+    if start is None or trained is None or trained >= card.params:
+        return {}
+    return {"numbers trained": f"{trained:,}, starting from {start['name']}; the file has {card.weights.bytes:,} bytes"}
 
 
 def _confidence(card: Card) -> dict[str, str]:

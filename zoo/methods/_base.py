@@ -66,6 +66,9 @@ class Method(ABC):
     Such a step cannot be compiled or captured, and its adversary must take soft targets.
     """
 
+    fine_tunes: ClassVar[bool] = False
+    """Whether it trains few numbers of a trained network, which it must be given and whose form it keeps."""
+
     @abstractmethod
     def plan(self, model: nn.Module, budget: Budget | None) -> Ranks:
         """Choose the rank of each layer of a dense model for a budget (None: the method's default).
@@ -89,6 +92,15 @@ class Method(ABC):
             UserError: see `plan`; or the method compresses only during training.
         """
         return self.convert(model, self.plan(model, budget))
+
+    def adapt_(self, model: nn.Module) -> None:  # noqa: B027
+        """Give a converted model, with the weights that it starts from, the form that trains, in place.
+
+        By default that is the form of `convert`. The model answers the same before and after.
+        """
+
+    def merge_(self, model: nn.Module) -> None:  # noqa: B027
+        """Give a trained model the form of `convert` again, in place; it answers the same before and after."""
 
     @property
     def keeps_weights(self) -> bool:

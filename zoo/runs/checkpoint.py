@@ -79,11 +79,13 @@ class Checkpoint:
         """
         with uninitialized():
             converted = self._method.convert(self._backbone(), self._ranks)
+            self._method.adapt_(converted)
         trained = with_normalization(converted, self.data.mean, self.data.std).eval()
         try:
             trained.load_state_dict(self._state)
         except RuntimeError:
             raise UserError(f"{self.path} holds another model than {CONFIG} beside it describes") from None
+        self._method.merge_(trained)
         return self._method.deploy(trained).eval()
 
     def metadata(self) -> "Metadata":

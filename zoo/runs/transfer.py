@@ -9,7 +9,13 @@ from zoo.backbone import ends
 from zoo.errors import UserError
 from zoo.lowrank.factorize import Ranks, weight_layers
 from zoo.lowrank.layers import factorized_layers
+from zoo.lowrank.sizes import NAME as SIZES
 from zoo.runs.run import Run, other_shapes, read_weights
+
+
+def layers_without_channels(run: Run) -> list[str]:
+    """Return the layers of a run whose card gives a width in the place of a rank."""
+    return [row.name for row in run.card.layers if row.rank is None and row.name in run.card.ranks]
 
 
 def transferred_ranks(run: Run, model: nn.Module) -> Ranks:
@@ -53,6 +59,8 @@ def load_transferred(run: Run, model: nn.Module) -> None:
         name.removeprefix("backbone."): value
         for name, value in read_weights(run.folder / run.card.weights.file).items()
     }
+    if not hasattr(model, SIZES):  # of a nested network it is the largest
+        state = {name: value for name, value in state.items() if not name.startswith(f"{SIZES}.")}
     own = model.state_dict()
     _, classifier = ends(model)
     other = other_shapes(own, state)
@@ -80,7 +88,7 @@ def load_multiplied_out(run: Run, model: nn.Module) -> None:
         UserError: the weights are damaged or of another architecture or image size, or layers have lost channels.
     """
     trained = run.trained_model().get_submodule("backbone")
-    state = trained.state_dict()
+    state = {name: value for name, value in trained.state_dict().items() if not name.startswith(f"{SIZES}.")}
     for name, layer in factorized_layers(trained):
         for factor in "USV":
             del state[f"{name}.{factor}"]

@@ -13,12 +13,13 @@ from zoo.budget import Budget
 from zoo.checkpoints import is_checkpoint, load_checkpoint_, read_checkpoint
 from zoo.data import DataSet, check_data_dir, open_data
 from zoo.errors import UserError
+from zoo.files import sha256
 from zoo.hub.runs import read_run
 from zoo.lowrank.factorize import Ranks
-from zoo.methods import Method
+from zoo.methods import METHODS, Method
 from zoo.runs.config import TrainConfig
 from zoo.runs.normalization import given_normalization
-from zoo.runs.transfer import load_multiplied_out, load_transferred, transferred_ranks
+from zoo.runs.transfer import layers_without_channels, load_multiplied_out, load_transferred, transferred_ranks
 
 
 def open_config_data(config: TrainConfig) -> DataSet:
@@ -109,9 +110,18 @@ def starting_model(
     given = "--weights" if config.weights is not None else "--pretrained true" if config.pretrained else ""
     if given and not method.keeps_weights:
         raise UserError(f"--method.init random discards the weights that {given} gives: leave one of them out")
+    if method.fine_tunes and ranks is None:
+        check_start(config, METHODS.name_of(method))
     model = dense_backbone(config, data, say)
-    if ranks is not None:
-        return method.convert(model, ranks)
+    model = method.convert(model, ranks) if ranks is not None else _converted(model, config, method, data, adversary)
+    method.adapt_(model)
+    return model
+
+
+def _converted(
+    model: nn.Module, config: TrainConfig, method: Method, data: DataSet, adversary: Adversary | None
+) -> nn.Module:
+    """Convert a dense backbone, and give it the weights of ``config.init`` if there are any."""
     if config.init is None:
         dense = copy.deepcopy(model) if method.calibrated_on else None
         model = method.convert(model, method.plan(model, budget(config)))
@@ -128,6 +138,52 @@ def starting_model(
     model = method.convert(model, transferred_ranks(start, model))
     load_transferred(start, model)
     return model
+
+
+def check_start(config: TrainConfig, name: str) -> None:
+    """Check that a training has a network to fine-tune, whose form can be kept.
+
+    Args:
+        config: the recipe.
+        name: of the method.
+
+    Raises:
+        UserError: it has none, or its factors would be multiplied out, or layers of it have lost channels; or an option
+            would change weights that are kept.
+    """
+    for flag, value in (("--awp", config.awp), ("--balance", config.balance)):
+        if value:
+            raise UserError(
+                f"{flag} moves whole weights, and --method {name} keeps those that it starts from: leave it out"
+            )
+    if config.weights is not None and not is_checkpoint(config.weights) and read_run(config.weights).card.ranks:
+        raise UserError(
+            f"--weights multiplies the factors of {config.weights} out, and the fine-tuned network would be dense: "
+            f"give --init {config.weights}, which keeps its ranks"
+        )
+    if config.init is not None:
+        cut = layers_without_channels(read_run(config.init))
+        if cut:
+            raise UserError(
+                f"{config.init} has layers that lost channels, {cut[0]} for one, and --method {name} fine-tunes whole "
+                f"or factorized ones: leave --method out, which trains {config.init} further by its own method"
+            )
+    elif config.weights is None and not config.pretrained:
+        raise UserError(
+            f"--method {name} fine-tunes a trained network: name it by --init (a RUN or a published model), "
+            "--weights (a checkpoint) or --pretrained true"
+        )
+
+
+def started_from(config: TrainConfig) -> dict[str, str] | None:
+    """Return name and SHA-256 of the weights that a training starts from; None for random ones, or timm's."""
+    source = config.init if config.init is not None else config.weights
+    if source is None:
+        return None
+    if config.init is None and is_checkpoint(Path(source)):
+        return {"name": Path(source).name, "sha256": sha256(Path(source))} if Path(source).is_file() else None
+    run = read_run(source)
+    return {"name": run.name, "sha256": run.card.weights.sha256}
 
 
 def budget(config: TrainConfig) -> Budget | None:

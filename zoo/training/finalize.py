@@ -47,6 +47,7 @@ def finalize_run(folder: Path, module: Classifier, trainer: pl.Trainer, command:
         module.load_checkpoint(folder / BEST)
     device = trainer.strategy.root_device
     training = _training(module, trainer)
+    module.method.merge_(module.model)
     outcome = module.parts.finisher.refine(trained_network(module.to(device).eval()))
     module.method.calibrate(module.model, partial(attacked_batches, module))
     applied = module.parts.applied(**({"finish": outcome} if outcome else {}))
@@ -128,6 +129,8 @@ def _training(module: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
         "ema": module.config.ema,
         "adversary": ADVERSARIES.name_of(module.adversary),
         "adversary_options": _adversary_options(module),
+        "trained_numbers": sum(p.numel() for p in module.model.parameters() if p.requires_grad),
+        "start": module.start,
         "teacher": {"name": teacher.name, "sha256": teacher.sha256} if (teacher := module.teacher) else None,
         "regularize": module.parts.named()["regularize"],
         **metrics,

@@ -50,6 +50,7 @@ class Classifier(pl.LightningModule):
         config: the recipe.
         teacher: whose answers replace the labels; None: the labels are used.
         began: how many processes trained when the training began; None: as many as now.
+        start: name and SHA-256 of the weights that training starts from; None: random ones.
     """
 
     def __init__(
@@ -61,13 +62,14 @@ class Classifier(pl.LightningModule):
         config: TrainConfig,
         teacher: Teacher | None = None,
         began: int | None = None,
+        start: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.parts, self.method, self.adversary = parts, parts.method, parts.adversary
         self.data, self.config = data, config
         self.source = source
-        self.teacher, self.began = teacher, began
+        self.teacher, self.began, self.start = teacher, began, start
         self.input_gradients: InputGradients | None = None  # of the current step, if `GradientAlignment` asks
         # On the device, where each replay of a captured step reads it.
         self.progress: Tensor

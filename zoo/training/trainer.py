@@ -36,7 +36,7 @@ from zoo.runs.config import TrainConfig
 from zoo.runs.run import BEST, CARD, CHECKPOINT, CONFIG, LAYERS, Run
 from zoo.runtime.memory import keep_freed_memory
 from zoo.screen import note
-from zoo.training.build import starting_model
+from zoo.training.build import started_from, starting_model
 from zoo.training.finalize import finalize_run
 from zoo.training.folder import prepare, refuse_occupied, removed_on_failure, started_by
 from zoo.training.logs import csv_logger, extra_logger
@@ -182,7 +182,9 @@ def _checked(
     model = with_normalization(
         starting_model(config, parts.method, data, saved.get("ranks"), parts.adversary, _say), data.mean, data.std
     )
-    module = Classifier(model, parts, data, source, config, teaching, began=saved.get("processes"))
+    module = Classifier(
+        model, parts, data, source, config, teaching, began=saved.get("processes"), start=started_from(config)
+    )
     check_monitor(module)
     check_compilation(module)
     options = lightning_options(config, model, data.image_shape) | launched
