@@ -14,7 +14,8 @@ from zoo.errors import UserError
 from zoo.latency.measure import Program, measure
 from zoo.latency.session import OnnxModel
 from zoo.runs.run import Run
-from zoo.runtimes import DEFAULT, RUNTIMES, TIMING, Runtime, Session
+from zoo.cli.bench import open_target
+from zoo.runtimes import DEFAULT, RUNTIMES, TIMING, Runtime, Session, Source
 
 OTHERS = [name for name in RUNTIMES.names() if name != DEFAULT]
 
@@ -38,9 +39,9 @@ def installed(name: str) -> Runtime:
 
 
 @pytest.mark.parametrize("name", RUNTIMES.names())
-def test_any_batch_gets_the_same_logits(name: str, file: Path, tmp_path: Path) -> None:
+def test_any_batch_gets_the_same_logits(name: str, run: Run, file: Path, tmp_path: Path) -> None:
     runtime, reference = installed(name), OnnxModel(file, "cpu", 1)
-    session = runtime.open(runtime.convert(file, tmp_path), 1)
+    session = runtime.open(runtime.convert(source(run), tmp_path), 1)
     for batch in (1, 7, 2, 7):
         images = np.random.default_rng(batch).random((batch, *reference.metadata.image_shape), dtype=np.float32)
         first = session.logits(images)
@@ -90,7 +91,7 @@ class Wrong(Runtime):
 def test_wrong_answers_are_an_error(file: Path, tmp_path: Path) -> None:
     metadata = OnnxModel(file, "cpu", 1).metadata
     with pytest.raises(UserError, match=r"answers otherwise than ONNX Runtime .* differ by .* the limit is 1e-04"):
-        open_in({"wrong": Wrong()}, file, metadata, "cpu", 1, tmp_path)
+        open_in({"wrong": Wrong()}, Source(file, metadata.image_shape), metadata, "cpu", 1, tmp_path)
 
 
 class Missing(Wrong):
