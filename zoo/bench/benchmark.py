@@ -11,7 +11,7 @@ import torch
 from zoo.backbone.folded import folded
 from zoo.bench.baselines import Reference, export_dense, has_backbone, other_baselines
 from zoo.bench.entries import Entry, dense_key, in_order, of_reference, of_target, rows
-from zoo.bench.in_runtimes import InRuntime, choose_runtimes, open_in
+from zoo.bench.in_runtimes import InRuntime, LeftOut, choose_runtimes, open_in
 from zoo.bench.replay import check_replay
 from zoo.bench.results import Row
 from zoo.bench.target import Target
@@ -133,9 +133,7 @@ def _accuracies(
     kept = KeptExamples(folder, metadata.weights_sha256) if settings.keep_examples else None
     for sweep in sweeps:
         found = adversarial_accuracies(sessions, source, sweep, images, labels, kept)
-        for mine, place, accuracies in zip(attacked, opened, found, strict=True):
-            if metadata.precision == "fp32":
-                check_replay(place.runtime, str(target.path), accuracies)
+        for mine, accuracies in zip(attacked, found, strict=True):
             mine += accuracies
     return [(first, *mine, *last) for first, mine, last in zip(clean, attacked, itself, strict=True)], ""
 
@@ -146,6 +144,7 @@ def bench(
     sweeps: Sequence[Sweep],
     say: Callable[[str], None],
     direct: Sequence[Sweep] = (),
+    left_out: list[LeftOut] | None = None,
 ) -> list[Row]:
     """Measure the targets, each beside the dense backbone of its architecture, image size and classes.
 
@@ -157,6 +156,7 @@ def bench(
         sweeps: attacks that make adversarial examples, with their radii.
         say: called with a line on each stage.
         direct: attacks without gradients, such as Square, on the files themselves.
+        left_out: where files go that a runtime cannot run or answers otherwise for; None: that is an error.
 
     Returns:
         One row per dense backbone, further baseline and target, each target after its backbone.
@@ -172,16 +172,18 @@ def bench(
         folder = Path(temporary)
 
         def opened(source: Source, metadata: Metadata) -> list[InRuntime]:
-            return open_in(runtimes, source, metadata, device, settings.threads, folder, say)
+            return open_in(runtimes, source, metadata, device, settings.threads, folder, say, left_out)
 
         measured: list[Entry] = []
         for i, target in enumerate(targets, start=1):
             say(f"accuracy of {target.name} ({i} of {len(targets)})")
             places = opened(target.source(), target.metadata)
-            measured += of_target(target, places, *_accuracies(target, places, settings, sweeps, direct))
+            found, note = _accuracies(target, places, settings, sweeps, direct)
+            agreeing = _agreeing(target, places, found, left_out)
+            measured += of_target(target, [places[i] for i in agreeing], [found[i] for i in agreeing], note)
         entries: list[Entry] = []
-        for key, found in _references(targets, settings, folder, say).items():
-            for i, reference in enumerate(found):  # the first is the dense backbone
+        for key, baselines in _references(targets, settings, folder, say).items():
+            for i, reference in enumerate(baselines):  # the first is the dense backbone
                 source = reference.source() if i == 0 else None
                 places = opened(source, reference.metadata) if source else []
                 if places or DEFAULT in runtimes:
@@ -197,6 +199,26 @@ def bench(
             seconds=settings.seconds,
         )
         return rows(entries, timings)
+
+
+def _agreeing(
+    target: Target,
+    places: Sequence[InRuntime],
+    accuracies: Sequence[Sequence[Accuracy]],
+    left_out: list[LeftOut] | None,
+) -> list[int]:
+    """Return which runtimes classify the adversarial examples as PyTorch does; the others are an error, or left out."""
+    found = []
+    for i, place in enumerate(places):
+        try:
+            if target.metadata.precision == "fp32":
+                check_replay(place.runtime, str(target.path), accuracies[i])
+            found.append(i)
+        except UserError as error:
+            if left_out is None:
+                raise
+            left_out.append(LeftOut(target.name, place.runtime, str(error)))
+    return found
 
 
 def _references(

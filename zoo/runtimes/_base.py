@@ -126,6 +126,21 @@ class Runtime(ABC):
         return time_runs(lambda: session.logits(images), seconds)
 
 
+class Runner:
+    """Classifies one batch in a session; `zoo.latency.timing.time_runs` times it by the runtime's own clock."""
+
+    def __init__(self, runtime: Runtime, session: Session, images: NDArray[np.float32]) -> None:
+        self._runtime, self._session, self._images = runtime, session, images
+
+    def __call__(self) -> None:
+        """Run once."""
+        self.times(0.0)
+
+    def times(self, seconds: float) -> list[float]:
+        """Run for about ``seconds`` and return the time of each run, in seconds."""
+        return self._runtime.times(self._session, self._images, seconds)
+
+
 def one_by_one(run: Callable[[NDArray[np.float32]], NDArray[np.float32]], images: NDArray[np.float32]) -> NDArray:
     """Classify the images of a batch one after another, for runtimes whose files have a batch of 1.
 

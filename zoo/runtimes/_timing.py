@@ -11,20 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.latency.timing import OPENINGS, placement, random_images, serve, time_runs
-from zoo.runtimes import RUNTIMES, Runtime, Session
-
-
-class _Runner:
-    """Classifies one batch, and times it by the runtime's own clock."""
-
-    def __init__(self, opener: Runtime, session: Session, images: Any) -> None:
-        self._opener, self._session, self._images = opener, session, images
-
-    def __call__(self) -> Any:
-        return self._opener.times(self._session, self._images, 0.0)
-
-    def times(self, seconds: float) -> list[float]:
-        return self._opener.times(self._session, self._images, seconds)
+from zoo.runtimes import RUNTIMES, Runner
 
 
 class RuntimeFile:
@@ -43,7 +30,7 @@ class RuntimeFile:
 
     def runner(self, batch: int) -> Callable[[], Any]:
         """Return a function that classifies one batch of random images."""
-        return _Runner(self._opener, self._session, random_images(batch, self._shape))
+        return Runner(self._opener, self._session, random_images(batch, self._shape))
 
     def start_times(self) -> list[float]:
         """Open the file a few more times and run one image: some runtimes compile for the first batch."""

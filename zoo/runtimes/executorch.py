@@ -1,4 +1,4 @@
-"""ExecuTorch with its XNNPACK kernels, PyTorch's runtime for phones, which converts the network and not its ONNX file."""
+"""ExecuTorch with XNNPACK's kernels, PyTorch's runtime for phones: it converts the network, not its ONNX file."""
 
 from pathlib import Path
 from typing import Any

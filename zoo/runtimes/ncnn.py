@@ -42,9 +42,7 @@ class Ncnn(Runtime):
         onnx_file.write_bytes(source.file.read_bytes())  # pnnx writes beside it
         shape = ",".join(map(str, (1, *source.image_shape)))
         command = [sys.executable, "-c", "import sys, pnnx; sys.exit(pnnx.pnnx())", onnx_file.name]
-        done = subprocess.run(
-            [*command, f"inputshape=[{shape}]", "fp16=0"], cwd=folder, capture_output=True, text=True
-        )
+        done = subprocess.run([*command, f"inputshape=[{shape}]", "fp16=0"], cwd=folder, capture_output=True, text=True)
         param = folder / "network.ncnn.param"
         if done.returncode or not param.is_file():
             said = (done.stderr + done.stdout).strip().splitlines() or ["it gave no reason"]
@@ -113,4 +111,5 @@ def _check_layers(param: Path, source: Path) -> None:
     found = ", ".join(
         f"{kind} (layer {next((name for type_, name in layers if type_ == kind), '?')})" for kind in sorted(unknown)
     )
-    raise UserError(f"ncnn does not know {found or 'a layer'} in {source}: leave ncnn out, or choose another architecture")
+    what = found or "a layer"
+    raise UserError(f"ncnn does not know {what} in {source}: leave ncnn out, or choose another architecture")

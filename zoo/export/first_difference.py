@@ -1,4 +1,4 @@
-"""The first layer at which the answers of two runtimes part: a network cut off after one layer, halved again and again."""
+"""The first layer at which the answers of two runtimes part: a network is cut off after one layer after another."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
