@@ -131,11 +131,11 @@ def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
 def _precisions(words: str) -> "list[Precision]":
     """Return the precisions that the command line requests; fp32 by default."""
     found = list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip())) or ["fp32"]
-    known = [name for name in ("fp32", "int8") if name in found]
+    known: tuple[Precision, ...] = ("fp32", "int8")
     for name in found:
         if name not in known:
-            raise unknown_name("precision", name, ("fp32", "int8"))
-    return known
+            raise unknown_name("precision", name, known)
+    return [name for name in known if name in found]
 
 
 def open_target(
