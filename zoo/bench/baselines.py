@@ -1,7 +1,9 @@
 """Baselines without compression: the dense backbone, and the common ways to make it faster."""
 
+import copy
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -14,6 +16,7 @@ from zoo.latency.measure import Program
 from zoo.latency.timing import random_images
 from zoo.runs.file_metadata import Metadata
 from zoo.runtime.complexity import count_macs, count_params
+from zoo.runtimes import Source
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,21 @@ class Reference:
         metadata: of the dense model.
         path: its file; None if it is not an ONNX file.
         program: what is timed.
+        network: the model that the file holds, BatchNorm folded; None if it is not at hand.
     """
 
     name: str
     metadata: Metadata
     path: Path | None
     program: Path | Program
+    network: nn.Module | None = None
+
+    def source(self) -> Source | None:
+        """Return what runtimes convert; None if it is not an ONNX file."""
+        if self.path is None:
+            return None
+        build = None if self.network is None else partial(copy.deepcopy, self.network)
+        return Source(self.path, self.metadata.image_shape, build, self.metadata.precision)
 
 
 def has_backbone(metadata: Metadata) -> bool:
@@ -62,7 +74,8 @@ def export_dense(metadata: Metadata, folder: Path) -> Reference:
     path = _new(folder, "dense")
     folded = write_onnx(_model(ours), path, ours.image_shape, ours.to_props())
     params, macs = count_params(folded), count_macs(folded, ours.image_shape)
-    return Reference(f"{ours.arch} (dense)", replace(ours, graph_params=params, graph_macs=macs), path, path)
+    metadata = replace(ours, graph_params=params, graph_macs=macs)
+    return Reference(f"{ours.arch} (dense)", metadata, path, path, folded)
 
 
 def other_baselines(dense: Reference, folder: Path, threads: int) -> list[Reference]:

@@ -11,7 +11,8 @@ import torch
 from zoo.backbone.folded import folded
 from zoo.bench.baselines import Reference, export_dense, has_backbone, other_baselines
 from zoo.bench.entries import Entry, dense_key, in_order, of_reference, of_target, rows
-from zoo.bench.in_runtimes import InRuntime, choose_runtimes, open_in
+from zoo.bench.in_runtimes import InRuntime, LeftOut, choose_runtimes, open_in
+from zoo.bench.replay import check_replay
 from zoo.bench.results import Row
 from zoo.bench.target import Target
 from zoo.data import check_data_dir, data_class, load_test
@@ -24,10 +25,14 @@ from zoo.export.accuracy import (
     check_labels,
     clean_accuracy,
 )
+from zoo.export.kept_examples import KeptExamples
 from zoo.latency.measure import measure
 from zoo.latency.session import Device, default_threads, resolve_device
 from zoo.runs.file_metadata import Metadata
-from zoo.runtimes import DEFAULT, Runtime
+from zoo.runtimes import DEFAULT, Runtime, Source
+
+EXAMPLES = "adversarial"
+"""Folder beside a file with adversarial examples of its weights."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Settings:
     """Also Square, a black-box attack, on the file itself."""
     queries: int = 100
     """Forward passes of Square for each image."""
+    keep_examples: bool = False
+    """Keep the adversarial examples beside the file, in adversarial/, and replay those that are there."""
     n: int | Literal["all"] = 500
     """Test images for the accuracies, the same share of every class, or all; 0 for latency only."""
     seed: int = 0
@@ -122,9 +129,12 @@ def _accuracies(
     on_gpu = settings.device == "cuda" and torch.cuda.is_available()
     source = folded(target.model(), metadata.image_shape).to("cuda" if on_gpu else "cpu")
     attacked: list[list[Accuracy]] = [[] for _ in sessions]
+    folder = target.path.parent / EXAMPLES
+    kept = KeptExamples(folder, metadata.weights_sha256) if settings.keep_examples else None
     for sweep in sweeps:
-        for mine, found in zip(attacked, adversarial_accuracies(sessions, source, sweep, images, labels), strict=True):
-            mine += found
+        found = adversarial_accuracies(sessions, source, sweep, images, labels, kept)
+        for mine, accuracies in zip(attacked, found, strict=True):
+            mine += accuracies
     return [(first, *mine, *last) for first, mine, last in zip(clean, attacked, itself, strict=True)], ""
 
 
@@ -153,6 +163,7 @@ def bench(
     sweeps: Sequence[Sweep],
     say: Callable[[str], None],
     direct: Sequence[Sweep] = (),
+    left_out: list[LeftOut] | None = None,
 ) -> list[Row]:
     """Measure the targets, each beside the dense backbone of its architecture, image size and classes.
 
@@ -164,6 +175,7 @@ def bench(
         sweeps: attacks that make adversarial examples, with their radii.
         say: called with a line on each stage.
         direct: attacks without gradients, such as Square, on the files themselves.
+        left_out: where files go that a runtime cannot run or answers otherwise for; None: that is an error.
 
     Returns:
         One row per dense backbone, further baseline and target, each target after its backbone.
@@ -174,18 +186,21 @@ def bench(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
 
-        def opened(path: Path, metadata: Metadata) -> list[InRuntime]:
-            return open_in(runtimes, path, metadata, device, settings.threads, folder)
+        def opened(source: Source, metadata: Metadata) -> list[InRuntime]:
+            return open_in(runtimes, source, metadata, device, settings.threads, folder, say, left_out)
 
         measured: list[Entry] = []
         for i, target in enumerate(targets, start=1):
             say(f"accuracy of {target.name} ({i} of {len(targets)})")
-            places = opened(target.path, target.metadata)
-            measured += of_target(target, places, *_accuracies(target, places, settings, sweeps, direct))
+            places = opened(target.source(), target.metadata)
+            found, note = _accuracies(target, places, settings, sweeps, direct)
+            agreeing = _agreeing(target, places, found, left_out)
+            measured += of_target(target, [places[i] for i in agreeing], [found[i] for i in agreeing], note)
         entries: list[Entry] = []
-        for key, found in _references(targets, settings, folder, say).items():
-            for i, reference in enumerate(found):  # the first is the dense backbone
-                places = opened(reference.path, reference.metadata) if i == 0 and reference.path else []
+        for key, baselines in _references(targets, settings, folder, say).items():
+            for i, reference in enumerate(baselines):  # the first is the dense backbone
+                source = reference.source() if i == 0 else None
+                places = opened(source, reference.metadata) if source else []
                 if places or DEFAULT in runtimes:
                     entries += of_reference(reference, key, places)
         entries = in_order([*entries, *measured], list(runtimes))
@@ -199,6 +214,26 @@ def bench(
             seconds=settings.seconds,
         )
         return rows(entries, timings)
+
+
+def _agreeing(
+    target: Target,
+    places: Sequence[InRuntime],
+    accuracies: Sequence[Sequence[Accuracy]],
+    left_out: list[LeftOut] | None,
+) -> list[int]:
+    """Return which runtimes classify the adversarial examples as PyTorch does; the others are an error, or left out."""
+    found = []
+    for i, place in enumerate(places):
+        try:
+            if target.metadata.precision == "fp32":
+                check_replay(place.runtime, str(target.path), accuracies[i])
+            found.append(i)
+        except UserError as error:
+            if left_out is None:
+                raise
+            left_out.append(LeftOut(target.name, place.runtime, str(error)))
+    return found
 
 
 def _references(

@@ -41,10 +41,9 @@ def dense_key(metadata: Metadata) -> Key:
 
 def of_reference(reference: Reference, key: Key, opened: Sequence[InRuntime]) -> list[Entry]:
     """Return a baseline in each runtime, or in ONNX Runtime alone where it is not open in any."""
-    row = partial(_reference_row, reference)
     if not opened:
-        return [Entry(key, DEFAULT, reference.program, row)]
-    return [Entry(key, place.runtime, place.program, row) for place in opened]
+        return [Entry(key, DEFAULT, reference.program, partial(_reference_row, reference, 0))]
+    return [Entry(key, x.runtime, x.program, partial(_reference_row, reference, x.bytes)) for x in opened]
 
 
 def of_target(
@@ -56,7 +55,7 @@ def of_target(
             dense_key(target.metadata),
             place.runtime,
             place.program,
-            partial(_row, target, found, note, place.parity),
+            partial(_row, target, found, note, place),
         )
         for place, found in zip(opened, accuracies, strict=True)
     ]
@@ -87,12 +86,13 @@ def _ratios(timing: Timing, base: Timing | None) -> dict[int, float]:
     return {batch: latency.ratio_to(base.latency[batch]) for batch, latency in timing.latency.items()}
 
 
-def _reference_row(reference: Reference, timing: Timing) -> Row:
+def _reference_row(reference: Reference, converted: int, timing: Timing) -> Row:
     path = reference.path
-    size, file = (path.stat().st_size, path.name) if path else (0, "")
+    size, file = (converted or path.stat().st_size, path.name) if path else (0, "")
     return Row(reference.name, file, size, reference.metadata, timing, {})
 
 
-def _row(target: Target, accuracies: tuple[Accuracy, ...], note: str, parity: float | None, timing: Timing) -> Row:
-    size, file = target.path.stat().st_size, target.path.name
-    return Row(target.name, file, size, target.metadata, timing, {}, accuracies, note, target.masking, parity=parity)
+def _row(target: Target, accuracies: tuple[Accuracy, ...], note: str, place: InRuntime, timing: Timing) -> Row:
+    size, file = place.bytes, target.path.name
+    masking, parity = target.masking, place.parity
+    return Row(target.name, file, size, target.metadata, timing, {}, accuracies, note, masking, parity=parity)

@@ -1,22 +1,17 @@
 """A file in each of several runtimes: opened, and compared with ONNX Runtime."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from zoo.errors import UserError
-from zoo.export.parity import LIMIT, relative_difference
+from zoo.export.runtime_parity import check_answers, check_precision
 from zoo.latency.measure import Program
 from zoo.latency.session import Device, OnnxModel
-from zoo.latency.timing import random_images
 from zoo.runs.file_metadata import Metadata
-from zoo.runtimes import DEFAULT, RUNTIMES, TIMING, Runtime, Session
-
-PARITY_IMAGES, PARITY_BATCH = 256, 51
-"""Random images on which logits are compared: the first alone, the others in batches."""
+from zoo.runtimes import DEFAULT, RUNTIMES, TIMING, Runtime, Session, Source
+from zoo.screen import note
 
 
 @dataclass(frozen=True)
@@ -28,12 +23,14 @@ class InRuntime:
         session: gives logits.
         program: what is timed.
         parity: largest difference of logits from ONNX Runtime's, relative to the largest logit; None for that itself.
+        bytes: size of what the runtime opens.
     """
 
     runtime: str
     session: Session
     program: Path | Program
     parity: float | None
+    bytes: int
 
 
 def choose_runtimes(names: Sequence[str], device: Device) -> dict[str, Runtime]:
@@ -57,50 +54,71 @@ def choose_runtimes(names: Sequence[str], device: Device) -> dict[str, Runtime]:
     return found
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that a runtime cannot run, or answers otherwise for, and why."""
+
+    name: str
+    runtime: str
+    reason: str
+
+
 def open_in(
-    runtimes: dict[str, Runtime], file: Path, metadata: Metadata, device: Device, threads: int, folder: Path
+    runtimes: dict[str, Runtime],
+    source: Source,
+    metadata: Metadata,
+    device: Device,
+    threads: int,
+    folder: Path,
+    say: Callable[[str], None] = lambda text: None,
+    left_out: list[LeftOut] | None = None,
 ) -> list[InRuntime]:
-    """Open a file in each runtime and compare its logits with ONNX Runtime's.
+    """Open a classifier in each runtime and compare its logits with ONNX Runtime's.
 
     Args:
         runtimes: by name.
-        file: that `zoo export` wrote.
+        source: the file that `zoo export` wrote, and its network.
         metadata: of the file.
         device, threads: of the sessions.
         folder: where converted files are written.
+        say: called with a line on each conversion.
+        left_out: where runtimes go that cannot run it, with the reason; None: that is an error.
 
     Raises:
-        UserError: a runtime cannot open the file, or answers otherwise in fp32. In lower precision runtimes round
-            differently, so a difference is only reported.
+        UserError: a runtime cannot convert or open the file, or answers otherwise in fp32. In lower precision runtimes
+            round differently, so a difference is only reported.
     """
-    reference = OnnxModel(file, device, threads)
+    if left_out is None:
+        check_precision(runtimes, source.file, source.precision)
+    reference = OnnxModel(source.file, device, threads)
     found = []
     for name, runtime in runtimes.items():
-        if name == DEFAULT:
-            found.append(InRuntime(name, reference, file, None))
-            continue
-        place = folder / f"{name}-{len(list(folder.iterdir()))}"
-        place.mkdir()
-        converted = runtime.convert(file, place)
-        session = runtime.open(converted, runtime.threads(threads))
-        parity, image = _difference(session, reference, metadata)
-        if metadata.precision == "fp32" and not parity <= LIMIT:
-            raise UserError(
-                f"{name} {runtime.version()} answers otherwise than ONNX Runtime for {file}: logits differ by "
-                f"{parity:.1e} of the largest (image {image + 1} of {PARITY_IMAGES} random ones), the limit is "
-                f"{LIMIT:.0e}: it must not be used there"
-            )
-        spec = {"runtime": name, "file": str(converted), "image_shape": metadata.image_shape}
-        found.append(InRuntime(name, session, Program(TIMING, json.dumps(spec)), parity))
+        say(f"opening {source.file.name} in {name}")
+        check_version(name, runtime, metadata, source.file)
+        try:
+            check_precision({name: runtime}, source.file, source.precision)
+            found.append(_open_in(name, runtime, source, reference, folder))
+        except UserError as error:
+            if left_out is None:
+                raise
+            left_out.append(LeftOut(f"{metadata.arch}, {source.file.name}", name, str(error)))
     return found
 
 
-def _difference(session: Session, reference: Session, metadata: Metadata) -> tuple[float, int]:
-    """Return the largest relative difference of logits, and the image that it is of."""
-    images = random_images(PARITY_IMAGES, metadata.image_shape)
-    parts = [images[:1], *(images[i : i + PARITY_BATCH] for i in range(1, PARITY_IMAGES, PARITY_BATCH))]
-    here, there = (torch.cat([torch.from_numpy(x.logits(part)) for part in parts]) for x in (reference, session))
-    if here.shape != there.shape:
-        return float("inf"), 0
-    each = (there - here).abs().amax(1)
-    return relative_difference(there, here), int(each.nan_to_num(float("inf")).argmax())
+def _open_in(name: str, runtime: Runtime, source: Source, reference: OnnxModel, folder: Path) -> InRuntime:
+    if name == DEFAULT:
+        return InRuntime(name, reference, source.file, None, source.file.stat().st_size)
+    place = folder / f"{name}-{len(list(folder.iterdir()))}"
+    place.mkdir()
+    converted = runtime.convert(source, place)
+    session = runtime.open(converted, runtime.threads(reference.threads))
+    parity = check_answers(name, runtime, session, reference, source)
+    spec = {"runtime": name, "file": str(converted), "image_shape": reference.metadata.image_shape}
+    size = sum(part.stat().st_size for part in runtime.files(converted))
+    return InRuntime(name, session, Program(TIMING, json.dumps(spec)), parity, size)
+
+
+def check_version(name: str, runtime: Runtime, metadata: Metadata, file: Path) -> None:
+    """Say so if a file was written for another version of a runtime: its forms may not be the fastest here."""
+    if metadata.runtime == name and metadata.runtime_version not in ("", here := runtime.version()):
+        note(f"{file} was written for {name} {metadata.runtime_version}, this is {here}: export it again")

@@ -1,5 +1,6 @@
 """The measurements of `zoo bench`, as plain data and as tables."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.attacks import format_eps
+from zoo.bench.in_runtimes import LeftOut
 from zoo.export.accuracy import Accuracy
 from zoo.latency.measure import Latency, Timing
 from zoo.latency.session import provider_name, resolve_device
@@ -83,8 +85,8 @@ class Row:
         return None if ratio is None else 1 / ratio / self.theoretical_speedup
 
 
-def report(rows: list[Row], settings: "Settings") -> dict[str, Any]:
-    """Return rows as plain data for JSON, with the conditions they were measured under."""
+def report(rows: list[Row], settings: "Settings", left_out: Sequence[LeftOut] = ()) -> dict[str, Any]:
+    """Return rows as plain data for JSON, with the conditions they were measured under, and what could not be run."""
     device = resolve_device(settings.device)
     return {
         "device": device,
@@ -99,7 +101,9 @@ def report(rows: list[Row], settings: "Settings") -> dict[str, Any]:
         "seed": settings.seed,
         "versions": provenance.versions(),
         "commit": provenance.commit(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "rows": [_plain(row) for row in rows],
+        "left_out": [asdict(x) for x in left_out],
     }
 
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
+from zoo.export.choice import apply_forms, forms_in
+from zoo.export.onnx_file import as_written
 from zoo.runs.file_metadata import Metadata
+from zoo.runtimes import Source
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,13 @@ class Target:
     model: Callable[[], nn.Module] | None
     masking: tuple[str, ...] = ()
     data_dir: Path | None = None
+
+    def source(self) -> Source:
+        """Return what runtimes convert: the file, and the network with its layers in the file's forms."""
+        build, metadata = self.model, self.metadata
+
+        def network() -> nn.Module:
+            assert build is not None
+            return as_written(apply_forms(build(), forms_in(metadata)), metadata.image_shape)
+
+        return Source(self.path, metadata.image_shape, network if build is not None else None, metadata.precision)

@@ -11,9 +11,10 @@ from zoo.cli._run import add_hub
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
+    from zoo.bench.in_runtimes import LeftOut
     from zoo.bench.target import Target
     from zoo.evaluation.sweeps import Sweep
-    from zoo.export.settings import ExportSettings
+    from zoo.export.settings import ExportSettings, Precision
     from zoo.runs.file_metadata import Metadata
     from zoo.runs.run import Run
 
@@ -37,6 +38,9 @@ def main(parser: Parser, argv: list[str]) -> None:
         default=None,
         help="Radii in pixels of [0, 1], such as 2/255,0.01; default per norm.",
     )
+    add("--precisions", type=str, default="", help="Of each RUN the files in these precisions: fp32,int8.")
+    add("--keep-going", type=bool, default=False, help="Leave out what a runtime cannot run, and say why.")
+    add("--page", type=Path | None, default=None, help="Also a page with Pareto fronts, such as runtimes.html.")
     add("--json", type=Path | None, default=None, help="Result; default bench.json beside the first target.")
     options = parser.parse_args(argv).as_dict()
 
@@ -45,9 +49,15 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.bench.benchmark import bench, check
     from zoo.bench.results import report, tables
     from zoo.files import atomic
+    from zoo.report.page import render
+    from zoo.report.runtimes import compose
     from zoo.screen import stages
 
     paths, output, hub = options.pop("targets"), options.pop("json"), options.pop("hub")
+    page, precisions = options.pop("page"), _precisions(options.pop("precisions"))
+    left_out: list[LeftOut] | None = [] if options.pop("keep_going") else None
+    if page is not None and (page.suffix != ".html" or page.is_dir()):
+        raise UserError(f"{page} is not a page: give a file name that ends in .html, such as runtimes.html")
     if output is not None and output.is_dir():
         raise UserError(f"{output} is a folder: give a file name, such as --json {output / 'bench.json'}")
     words = {name: options.pop(name) for name in ("attacks", "norms", "eps")}
@@ -56,18 +66,26 @@ def main(parser: Parser, argv: list[str]) -> None:
     direct = _squares(words, settings.queries, settings.seed) if settings.square else []
     check(settings, _data_of_runs(paths, hub))  # before a copy of a published model is made
     with stages("opening") as say:
-        targets = _told_apart([open_target(path, hub, settings.threads) for path in paths], paths)
-        rows = bench(targets, settings, sweeps, say, direct)
+        wanted = [(path, precision) for path in paths for precision in precisions]
+        found = [open_target(path, hub, settings.threads, precision, settings.data_dir) for path, precision in wanted]
+        targets = _told_apart(found, [path for path, _ in wanted])
+        rows = bench(targets, settings, sweeps, say, direct, left_out)
     output = output or targets[0].path.parent / "bench.json"
+    result = report(rows, settings, left_out or ())
     with atomic(output) as temporary:
-        temporary.write_text(json.dumps(report(rows, settings), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if page is not None:
+        with atomic(page) as temporary:
+            temporary.write_text(render(compose(result)), encoding="utf-8")
     console = Console(highlight=False)
     for table in tables(rows, settings, console):
         console.print(table)
     for row in rows:
         if row.note:
             console.print(f"{row.name}: {row.note}", markup=False)
-    print(f"saved in {output}")
+    for left in left_out or ():
+        console.print(f"left out: {left.name} in {left.runtime}: {left.reason}", markup=False)
+    print(f"saved in {output}" + (f" and {page}" if page else ""))
 
 
 def _data_of_runs(paths: list[Path], hub: str | None) -> set[str]:
@@ -112,8 +130,32 @@ def _told_apart(targets: "list[Target]", paths: list[Path]) -> "list[Target]":
     return targets
 
 
-def open_target(path: Path, hub: str | None = None, threads: int | None = None) -> "Target":
-    """Find the file and the model of a target; a run without a file is exported first, for that number of threads."""
+def _precisions(words: str) -> "list[Precision]":
+    """Return the precisions that the command line requests; fp32 by default."""
+    found = list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip())) or ["fp32"]
+    known: tuple[Precision, ...] = ("fp32", "int8")
+    for name in found:
+        if name not in known:
+            raise unknown_name("precision", name, known)
+    return [name for name in known if name in found]
+
+
+def open_target(
+    path: Path,
+    hub: str | None = None,
+    threads: int | None = None,
+    precision: "Precision" = "fp32",
+    data_dir: Path | None = None,
+) -> "Target":
+    """Find the file and the model of a target; a run without a file is exported first.
+
+    Args:
+        path: a run, a published model, a checkpoint or an exported file.
+        hub: addresses of hubs, for published models.
+        threads: that a file is exported for.
+        precision: of the file of a run: model.onnx is that in fp32, model-int8.onnx that in int8.
+        data_dir: where the data are that int8 is calibrated on; None: where the run's training found its own.
+    """
     from zoo.bench.target import Target
     from zoo.export.exporter import ONNX_FILE, export_model
     from zoo.export.settings import ExportSettings
@@ -133,13 +175,14 @@ def open_target(path: Path, hub: str | None = None, threads: int | None = None) 
                 return _target_of(run, f"{run.name}/{path.name}", path, metadata)
         return Target(path.name, path, metadata, None)
     run = open_run(path, hub)
-    file = run.folder / ONNX_FILE
+    file = run.folder / (ONNX_FILE if precision == "fp32" else f"model-{precision}.onnx")
     if not file.is_file():
+        settings = replace(settings, precision=precision, data_dir=data_dir or run.data_dir)
         export_model(run.model(), Metadata.of(run.card), file, settings)
     metadata = OnnxModel(file, "cpu").metadata
     if metadata.weights_sha256 != run.card.weights.sha256:
         raise UserError(f"{file} has other weights than the run has now: `zoo export {path}` again")
-    return _target_of(run, run.name, file, metadata)
+    return _target_of(run, run.name if precision == "fp32" else f"{run.name} {precision}", file, metadata)
 
 
 def _open_checkpoint(path: Path, settings: "ExportSettings") -> "Target":

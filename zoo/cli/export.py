@@ -43,8 +43,9 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.hub.runs import look_at, open_run
     from zoo.runs.file_metadata import Metadata
     from zoo.screen import stages
-    from zoo.serving.bundle import check_output, export_packed
+    from zoo.serving.bundle import check_output, check_runtime, export_packed
 
+    check_runtime(settings.runtime, how)
     check_data_dir(look_at(target, hub).card.data, settings.data_dir)
     if output is not None:
         check_output(output, how)
@@ -55,11 +56,11 @@ def main(parser: Parser, argv: list[str]) -> None:
         smaller = _smaller(run, compression, latency, settings, say)
         if smaller is not None:
             model, metadata, name = smaller.model, Metadata.of(smaller.card), f"{run.name}-{smaller.compression:.3g}"
-            default = how.default_output(run.folder)
+            default = how.default_output(run.folder, settings.runtime)
             output = output or default.with_name(f"{default.stem}-{smaller.compression:.3g}{default.suffix}")
         else:
             model, metadata, name = run.model(), Metadata.of(run.card), run.name
-            output = output or how.default_output(run.folder)
+            output = output or how.default_output(run.folder, settings.runtime)
         beside = Path(os.path.abspath(output))  # "." and ".." have no name to write a file beside
         check_output(output, how)
         done, packed = export_packed(
@@ -72,6 +73,9 @@ def main(parser: Parser, argv: list[str]) -> None:
             limit,
         )
     done = replace(done, path=packed.path)
+    for suffix, content in done.artefact.items():
+        with atomic(done.beside(suffix)) as temporary:
+            temporary.write_bytes(content)
     with atomic(beside.with_name(f"{beside.name}.json")) as temporary:
         temporary.write_text(json.dumps(report(done), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if smaller is not None:

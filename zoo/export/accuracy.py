@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.attacks import ATTACKS
 from zoo.errors import UserError
 from zoo.evaluation.sweeps import Sweep
+from zoo.export.kept_examples import Examples, KeptExamples
 from zoo.runs.file_metadata import Metadata
 from zoo.runtimes import Session
 
@@ -76,7 +77,12 @@ def clean_accuracy(model: Session, images: Tensor, labels: Tensor) -> Accuracy:
 
 
 def adversarial_accuracies(
-    models: Sequence[Session], source: nn.Module, sweep: Sweep, images: Tensor, labels: Tensor
+    models: Sequence[Session],
+    source: nn.Module,
+    sweep: Sweep,
+    images: Tensor,
+    labels: Tensor,
+    kept: KeptExamples | None = None,
 ) -> list[list[Accuracy]]:
     """Measure accuracy on examples made with the PyTorch model that the files were exported from.
 
@@ -86,6 +92,7 @@ def adversarial_accuracies(
         sweep: the attack and its radii.
         images: uint8, (n, C, H, W).
         labels: (n,).
+        kept: examples of earlier measurements, which are replayed, and to which new ones are added.
 
     Returns:
         For each file, one accuracy per radius.
@@ -93,10 +100,15 @@ def adversarial_accuracies(
     device = next(source.parameters()).device
     right, robust = [[0] * len(sweep.eps) for _ in models], torch.zeros(len(sweep.eps))
     for x, y in _batches(images.to(device), labels.to(device)):
-        outcome = sweep.attack(source, x, y, sweep.eps)
-        robust += outcome.robust.sum(1).cpu()
+        found = kept.get(sweep, x, y) if kept else None
+        if found is None:
+            outcome = sweep.attack(source, x, y, sweep.eps)
+            found = Examples(torch.stack(list(outcome.adversarial)), outcome.robust)
+            if kept:
+                kept.put(sweep, x, y, found)
+        robust += found.robust.sum(1).cpu()
         for model, counts in zip(models, right, strict=True):
-            for i, adversarial in enumerate(outcome.adversarial):
+            for i, adversarial in enumerate(found.adversarial):
                 counts[i] += _right(model, adversarial, y)
     n = len(labels)
     here = [count / n for count in robust.tolist()]

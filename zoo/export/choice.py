@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.export.forms import DENSE, Form, Geometry, candidates, geometry, trained_form, write_as
 from zoo.export.target import Target
 from zoo.lowrank.chain import FactorChain
+from zoo.runs.file_metadata import Metadata
 
 TIE = 0.02
 """Forms within this share of the fastest are equally fast: the one with the fewest weights is taken."""
@@ -42,6 +43,7 @@ class Choice:
         return {**form, "trained_rank": self.trained.rank, "reason": self.reason, "costs": rounded, **estimated}
 
 
+FORM_FIELDS = tuple(field.name for field in fields(Form))
 Forms = dict[str, Form]
 """The form of each factorized layer, by its name in the model."""
 Choices = dict[str, Choice]
@@ -82,6 +84,12 @@ def apply_forms(model: nn.Module, forms: Forms) -> nn.Module:
                 if child is old:
                     setattr(parent, key, layer)
     return model
+
+
+def forms_in(metadata: Metadata) -> Forms:
+    """Return the form of each factorized layer of an exported file, by its metadata."""
+    kept = {name: {k: v for k, v in form.items() if k in FORM_FIELDS} for name, form in metadata.forms.items()}
+    return {name: Form(**form) for name, form in kept.items()}
 
 
 def dense_forms(choices: Choices) -> Forms:

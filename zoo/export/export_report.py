@@ -9,6 +9,7 @@ from zoo.export.exporter import Exported
 from zoo.export.parity import LIMIT
 from zoo.export.whole_graph import DENSE_FP32, MERGED, fastest
 from zoo.runs import provenance
+from zoo.runtimes import DEFAULT
 
 
 def report(done: Exported) -> dict[str, Any]:
@@ -21,6 +22,10 @@ def report(done: Exported) -> dict[str, Any]:
         "factorized_layers": done.factorized,
         "target": done.metadata.target,
         "precision": done.metadata.precision,
+        "runtime": done.metadata.runtime,
+        "runtime_version": done.metadata.runtime_version,
+        "runtime_parity": done.runtime_parity,
+        "runtime_files": {done.beside(suffix).name: len(content) for suffix, content in done.artefact.items()},
         "parity": {str(batch): value for batch, value in done.parity.items()},
         "estimated_layers": done.estimated,
         "graphs": {str(batch): ratios for batch, ratios in done.graphs.items()},
@@ -44,12 +49,16 @@ def lines(done: Exported) -> list[str]:
     parity = ", ".join(f"{value:.1e} (batch {batch})" for batch, value in done.parity.items())
     of = "" if done.metadata.precision == "fp32" else f" of the graph before it became {done.metadata.precision}"
     found.append(f"largest difference of logits{of} from PyTorch, relative: {parity}; limit {LIMIT:.0e}")
+    if done.runtime_parity is not None:
+        runtime = f"{done.metadata.runtime} {done.metadata.runtime_version}"
+        found.append(f"{runtime}: logits differ from ONNX Runtime's by {done.runtime_parity:.1e} of the largest")
     for change in done.changes:
         found.append(
             f"{change.name}: {change.after.accuracy:.2%} in {done.metadata.precision}, {change.before.accuracy:.2%} "
             f"in fp32, {change.after.n} images"
         )
-    found.append(f"saved in {done.path}")
+    files = [done.path, *(done.beside(suffix) for suffix in done.artefact)]
+    found.append(f"saved in {', '.join(map(str, files))}")
     return found
 
 
@@ -69,7 +78,8 @@ def _forms(done: Exported) -> list[str]:
     if done.metadata.target == "generic" or len(done.estimated) == len(done.choices):
         how = "estimated for any machine"
     else:
-        how = f"measured on this {_machine(done)}"
+        where = "" if done.metadata.runtime == DEFAULT else f" in {done.metadata.runtime}"
+        how = f"measured{where} on this {_machine(done)}"
     found.append(f"forms {how}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     return found
 

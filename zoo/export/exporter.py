@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +12,7 @@ from torch import nn
 from zoo.errors import UserError
 from zoo.export.choice import Choices, choose_forms
 from zoo.export.precision_cost import AccuracyChange, accuracy_changes, calibration_images, check_drop
+from zoo.export.runtime_parity import Files, check_precision, in_runtime
 from zoo.export.settings import ExportSettings
 from zoo.export.target import Target, open_target
 from zoo.export.whole_graph import CHOSEN, Ratios, compare, fastest, overruled
@@ -21,6 +22,7 @@ from zoo.latency.session import OnnxModel
 from zoo.latency.time_limit import TimeLimit
 from zoo.runs.file_metadata import Metadata
 from zoo.runtime.eval_mode import require_eval_mode
+from zoo.runtimes import DEFAULT, RUNTIMES
 
 ONNX_FILE = "model.onnx"
 """Name of the exported file in a RUN folder."""
@@ -42,6 +44,8 @@ class Exported:
         changes: accuracies in fp32 and in the precision written; empty for fp32.
         time_limit: in seconds, of the measurements.
         uncompared: batch sizes at which whole graphs were not compared, as the time limit was over.
+        artefact: content of the runtime's own files by suffix; empty if it reads the ONNX file.
+        runtime_parity: largest difference of its logits from ONNX Runtime's, relative to the largest; None for that.
     """
 
     path: Path
@@ -53,11 +57,19 @@ class Exported:
     changes: tuple[AccuracyChange, ...]
     time_limit: float = math.inf
     uncompared: tuple[int, ...] = ()
+    artefact: Files = field(default_factory=dict)
+    runtime_parity: float | None = None
 
     @property
     def estimated(self) -> list[str]:
         """Layers whose form was estimated, as the time limit was over."""
         return [name for name, choice in self.choices.items() if choice.is_estimated]
+
+    def beside(self, suffix: str) -> Path:
+        """Return the path of the runtime's own file with a suffix, such as ``model.ncnn.param`` for ``.ncnn.param``."""
+        stem = self.path.name.removesuffix(".onnx").removesuffix(f".{self.metadata.runtime}")
+        named = suffix if suffix.startswith(f".{self.metadata.runtime}") else f".{self.metadata.runtime}{suffix}"
+        return self.path.with_name(stem + named)
 
     @property
     def params(self) -> int:
@@ -92,14 +104,23 @@ def export_model(
         say: called with a line on each stage.
 
     Raises:
-        UserError: the model cannot be exported or has weights that are not numbers, its logits differ, it loses too
-            much accuracy, or there is no such target here.
+        UserError: the model cannot be exported or has weights that are not numbers, its logits differ, also in the
+            runtime that it is for, it loses too much accuracy, or there is no such target or runtime here.
     """
+    runtime = RUNTIMES.get(settings.runtime)()
+    version = "" if settings.runtime == DEFAULT else runtime.version()
+    check_precision({settings.runtime: runtime}, path, settings.precision)
     require_eval_mode(model, "an export")
     _check_finite(model)
-    target = open_target(settings.target, settings.threads, TimeLimit(settings.time_limit))
+    target = open_target(settings.target, settings.threads, TimeLimit(settings.time_limit), settings.runtime)
     images = calibration_images(metadata, settings) if settings.precision == "int8" else None
-    metadata = replace(metadata, target=target.name, precision=settings.precision)
+    metadata = replace(
+        metadata,
+        target=target.name,
+        precision=settings.precision,
+        runtime=settings.runtime,
+        runtime_version=version,
+    )
     with atomic(path) as temporary, TemporaryDirectory() as folder:
         write = GraphWriter(model, metadata, Path(folder), images, settings.threads)
         choices = choose_forms(model, metadata.image_shape, target, say)
@@ -119,8 +140,25 @@ def export_model(
             after = OnnxModel(temporary, target.device, target.threads)
             changes = accuracy_changes(OnnxModel(written.full, "cpu", target.threads), after, model, settings)
             check_drop(changes, settings.max_drop, settings.precision)
+        artefact: Files = {}
+        parity = None
+        if settings.runtime != DEFAULT:
+            say(f"checking the answers in {settings.runtime}")
+            artefact, parity = in_runtime(settings.runtime, replace(written.source, file=temporary), target.threads)
         size = temporary.stat().st_size
-    return Exported(path, size, written, metadata, choices, graphs, tuple(changes), settings.time_limit, uncompared)
+    return Exported(
+        path,
+        size,
+        written,
+        metadata,
+        choices,
+        graphs,
+        tuple(changes),
+        settings.time_limit,
+        uncompared,
+        artefact,
+        parity,
+    )
 
 
 def _check_finite(model: nn.Module) -> None:

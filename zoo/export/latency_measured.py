@@ -1,4 +1,4 @@
-"""Measured cost of a layer in each of its forms: all forms in turns, in ONNX Runtime."""
+"""Measured cost of a layer in each of its forms: all forms in turns, in a runtime."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -17,6 +17,8 @@ ROUNDS = 15
 SECONDS = 0.01
 """Length of one form's turn."""
 WARM_RUNS = 2
+LayerRunner = Callable[[Geometry, Form], Callable[[], Any]]
+"""Opens one layer in one form and returns a function that runs it on one image."""
 
 
 class MeasuredCost:
@@ -27,6 +29,7 @@ class MeasuredCost:
         threads: of one operator on the CPU.
         cache: where times are kept; None: in the user's cache folder.
         limit: of the time for all layers together.
+        runner: returns what runs a layer in a form; None: in ONNX Runtime.
     """
 
     def __init__(
@@ -35,9 +38,11 @@ class MeasuredCost:
         threads: int,
         cache: TimeCache | None = None,
         limit: TimeLimit | None = None,
+        runner: LayerRunner | None = None,
     ) -> None:
         self.device, self.threads = device, threads
         self.cache, self.limit = cache or TimeCache(device, threads), limit or TimeLimit()
+        self.runner = runner or self._in_onnx_runtime
 
     def __call__(self, problem: Geometry, forms: Sequence[Form]) -> list[float]:
         """Return the time of each form for one image, in milliseconds.
@@ -56,8 +61,10 @@ class MeasuredCost:
 
     def _measure(self, problem: Geometry, forms: Sequence[Form]) -> list[float]:
         self.limit.check()
-        images = np.random.default_rng(0).random(input_shape(problem), dtype=np.float32)
-        runs = [self._runner(layer_graph(problem, form), images) for form in forms]
+        runs = []
+        for form in forms:
+            self.limit.check()
+            runs.append(self.runner(problem, form))
         best = [float("inf")] * len(forms)
         with no_collection():
             for turn in range(ROUNDS):
@@ -69,8 +76,9 @@ class MeasuredCost:
                     best[i] = min(best[i], *time_runs(runs[i], SECONDS))
         return [1e3 * time for time in best]
 
-    def _runner(self, graph: bytes, images: Any) -> Callable[[], Any]:
-        session = open_session(graph, self.device, self.threads, stop_spinning=True)
+    def _in_onnx_runtime(self, problem: Geometry, form: Form) -> Callable[[], Any]:
+        images = np.random.default_rng(0).random(input_shape(problem), dtype=np.float32)
+        session = open_session(layer_graph(problem, form), self.device, self.threads, stop_spinning=True)
         if self.device == "cpu":
             return lambda: session.run(None, {"x": images})
         binding = session.io_binding()

@@ -2,6 +2,7 @@
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from zoo.export.forms import Form, Geometry, Op
 
@@ -36,6 +37,20 @@ def layer_graph(problem: Geometry, form: Form) -> bytes:
     graph = helper.make_graph(nodes, "layer", [given], [result], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return model.SerializeToString()
+
+
+def layer_network(problem: Geometry, form: Form) -> nn.Module:
+    """Return the same layer in PyTorch, for runtimes that do not read ONNX files."""
+    layers: list[nn.Module] = []
+    ops = problem.ops(form)
+    for i, op in enumerate(ops):
+        bias = i == len(ops) - 1
+        if problem.kind == "linear":
+            layers.append(nn.Linear(op.inputs, op.outputs, bias))
+        else:
+            sizes = (op.inputs, op.outputs, op.kernel, op.stride, op.padding, op.dilation)
+            layers.append(nn.Conv2d(*sizes, bias=bias))
+    return nn.Sequential(*layers, nn.ReLU()).eval()
 
 
 def input_shape(problem: Geometry) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ def write_onnx(
         UserError: the architecture cannot be exported, or not in this version of the operators, or the graph holds more
             weights than the model.
     """
-    folded = _written_out(fold_batch_norm(model, image_shape))
+    folded = as_written(model, image_shape)
     proto = _trace(folded, image_shape, opset)
     pool_globally(proto)
     share_weights(proto)
@@ -77,6 +77,11 @@ def write_onnx(
                 f"this architecture cannot be exported to ONNX: PyTorch wrote an invalid graph ({first_line(error)})"
             ) from None
     return folded
+
+
+def as_written(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Return a copy of a model with BatchNorm folded and its attention written out: the network that is exported."""
+    return _written_out(fold_batch_norm(model, image_shape))
 
 
 def write_plainly(model: nn.Module, path: Path, image_shape: tuple[int, int, int], metadata: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 from zoo.errors import UserError
 from zoo.export.target import TargetName
 from zoo.latency.session import default_threads
+from zoo.runtimes import DEFAULT
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -17,6 +18,8 @@ class ExportSettings:
 
     target: TargetName = "cpu"
     """cpu or cuda of this machine: layers are timed in each of their forms; generic: their times are estimated."""
+    runtime: str = DEFAULT
+    """Runtime that the file is for: layers are timed in it, and its own file is written beside the ONNX file."""
     precision: Precision = "fp32"
     """fp32; fp16 for the target cuda; int8: static quantisation, calibrated on training images."""
     threads: int = field(default_factory=default_threads)

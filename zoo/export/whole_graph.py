@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from zoo.export.choice import TIE, Choices, Forms, dense_forms, padded_forms
 from zoo.export.target import Target
 from zoo.export.writer import GraphWriter
 from zoo.latency.cache import TimeCache
-from zoo.latency.measure import measure
+from zoo.latency.measure import Program, measure
 from zoo.latency.time_limit import TimeIsUp
 
 ROUNDS, SECONDS = {1: 25, 32: 9}, 0.04
@@ -73,15 +73,15 @@ def compare(
     if len(names) == 1:
         return {}, ()
 
-    def files() -> list[Path]:
+    def files() -> list[Path | Program]:
         found = []
         for i, forms in enumerate(graphs.values(), 1):
             target.limit.check()
             say(f"writing whole graphs to time: {i} of {len(graphs)}")
-            found.append(write(forms).path)
-        return found + [write(dense_forms(choices)).full] * full
+            found.append(write.timed(forms, target.runtime))
+        return found + [write.timed(dense_forms(choices), target.runtime, full=True)] * full
 
-    cache = cache or TimeCache(target.device, target.threads)
+    cache = cache or target.open_cache()
     key = _key(graphs, write)
     ratios: Ratios = {}
     uncompared: list[int] = []
@@ -107,7 +107,7 @@ def _key(graphs: dict[str, Forms], write: GraphWriter) -> str:
 
 
 def _measure(
-    files: list[Path],
+    files: Sequence[Path | Program],
     target: Target,
     batch: int,
     rounds: int,

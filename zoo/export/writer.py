@@ -1,6 +1,7 @@
 """Write one model's graph in several forms, each once, at the requested precision."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.export.choice import Forms, apply_forms
-from zoo.export.onnx_file import write_onnx
+from zoo.export.onnx_file import as_written, write_onnx
 from zoo.export.parity import check_parity
 from zoo.export.precision import saturates_here, to_fp16, to_int8
+from zoo.latency.measure import Program
 from zoo.lowrank.chain import FactorChain
 from zoo.runs.file_metadata import Metadata
 from zoo.runtime.complexity import count_macs, count_params
+from zoo.runtimes import DEFAULT, RUNTIMES, TIMING, Source
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Written:
         macs: its multiply-accumulates for one image, padding zeros included.
         factorized: layers that it holds as two.
         parity: largest relative difference of logits from PyTorch's, by batch size, in fp32.
+        source: what runtimes convert.
     """
 
     path: Path
@@ -36,6 +40,7 @@ class Written:
     macs: int
     factorized: int
     parity: dict[int, float]
+    source: Source
 
 
 class GraphWriter:
@@ -60,6 +65,7 @@ class GraphWriter:
         self.model, self.metadata, self.folder = model, metadata, folder
         self.images, self.threads = images, threads
         self._written: dict[str, Written] = {}
+        self._converted: dict[Path, Program] = {}
 
     def __call__(self, forms: Forms) -> Written:
         """Write the graph with its layers in some forms, and compare its logits with PyTorch's.
@@ -71,6 +77,27 @@ class GraphWriter:
         if key not in self._written:
             self._written[key] = self._write(forms, f"{len(self._written)}")
         return self._written[key]
+
+    def timed(self, forms: Forms, runtime: str, *, full: bool = False) -> Path | Program:
+        """Write the graph and return what is timed of it in a runtime; it is converted once.
+
+        Args:
+            forms: of its layers.
+            runtime: its name.
+            full: of the graph in fp32.
+        """
+        written = self(forms)
+        path = written.full if full else written.path
+        if runtime == DEFAULT:
+            return path
+        if path not in self._converted:
+            place = self.folder / f"{path.stem}-{runtime}"
+            place.mkdir()
+            source = replace(written.source, file=path, precision="fp32" if full else written.source.precision)
+            spec = {"runtime": runtime, "file": str(RUNTIMES.get(runtime)().convert(source, place))}
+            argument = json.dumps({**spec, "image_shape": self.metadata.image_shape})
+            self._converted[path] = Program(TIMING, argument)
+        return self._converted[path]
 
     def _write(self, forms: Forms, name: str) -> Written:
         full = path = self.folder / f"{name}.onnx"
@@ -94,6 +121,9 @@ class GraphWriter:
             macs=count_macs(folded, shape),
             factorized=sum(isinstance(module, FactorChain) for module in folded.modules()),
             parity=parity,
+            source=Source(
+                path, shape, lambda: as_written(apply_forms(self.model, forms), shape), self.metadata.precision
+            ),
         )
 
 

@@ -45,9 +45,12 @@ class TimeCache:
         device: that the times are measured on.
         threads: of one operator on the CPU.
         folder: None: ``times`` in `zoo.files.cache_folder`.
+        runtime: other than ONNX Runtime, with its version.
     """
 
-    def __init__(self, device: Literal["cpu", "cuda"], threads: int, folder: Path | None = None) -> None:
+    def __init__(
+        self, device: Literal["cpu", "cuda"], threads: int, folder: Path | None = None, runtime: str = ""
+    ) -> None:
         self.conditions: dict[str, Any] = {
             "format": FORMAT,
             "processor": cpu_name(),
@@ -57,6 +60,7 @@ class TimeCache:
             "onnxruntime": ort.__version__,
             "provider": provider_name(device),
             "threads": threads,
+            **({"runtime": runtime} if runtime else {}),
         }
         key = hashlib.sha256(json.dumps(self.conditions, sort_keys=True).encode()).hexdigest()[:16]
         self.path = (folder or cache_folder() / "times") / f"{key}.json"

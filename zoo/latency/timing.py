@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_native_id
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import onnxruntime as ort
@@ -47,6 +47,19 @@ class Timeable(Protocol):
 
     def start_times(self) -> list[float]:
         """Return the times until a model is ready, in seconds, measured several times if that is cheap."""
+        ...
+
+
+@runtime_checkable
+class OwnClock(Protocol):
+    """A function that runs a batch and can time it by a clock of its own, such as that of another process."""
+
+    def __call__(self) -> Any:
+        """Run once."""
+        ...
+
+    def times(self, seconds: float) -> list[float]:
+        """Run for about ``seconds`` and return the time of each run, in seconds."""
         ...
 
 
@@ -125,6 +138,8 @@ def no_collection() -> Iterator[None]:
 
 def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
     """Call ``run`` for about ``seconds`` and return the time of each call, in seconds."""
+    if isinstance(run, OwnClock):
+        return run.times(seconds)
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < FEWEST or time.perf_counter() < end:
@@ -135,7 +150,7 @@ def time_runs(run: Callable[[], Any], seconds: float) -> list[float]:
 
 
 class Memory:
-    """The process's memory beyond its value at construction, in MB; 0 if Linux does not report it."""
+    """The memory of the process and its children beyond its value at construction, in MB; 0 unless Linux reports it."""
 
     def __init__(self) -> None:
         with suppress(OSError):
@@ -144,12 +159,21 @@ class Memory:
 
     def peak(self) -> float:
         """Return the peak since then."""
-        return max(0.0, _status("VmHWM") - self._before)
+        children = sum(_status("VmHWM", pid) for pid in _children("self"))
+        return max(0.0, _status("VmHWM") + children - self._before)
 
 
-def _status(entry: str) -> float:
+def _children(pid: str) -> list[str]:
+    """Return the processes that a process started, and those that they started."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        found = [x for task in Path(f"/proc/{pid}/task").iterdir() for x in (task / "children").read_text().split()]
+        return [pid for child in found for pid in (child, *_children(child))]
+    return []
+
+
+def _status(entry: str, pid: str = "self") -> float:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(entry):
                 return int(line.split()[1]) * 1024 / 1e6
     return 0.0

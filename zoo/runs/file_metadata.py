@@ -42,6 +42,8 @@ class Metadata:
         graph_params: parameters of the graph, where BatchNorm is folded and layers may be merged or padded; None if the
             file does not give them.
         graph_macs: the graph's multiply-accumulates for one image; None if the file does not give them.
+        runtime: whose times decided the forms.
+        runtime_version: of that runtime; ``""`` if nothing was timed.
     """
 
     zoo_version: str
@@ -66,6 +68,8 @@ class Metadata:
     forms: dict[str, Any] = field(default_factory=dict)
     graph_params: int | None = None
     graph_macs: int | None = None
+    runtime: str = "onnxruntime"
+    runtime_version: str = ""
 
     @classmethod
     def of(cls, card: "Card") -> "Metadata":

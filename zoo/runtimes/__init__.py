@@ -1,7 +1,7 @@
 """Runtimes that deployed files run in: one runtime is one file of this package."""
 
 from zoo.plugins import Plugins
-from zoo.runtimes._base import Runtime, Session
+from zoo.runtimes._base import Runner, Runtime, Session, Source
 
 RUNTIMES: Plugins[Runtime] = Plugins("runtime", "zoo.runtimes", Runtime)
 DEFAULT = "onnxruntime"
@@ -9,4 +9,4 @@ DEFAULT = "onnxruntime"
 TIMING = "zoo.runtimes._timing"
 """The program that times a file in a runtime, for `zoo.latency.measure.Program`; see its docstring."""
 
-__all__ = ["DEFAULT", "RUNTIMES", "TIMING", "Runtime", "Session"]
+__all__ = ["DEFAULT", "RUNTIMES", "TIMING", "Runner", "Runtime", "Session", "Source"]

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo.latency.timing import OPENINGS, placement, random_images, serve, time_runs
-from zoo.runtimes import RUNTIMES
+from zoo.runtimes import RUNTIMES, Runner
 
 
 class RuntimeFile:
     """A file that is open in a runtime."""
 
     def __init__(self, runtime: str, file: Path, image_shape: tuple[int, int, int], threads: int) -> None:
-        opener = RUNTIMES.get(runtime)()
+        opener = self._opener = RUNTIMES.get(runtime)()
         if places := placement(threads):  # the same processors for every file and runtime
             os.sched_setaffinity(0, places)
         self._images = random_images(1, image_shape)
@@ -30,8 +30,7 @@ class RuntimeFile:
 
     def runner(self, batch: int) -> Callable[[], Any]:
         """Return a function that classifies one batch of random images."""
-        images = random_images(batch, self._shape)
-        return lambda: self._session.logits(images)
+        return Runner(self._opener, self._session, random_images(batch, self._shape))
 
     def start_times(self) -> list[float]:
         """Open the file a few more times and run one image: some runtimes compile for the first batch."""

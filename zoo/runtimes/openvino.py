@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import UserError, first_line
 from zoo.runtimes._base import Runtime, Session
+from zoo.runtimes._places import operators_in, unknown_operators
 
 
 class OpenVino(Runtime):
@@ -25,7 +26,9 @@ class OpenVino(Runtime):
         try:
             return _Compiled(core, core.read_model(file), threads)
         except Exception as error:  # its exceptions are RuntimeError, and others of its frontends
-            raise UserError(f"OpenVINO cannot open {file}: {_reason(error)}") from None
+            unknown = operators_in(str(error), file) if "not support" in str(error) else []
+            why = unknown_operators("openvino", file, unknown) if unknown else ""
+            raise UserError(why or f"OpenVINO cannot open {file}: {_reason(error)}") from None
 
 
 class _Compiled:

@@ -13,6 +13,7 @@ from zoo.errors import UserError
 from zoo.export.parity import LIMIT
 from zoo.files import atomic, atomic_folder
 from zoo.runs.file_metadata import Metadata
+from zoo.runtimes import DEFAULT, RUNTIMES
 from zoo.serving.layouts import Layout, kserve_files, model_name, triton_files
 from zoo.serving.preprocessing import embed_preprocessing
 
@@ -29,11 +30,12 @@ class Packaging:
     embed_preprocessing: bool = False
     """The graph takes uint8 images (batch, height, width, channels) of any size and crops and resizes them itself."""
 
-    def default_output(self, run: Path) -> Path:
-        """Return the default path of a run's files."""
+    def default_output(self, run: Path, runtime: str = DEFAULT) -> Path:
+        """Return the default path of a run's files for a runtime."""
         if self.layout != "onnx":
             return run / self.layout
-        return run / ("model-uint8.onnx" if self.embed_preprocessing else GRAPH)
+        stem = "model-uint8" if self.embed_preprocessing else "model"
+        return run / (f"{stem}.onnx" if runtime == DEFAULT else f"{stem}.{runtime}.onnx")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,16 @@ def export_packed(
         else:
             _fill(output, model_name(name), graph, metadata, how)
     return done, Packed(output, parity)
+
+
+def check_runtime(runtime: str, how: Packaging) -> None:
+    """Raise `UserError` if a packing is of no use to a runtime."""
+    if runtime == DEFAULT:
+        return
+    if how.layout != "onnx":
+        raise UserError(f"--layout {how.layout}: its server runs {DEFAULT}: leave --runtime {runtime} out")
+    if how.embed_preprocessing and RUNTIMES.get(runtime).suffix != ".onnx":
+        raise UserError(f"{runtime} does not read ONNX files, where preprocessing is embedded: leave one of them out")
 
 
 def check_output(output: Path, how: Packaging) -> None:
