@@ -100,6 +100,13 @@ function text(tag, content, kind = "") {
   return made;
 }
 
+// A name, which may be broken after its dots, hyphens and underscores.
+function named(tag, name, kind = "") {
+  const made = text(tag, "", kind);
+  for (const part of name.split(/(?<=[._-])/)) made.append(part, document.createElement("wbr"));
+  return made;
+}
+
 const megabytes = about => (about.bytes / 1e6).toFixed(1);
 
 function showSlide() {
@@ -111,7 +118,7 @@ function showSlide() {
   drawChart($("chart"), { slides, label, radius: figures.radius, stop: stop(), names });
   $("verdicts").replaceChildren(...slides.map((slide, i) => {
     const row = text("li", "", `c${i % 8}`);
-    row.append(text("strong", names[i]), ` ${verdict(slide, label)}. ${overall(i)}`);
+    row.append(named("strong", names[i]), ` ${verdict(slide, label)}. ${overall(i)}`);
     return row;
   }));
 }
@@ -125,8 +132,8 @@ function verdict(slide, label) {
 function overall(i) {
   const wrong = samples.map(sample => firstWrong(sample.slides[i], sample.label)).filter(at => at >= 0).sort((a, b) => a - b);
   const half = wrong[Math.ceil(samples.length / 2) - 1];
-  return half === undefined ? `Of the ${samples.length} pictures, ${wrong.length} make it give way.`
-    : `Half of the ${samples.length} pictures make it give way by ${half}/255.`;
+  return half === undefined ? `It gives way on ${wrong.length} of the ${samples.length} pictures.`
+    : `On half of the ${samples.length} pictures it gives way by ${half}/255.`;
 }
 
 function choose(next) {
@@ -153,9 +160,9 @@ function addSamples() {
 }
 
 function addNetworks() {
-  for (const about of figures.networks) {
+  for (const [i, about] of figures.networks.entries()) {
     const card = $("network").content.cloneNode(true);
-    card.querySelector("h3").textContent = about.name;
+    card.querySelector("h3").replaceWith(named("h3", about.name, `c${i % 8}`));
     card.querySelector(".class").textContent = "…";
     $("networks").append(card);
     addCost(about);
@@ -165,7 +172,7 @@ function addNetworks() {
 function addCost(about) {
   const row = document.createElement("tr");
   const millions = `${(about.params / 1e6).toFixed(2)} M`;
-  row.append(Object.assign(text("th", about.name), { scope: "row" }), text("td", megabytes(about), "number"),
+  row.append(Object.assign(named("th", about.name), { scope: "row" }), text("td", megabytes(about), "number"),
     text("td", "…", "number time"), text("td", millions, "number"), text("td", about.clean || "", "number"),
     text("td", about.robust || ""));
   $("costs").append(row);
