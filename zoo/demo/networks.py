@@ -9,9 +9,10 @@ from zoo.attacks import format_eps
 from zoo.bench.baselines import export_dense, has_backbone
 from zoo.errors import UserError
 from zoo.export.exporter import export_model
-from zoo.hub.index import Summary
+from zoo.hub.index import Robust, Summary
 from zoo.hub.runs import look_at
 from zoo.report.cases import NAMES
+from zoo.runs.card import Card
 from zoo.runs.file_metadata import Metadata
 from zoo.runs.run import Run
 
@@ -78,19 +79,26 @@ def described(network: Network) -> dict[str, Any]:
     robust = Summary.of(card).robust_at()
     return {
         "name": network.name,
-        "method": card.method,
-        "clean": _percent(card.clean.accuracy) if card.clean else "",
-        "robust": f"{_percent(robust.accuracy)} ({_attack(robust.attack)}, {format_eps(robust.eps)})" if robust else "",
+        "removed": f"{card.compression:.0%}",
+        "training": _training(card),
+        "clean": f"{card.clean.accuracy:.1%}" if card.clean else "",
+        "robust": _under_attack(robust) if robust else "",
         **_size(network.file, Metadata.of(card)),
     }
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
+def _training(card: Card) -> str:
+    threat = card.threat_model
+    if card.training.get("adversary", "none") == "none" or threat is None:
+        return "trained on unchanged pictures"
+    return f"trained against attacks at {format_eps(threat.eps)}"
 
 
-def _attack(name: str) -> str:
-    return NAMES.get(name, name.upper().replace("_T", "-T"))
+def _under_attack(robust: Robust) -> str:
+    """Write an accuracy with its attack and radius, marked if it is only an upper bound."""
+    bound = "" if robust.attack == "autoattack" else "<"
+    attack = NAMES.get(robust.attack, robust.attack.upper().replace("_T", "-T"))
+    return f"{bound}{robust.accuracy:.1%} ({attack}, {format_eps(robust.eps)})"
 
 
 def _size(file: Path, metadata: Metadata) -> dict[str, Any]:

@@ -163,6 +163,7 @@ function addNetworks() {
   for (const [i, about] of figures.networks.entries()) {
     const card = $("network").content.cloneNode(true);
     card.querySelector("h3").replaceWith(named("h3", about.name, `c${i % 8}`));
+    card.querySelector(".kind").textContent = `${about.removed} of the parameters removed, ${about.training}`;
     card.querySelector(".class").textContent = "…";
     $("networks").append(card);
     addCost(about);
@@ -239,7 +240,7 @@ function describe() {
   const isolated = threads > 1 || globalThis.crossOriginIsolated;
   $("threads").textContent = `Milliseconds: one picture, median of 15 in turns, ${threads} ${threads > 1 ? "threads" : "thread"}`
     + `${isolated ? "" : " (this server does not isolate the page, so browsers allow one; serve.py in its folder does)"}. `
-    + "Accuracies are those of the networks' cards.";
+    + "Accuracies are those of the networks' cards; < marks an upper bound, by a weaker attack than AutoAttack.";
   const paragraphs = [
     "Each picture is cropped and resized as it was before the networks were evaluated; the pictures beside the answers are "
       + `what a network sees, ${width} x ${height} pixels. The networks are ONNX files, which onnxruntime-web `
