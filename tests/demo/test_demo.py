@@ -49,7 +49,11 @@ def figures(page: Path) -> dict:
 
 def stored(text: str, kind: type, shape: list[int]) -> torch.Tensor:
     channels, height, width = shape
-    return torch.from_numpy(np.frombuffer(base64.b64decode(text), kind).copy()).view(height, width, channels).permute(2, 0, 1)
+    return (
+        torch.from_numpy(np.frombuffer(base64.b64decode(text), kind).copy())
+        .view(height, width, channels)
+        .permute(2, 0, 1)
+    )
 
 
 @given(st.integers(1, 127), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -139,7 +143,9 @@ def test_what_cannot_be_shown_is_refused_before_any_work(tmp_path: Path) -> None
 
 def test_missing_data_are_named_and_leave_nothing(browser_files: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("zoo.demo.write.onnxruntime_web", lambda source: browser_files)
-    monkeypatch.setattr("zoo.demo.write.export_networks", lambda runs, folder: [type("N", (), {"run": r}) for r in runs.values()])
+    monkeypatch.setattr(
+        "zoo.demo.write.export_networks", lambda runs, folder: [type("N", (), {"run": r}) for r in runs.values()]
+    )
     run = make_run(tmp_path / "run", image_shape=(3, 32, 32), data="cifar10")
     with pytest.raises(UserError, match="cifar10|CIFAR"):
         cli(["demo", str(run.folder), "--data-dir", str(tmp_path / "nowhere"), "--out", str(tmp_path / "demo")])

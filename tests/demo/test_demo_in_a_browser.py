@@ -138,7 +138,9 @@ def test_the_first_answer_comes_soon(browser: Any, address: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (173, 90), (640, 480)])
-def test_a_dropped_picture_gets_the_logits_that_it_has_in_python(size: tuple[int, int], page: Any, tmp_path: Path) -> None:
+def test_a_dropped_picture_gets_the_logits_that_it_has_in_python(
+    size: tuple[int, int], page: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "picture.png"
     file.write_bytes(png(*size))
     found = answers_to(page, lambda: drop(page, file.name, file.read_bytes()))

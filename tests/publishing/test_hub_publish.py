@@ -23,6 +23,7 @@ from zoo.hub.index import Entry, Index
 from zoo.hub.runs import copy_model, open_run
 from zoo.hub.search import BUNDLED, find, open_hub, published
 from zoo.publishing.measure import EvaluationSplit, evaluated
+from zoo.publishing.network import MeasuredNetwork
 from zoo.publishing.publish import Publication, entry_of, publish, without_places
 from zoo.publishing.verify import verify
 from zoo.runs.records import Evaluation
@@ -35,7 +36,7 @@ NAME = "test_resnet.lowrank50_digits"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with one evaluation, which its weights really have."""
     run = make_run(tmp_path_factory.mktemp("run") / "run")
-    found = evaluated(run, [], EvaluationSplit.of(run.card).first(60))
+    found = evaluated(MeasuredNetwork(run), [], EvaluationSplit.of(run.card).first(60))
     made = run.card.provenance.model_copy(update={"command": "zoo train --data-dir /home/me/data --out x"})
     run.save_card(run.card.with_evaluations(found).model_copy(update={"provenance": made}))
     return run

@@ -5,7 +5,7 @@ from zoo.certificates.lipschitz import LipschitzBound, lipschitz_bound
 from zoo.evaluation.calibration import calibration, calibration_of
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.evaluator import Evaluator, searches
-from zoo.evaluation.outcomes import Outcomes, identity
+from zoo.evaluation.outcomes import OUTCOMES, Outcomes, identity
 from zoo.evaluation.probing import probe
 from zoo.evaluation.report import Report, quick_evaluation
 from zoo.evaluation.robustness import evaluate
@@ -16,6 +16,7 @@ from zoo.evaluation.table import print_card, print_findings, print_points
 
 __all__ = [
     "EPS",
+    "OUTCOMES",
     "QUICK",
     "TIERS",
     "Evaluator",
