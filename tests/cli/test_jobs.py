@@ -58,7 +58,7 @@ def test_mistakes_are_told_before_any_work(argv: list[str], words: str, tmp_path
 
 
 def test_a_process_that_is_ended_is_told_in_one_line() -> None:
-    with pytest.raises(UserError, match="was ended before its work was done.*fewer --jobs"):
+    with pytest.raises(UserError, match=r"was ended before its work was done.*fewer --jobs"):
         list(side_by_side(os._exit, [1], 1))
 
 

@@ -16,6 +16,7 @@ from make_run import CLASSES, make_run
 
 from zoo.cli import run as cli
 from zoo.demo import Demo, write_demo
+from zoo.demo.networks import Network
 from zoo.demo.samples import moved
 from zoo.demo.serve import server
 from zoo.errors import UserError
@@ -143,10 +144,9 @@ def test_what_cannot_be_shown_is_refused_before_any_work(tmp_path: Path) -> None
 
 def test_missing_data_are_named_and_leave_nothing(browser_files: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("zoo.demo.write.onnxruntime_web", lambda source: browser_files)
-    monkeypatch.setattr(
-        "zoo.demo.write.export_networks", lambda runs, folder: [type("N", (), {"run": r}) for r in runs.values()]
-    )
     run = make_run(tmp_path / "run", image_shape=(3, 32, 32), data="cifar10")
-    with pytest.raises(UserError, match="cifar10|CIFAR"):
+    unwritten = [Network("run", run, tmp_path / "run.onnx")]
+    monkeypatch.setattr("zoo.demo.write.export_networks", lambda runs, folder: unwritten)
+    with pytest.raises(UserError, match=r"cifar-10|CIFAR"):
         cli(["demo", str(run.folder), "--data-dir", str(tmp_path / "nowhere"), "--out", str(tmp_path / "demo")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

@@ -1,6 +1,7 @@
 """The page of `zoo demo` in headless Chromium: the same logits as in Python, soon after it is loaded.
 
-It needs Chromium, playwright (`pip install playwright`) and onnxruntime-web, which npm fetches: pytest -m slow tests/demo
+It needs Chromium, playwright (`pip install playwright`) and onnxruntime-web, which npm fetches: pytest -m slow
+tests/demo
 """
 
 import io
@@ -27,9 +28,12 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 NETWORKS = ["test_resnet.robust_lowrank50_at_digits", "test_resnet.robust_lowrank50_digits"]
 RADIUS = 60
-ANSWERED = """() => new Promise(resolve => document.addEventListener("answers", event => resolve(event.detail), { once: true }))"""
+ANSWERED = """() => new Promise(resolve => {
+  document.addEventListener("answers", event => resolve(event.detail), { once: true });
+})"""
 FIRST = """async () => {
-  for (let i = 0; i < 1200 && !performance.getEntriesByName("first answer").length; i++) await new Promise(go => setTimeout(go, 50));
+  const waits = () => !performance.getEntriesByName("first answer").length;
+  for (let i = 0; i < 1200 && waits(); i++) await new Promise(go => setTimeout(go, 50));
   const [loaded] = performance.getEntriesByType("navigation");
   return performance.getEntriesByName("first answer")[0].startTime - loaded.loadEventEnd;
 }"""

@@ -54,9 +54,7 @@ def open_runs(targets: Sequence[str], hub: str | None) -> dict[str, Run]:
                 raise UserError(f"{first[0]} and {name} have different {what}{said}: a page shows networks of one task")
     channels = first[1].card.image_shape[0]
     if channels not in (1, 3):
-        raise UserError(
-            f"{first[0]} takes pictures of {channels} channels: a page shows grey and coloured ones, 1 or 3"
-        )
+        raise UserError(f"{first[0]} takes pictures of {channels} channels: a page shows those of 1 or 3")
     names = [run.name for run in runs.values()]
     return {run.name if names.count(run.name) == 1 else target: run for target, run in runs.items()}
 

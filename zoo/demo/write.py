@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo._version import __version__
-from zoo.demo.networks import dense_networks, described, export_networks, open_runs
+from zoo.demo.networks import Network, dense_networks, described, export_networks, open_runs
 from zoo.demo.samples import ATTACK_NAME, LEVELS, Samples, Slide, choose_samples, slide
 from zoo.errors import UserError
 from zoo.files import atomic_folder, user_path
@@ -91,10 +91,7 @@ def write_demo(
         card = networks[0].run.card
         write_preprocessing(folder / PREPROCESSING, card.image_shape)
         samples = choose_samples(networks, how.samples, how.data_dir, how.download) if how.samples else None
-        slides = []
-        for network in networks if samples else []:
-            say(f"attacking {network.name}")
-            slides.append(slide(network, samples, radius))
+        slides = _slides(networks, samples, radius, say) if samples else []
         figures = {
             "schema_version": SCHEMA,
             "zoo": __version__,
@@ -115,6 +112,14 @@ def write_demo(
             shutil.copyfile(file, folder / file.name)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Written(out, size)
+
+
+def _slides(networks: Sequence[Network], samples: Samples, radius: int, say: Callable[[str], None]) -> list[Slide]:
+    slides = []
+    for network in networks:
+        say(f"attacking {network.name}")
+        slides.append(slide(network, samples, radius))
+    return slides
 
 
 def _twice_their_own(cards: Sequence[Card]) -> int:

@@ -80,8 +80,8 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
     """Add a run to a hub, with figures measured on the stored weights.
 
     Args:
-        run: a finished training; RUN/published-*.npz keeps verdicts, from which an interrupted publication resumes. Those
-            in RUN/outcomes.npz are taken over if they are on the very bytes that are stored.
+        run: a finished training; RUN/published-*.npz keeps verdicts, from which an interrupted publication resumes.
+            Those in RUN/outcomes.npz are taken over if they are on the very bytes that are stored.
         hub: its address.
         options: see `Publication`.
         say: called with a line on each stage.
