@@ -16,6 +16,7 @@ from make_run import make_run
 from safetensors.torch import load_file
 
 import zoo
+from zoo.attacks.fgsm import FGSM
 from zoo.cli import run as cli
 from zoo.errors import UserError
 from zoo.hub.download import digest, read_index
@@ -23,6 +24,7 @@ from zoo.hub.index import Entry, Index
 from zoo.hub.runs import copy_model, open_run
 from zoo.hub.search import BUNDLED, find, open_hub, published
 from zoo.publishing.measure import EvaluationSplit, evaluated
+from zoo.publishing.network import MeasuredNetwork
 from zoo.publishing.publish import Publication, entry_of, publish, without_places
 from zoo.publishing.verify import verify
 from zoo.runs.records import Evaluation
@@ -35,7 +37,7 @@ NAME = "test_resnet.lowrank50_digits"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with one evaluation, which its weights really have."""
     run = make_run(tmp_path_factory.mktemp("run") / "run")
-    found = evaluated(run, [], EvaluationSplit.of(run.card).first(60))
+    found = evaluated(MeasuredNetwork(run), [], EvaluationSplit.of(run.card).first(60))
     made = run.card.provenance.model_copy(update={"command": "zoo train --data-dir /home/me/data --out x"})
     run.save_card(run.card.with_evaluations(found).model_copy(update={"provenance": made}))
     return run
@@ -66,6 +68,21 @@ def test_a_published_model_is_the_run_in_half_the_bytes(finished: Run, hub: Path
     assert not any(b"/home/me" in path.read_bytes() for path in folder.iterdir())
     assert card.name in (folder / "README.md").read_text()
     assert f"{card.clean.accuracy:.2%}" in (folder / "README.md").read_text()
+
+
+def test_verdicts_on_the_stored_bytes_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    cli(["evaluate", str(run.folder), "--n", "60", "--attacks", "fgsm", "--eps", "0.02", "--device", "cpu"])
+    built = []
+    original = Run.trained_model
+    monkeypatch.setattr(Run, "trained_model", lambda self: built.append(self) or original(self))
+    monkeypatch.setattr(FGSM, "perturb", lambda *_: pytest.fail("attacked again"))
+    card = publish(Run(run.folder), str(tmp_path / "hub"), Publication(latency=False, onnx=False, dtype="float32"))
+    stated = {(e.attack, e.eps): (e.n, e.accuracy) for e in Run(run.folder).card.evaluations}
+    assert {(e.attack, e.eps): (e.n, e.accuracy) for e in card.evaluations} == stated
+    assert len(built) == 2  # to store the weights, and to measure and export them
+    with pytest.raises(pytest.fail.Exception, match="attacked again"):  # in fp16 it is another network
+        publish(Run(run.folder), str(tmp_path / "half"), Publication(latency=False, onnx=False))
 
 
 def test_a_name_that_is_taken_is_refused_before_any_work(finished: Run, hub: Path) -> None:

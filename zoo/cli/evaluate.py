@@ -1,6 +1,6 @@
-"""Measure a run's accuracy under attack, calibration, condition numbers and Lipschitz bound, on the test split.
+"""Measure runs' accuracy under attack, calibration, condition numbers and Lipschitz bound, on the test split.
 
-The figures are added to the run's card, and the robustness curve is drawn to RUN/robustness.png. The
+The figures are added to each run's card, and the robustness curve is drawn to RUN/robustness.png. The
 network is measured in its deployed form, in fp32, in eval mode. RUN/outcomes.npz keeps the verdict on each image after
 each search: the same command resumes after an interruption.
 
@@ -14,16 +14,19 @@ the parts over the workers of a cluster, or of this machine, and merges them.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli._engine import add_engine, engine_of
+from zoo.cli._jobs import add_jobs, check_jobs, side_by_side
 from zoo.cli._own_data import card_with_data
 from zoo.cli._parser import Parser
-from zoo.cli._run import add_run
+from zoo.cli._run import add_hub
 from zoo.cli._size_curve import check_curve, requested_cuts, show_curve
 from zoo.errors import UserError, unknown_name
 
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 TASK = "measure"
 CURVE = "robustness.png"
 WEIGHT_CURVE = "weights.png"
-OUTCOMES = "outcomes.npz"
 ATTACKS_HELP = (
     "`quick` (FGSM, PGD-20; in L1 APGD, in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), "
     "`standard` (AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by "
@@ -48,15 +50,49 @@ ATTACKS_HELP = (
 
 
 def main(parser: Parser, argv: list[str]) -> None:
-    """Parse the arguments, evaluate, save, and print the table."""
+    """Parse the arguments, evaluate each run, save, and print the tables."""
     _add_arguments(parser)
     options = parser.parse_args(argv)
+    _settings(options)
+    check_jobs(options.jobs)
+    if len(options.runs) == 1:
+        _evaluate(options.runs[0], options)
+        return
+    if len(set(options.runs)) < len(options.runs):
+        raise UserError("a run is given twice: leave one out")
 
+    from zoo.hub.runs import look_at
+
+    for target in options.runs:
+        look_at(target, options.hub)
+    work = partial(_evaluated, options=options)
+    found = side_by_side(work, options.runs, options.jobs) if options.jobs > 1 else map(work, options.runs)
+    failed = []
+    for target, (output, mistake) in zip(options.runs, found, strict=True):
+        print(f"{target}\n\n{output}")
+        failed += [f"{target}: {mistake}"] if mistake else []
+    if failed:
+        raise UserError(f"{len(failed)} of {len(options.runs)} failed: {'; '.join(failed)}")
+
+
+def _evaluated(target: str, options: Any) -> tuple[str, str]:
+    """Evaluate one run of several; return what it prints, and why it failed, or ``""``."""
+    with redirect_stdout(io.StringIO()) as output:
+        try:
+            _evaluate(target, options)
+        except UserError as error:
+            return output.getvalue(), str(error)
+    return output.getvalue(), ""
+
+
+def _evaluate(target: str, options: Any) -> None:
+    """Evaluate one run, save, and print the table."""
     import torch
 
     from zoo.backbone.folded import folded
     from zoo.data import load_test
     from zoo.evaluation import (
+        OUTCOMES,
         Origin,
         Outcomes,
         Setting,
@@ -74,14 +110,12 @@ def main(parser: Parser, argv: list[str]) -> None:
     from zoo.probes import ProbeContext
     from zoo.screen import note
 
-    shard, sweeps, engine = _checked(options), _sweeps(options), engine_of(options)
-    device = device_named("auto" if engine else options.device)
-    probes = probes_of(options.probes, options.seed)
+    shard, sweeps, device, probes, engine = _settings(options)
     known = card_with_data(
-        look_at(options.run, options.hub), options.data, data_dir=options.data_dir, download=options.download
+        look_at(target, options.hub), options.data, data_dir=options.data_dir, download=options.download
     )
     check_radii(sweeps, math.prod(known.image_shape))
-    run = open_run(options.run, options.hub)
+    run = open_run(target, options.hub)
     model = run.model()
     cuts = requested_cuts(run, options)
     images, labels = load_test(
@@ -139,6 +173,11 @@ def main(parser: Parser, argv: list[str]) -> None:
     run.save_card(card)
     shown = card.model_copy(update={"evaluations": tuple(found), "detection": tuple(detected)})
     _show(run, shown, findings, obstacle)
+
+
+def _settings(options: Any) -> tuple[Shard | None, list[Sweep], str, list[Probe]]:
+    """Return the part, the attacks, the device and the probes that the command line requests, all of them checked."""
+    return _checked(options), _sweeps(options), _device(options.device), probes_of(options.probes, options.seed)
 
 
 def _checked(options: Any) -> Shard | None:
@@ -212,7 +251,8 @@ def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
 
 def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add_run(parser)
+    add("runs", nargs="+", type=str, metavar="RUN", help="Folders of trainings, or published models' names.")
+    add_hub(parser)
     add("--attacks", type=str, default="quick", help=ATTACKS_HELP)
     add(
         "--compression",
@@ -266,6 +306,7 @@ def _add_arguments(parser: Parser) -> None:
         help="Where the data set's files are; default: where its training found them.",
     )
     add("--download", type=bool, default=False, help="Fetch the data set's files if they are missing.")
+    add_jobs(parser)
     add("--seed", type=int, default=0, help="Of the choice of images and of the attacks' random starts.")
 
 

@@ -1,11 +1,22 @@
 """Hash and measure published models again, and say where they differ from their cards."""
 
-from pathlib import Path
-from typing import Literal
+from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from zoo.cli._jobs import add_jobs, check_jobs, side_by_side
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
 from zoo.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from zoo.hub.search import Found
+    from zoo.publishing.verify import Check
 
 TASK = "share"
 
@@ -18,6 +29,7 @@ def main(parser: Parser, argv: list[str]) -> None:
     add("--n", type=int | Literal["all"], default=200, help="Test images for the figures under attack, or all.")
     add("--data-dir", type=Path | None, default=None, help="Where the data sets' files are.")
     add("--download", type=bool, default=False, help="Fetch the data sets' files if they are missing.")
+    add_jobs(parser)
     add_hub(parser)
     options = parser.parse_args(argv)
     if (options.name is None) != options.all:
@@ -25,29 +37,21 @@ def main(parser: Parser, argv: list[str]) -> None:
     if options.n != "all" and options.n < 1:
         raise UserError("--n must be at least 1")
 
+    check_jobs(options.jobs)
+
     from rich.console import Console
-    from rich.live import Live
 
     from zoo.hub.search import find, published
-    from zoo.publishing.table import checks_table
-    from zoo.publishing.verify import Check, verify
-    from zoo.screen import compacted
 
     models = list(published(options.hub).values()) if options.all else [find(options.name, options.hub)]
-    console = Console(highlight=False)
+    how = (options.n, options.data_dir, options.download)
     failed: list[str] = []
     left: dict[str, list[str]] = {}
-    for model in models:
-        found: list[Check] = []
-        with Live(compacted(checks_table(model.name, found), console), console=console, auto_refresh=False) as live:
-            for check in verify(model, options.n, options.data_dir, options.download):
-                found.append(check)
-                live.update(compacted(checks_table(model.name, found), console), refresh=console.is_terminal)
-        console.print()
-        failed += [f"{model.name}: {check.figure}" for check in found if check.agrees is False]
+    for name, found in _checked(models, options.jobs, options.hub, how, Console(highlight=False)):
+        failed += [f"{name}: {check.figure}" for check in found if check.agrees is False]
         for check in found:
             if check.agrees is None:
-                left.setdefault(check.figure, []).append(model.name)
+                left.setdefault(check.figure, []).append(name)
     if failed:
         checks = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
         raise UserError(f"{checks} failed: {'; '.join(failed)}")
@@ -56,3 +60,41 @@ def main(parser: Parser, argv: list[str]) -> None:
     for figure, names in left.items():
         of = f"all {len(models)}" if len(names) == len(models) > 1 else ", ".join(names)
         print(printable(f"not measured: {figure}, of {of}"))
+
+
+How = tuple[int | Literal["all"], Path | None, bool]
+"""Images, the data sets' folder, and whether to fetch them: the arguments of `zoo.publishing.verify.verify`."""
+
+
+def _checked(
+    models: Sequence[Found], jobs: int, hub: str | None, how: How, console: Console
+) -> Iterator[tuple[str, list[Check]]]:
+    """Yield each model's name and checks, once they are on the screen."""
+    from rich.live import Live
+
+    from zoo.publishing.table import checks_table
+    from zoo.publishing.verify import verify
+    from zoo.screen import compacted
+
+    if jobs > 1 and len(models) > 1:
+        names = [model.name for model in models]
+        for name, found in zip(names, side_by_side(partial(_checks, hub=hub, how=how), names, jobs), strict=True):
+            console.print(compacted(checks_table(name, found), console))
+            yield name, found
+        return
+    for model in models:
+        found = []
+        with Live(compacted(checks_table(model.name, found), console), console=console, auto_refresh=False) as live:
+            for check in verify(model, *how):
+                found.append(check)
+                live.update(compacted(checks_table(model.name, found), console), refresh=console.is_terminal)
+        console.print()
+        yield model.name, found
+
+
+def _checks(name: str, hub: str | None, how: How) -> list[Check]:
+    """Check one model, in a process of its own."""
+    from zoo.hub.search import find
+    from zoo.publishing.verify import verify
+
+    return list(verify(find(name, hub), *how))

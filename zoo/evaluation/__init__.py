@@ -6,7 +6,7 @@ from zoo.evaluation.calibration import calibration, calibration_of
 from zoo.evaluation.conditioning import condition_numbers
 from zoo.evaluation.evaluator import Evaluator, searches
 from zoo.evaluation.ood import detection
-from zoo.evaluation.outcomes import Outcomes, identity
+from zoo.evaluation.outcomes import OUTCOMES, Outcomes, identity
 from zoo.evaluation.probing import probe
 from zoo.evaluation.report import Report, quick_evaluation
 from zoo.evaluation.robustness import evaluate
@@ -18,6 +18,7 @@ from zoo.evaluation.table import print_card, print_detection, print_findings, pr
 
 __all__ = [
     "EPS",
+    "OUTCOMES",
     "QUICK",
     "TIERS",
     "Evaluator",

@@ -10,6 +10,8 @@ from torch import Tensor
 from zoo.errors import UserError, first_line
 from zoo.files import atomic
 
+OUTCOMES = "outcomes.npz"
+"""The file in a RUN folder that keeps the verdicts of its evaluation."""
 SEARCHES = 3
 """Version, raised when an attack changes, so that verdicts of the older search are not taken for the new one's."""
 
@@ -71,6 +73,11 @@ class Outcomes:
         """Return the verdicts (N,) of a search that is not complete and which images it has done (N,), or None."""
         kept = self._verdicts.get(name)
         return (kept[0].clone(), kept[1].bool()) if kept is not None and kept.ndim == 2 else None
+
+    def take_over(self, other: "Outcomes") -> None:
+        """Use the completed searches of the same owner in another file, too; this file has them from the next `put`."""
+        if other.owner == self.owner:
+            self._verdicts |= {name: kept for name, kept in other._verdicts.items() if kept.ndim == 1}
 
     def put(self, name: str, verdicts: Tensor, searched: Tensor | None = None) -> None:
         """Keep the verdicts (or distances) of a search, (N,), and which images it has done, bool (N,), if not all."""

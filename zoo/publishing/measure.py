@@ -28,6 +28,7 @@ from zoo.evaluation import (
 )
 from zoo.nested.cut import SAME, cut, trained_sizes
 from zoo.probes import PROBES, ProbeContext
+from zoo.publishing.network import MeasuredNetwork
 from zoo.runs.card import Card, merged_evaluations
 from zoo.runs.records import CurvePoint, Evaluation, Finding
 from zoo.runs.run import Run
@@ -79,10 +80,9 @@ def tolerance(stated: Evaluation, n: int) -> float:
     return same if n >= stated.n else same + 4 * math.sqrt(max(stated.accuracy * (1 - stated.accuracy), 0.01) / n)
 
 
-def clean_accuracy(run: Run, images: EvaluationSplit) -> float:
-    """Return the accuracy of a run's deployed network, in fp32."""
-    exported = folded(run.model(), run.card.image_shape)
-    return evaluate(exported, images.images, images.labels, [], progress=False)[0].accuracy
+def clean_accuracy(network: MeasuredNetwork, images: EvaluationSplit) -> float:
+    """Return the accuracy of a deployed network, in fp32."""
+    return evaluated(network, [], images)[0].accuracy
 
 
 def sweep_of(evaluations: Sequence[Evaluation]) -> Sweep:
@@ -110,72 +110,63 @@ def groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
     return list(found.values())
 
 
-def evaluated(
-    run: Run, group: Sequence[Evaluation], images: EvaluationSplit, outcomes: Path | None = None
-) -> list[Evaluation]:
+def evaluated(network: MeasuredNetwork, group: Sequence[Evaluation], images: EvaluationSplit) -> list[Evaluation]:
     """Measure a group of evaluations again, the clean accuracy first.
 
     Args:
-        run: whose deployed network is attacked.
+        network: that is attacked in its deployed form.
         group: see `groups`; empty: the clean accuracy alone.
         images: to attack.
-        outcomes: file for the verdicts, from which an interrupted measurement resumes.
     """
-    exported = folded(run.model(), run.card.image_shape)
-    return evaluated_model(exported, run.card.weights.sha256, group, images, outcomes)
+    return evaluated_model(network.exported, group, images, network.outcomes(images.images, images.labels))
 
 
 def evaluated_model(
-    exported: nn.Module, owner: str, group: Sequence[Evaluation], images: EvaluationSplit, outcomes: Path | None
+    exported: nn.Module, group: Sequence[Evaluation], images: EvaluationSplit, outcomes: Outcomes
 ) -> list[Evaluation]:
     """Measure a group of evaluations on a network; see `evaluated`.
 
     Args:
         exported: deployed and folded.
-        owner: of the verdicts: the digest of the weights.
-        group, images, outcomes: see `evaluated`.
+        group, images: see `evaluated`.
+        outcomes: verdicts that there are already.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     gradients: Gradients = group[0].options.get("gradients", "fp32") if group else "fp32"
-    kept = None
-    if outcomes is not None:
-        n = len(images.labels)
-        file = outcomes.with_stem(f"{outcomes.stem}-{n}")
-        kept = Outcomes(file, identity(owner, images.images, images.labels))
     sweeps = [sweep_of(group)] if group else []
-    return evaluate(exported, images.images, images.labels, sweeps, gradients=gradients, device=device, outcomes=kept)
+    return evaluate(
+        exported, images.images, images.labels, sweeps, gradients=gradients, device=device, outcomes=outcomes
+    )
 
 
-def measured(run: Run, split: EvaluationSplit, outcomes: Path | None = None) -> Card:
+def measured(network: MeasuredNetwork, split: EvaluationSplit) -> Card:
     """Return a run's card with every figure measured on the weights in its folder.
 
     Args:
-        run: whose card lists the measurements and their numbers of images.
+        network: of the run, whose card lists the measurements and their numbers of images.
         split: the test split.
-        outcomes: see `evaluated`.
     """
-    card = run.card
+    card, exported = network.card, network.exported
     n = card.clean.n if card.clean else len(split.labels)
-    found = evaluated(run, [], split.first(n), outcomes)
-    for group in groups(card.evaluations):
-        found += evaluated(run, group, split.first(group[0].n), outcomes)[1:]
-    numbers = condition_numbers(run.trained_model())
     images = split.first(n)
-    exported = folded(run.model(), card.image_shape)
+    found = evaluated(network, [], images)
+    for group in groups(card.evaluations):
+        found += evaluated(network, group, split.first(group[0].n))[1:]
+    numbers = condition_numbers(network.trained)
     update: dict[str, Any] = {
         "evaluations": (),
         "findings": (),
         "sanity": sanity(exported, images.images, images.labels, found),
         "layers": tuple(row.model_copy(update={"condition_number": numbers.get(row.name)}) for row in card.layers),
         "max_condition_number": max((k for k in numbers.values() if k is not None), default=None),
-        "lipschitz_bound": lipschitz_bound(run.model(), card.image_shape).value,
+        "lipschitz_bound": lipschitz_bound(network.deployed, card.image_shape).value,
         "data_sha256": split.sha256,
         "detection": (),  # it was measured on weights in fp32, and the other images are not at hand
         "calibration": calibration(exported, images.images, images.labels) if card.calibration else None,
     }
-    update["curve"] = tuple(point_again(run, point, split, outcomes) for point in kept_points(run))
+    update["curve"] = tuple(point_again(network, point, split) for point in kept_points(network.run))
     for name in dict.fromkeys(finding.probe for finding in card.findings):
-        update["findings"] += tuple(probed(run, split, name))
+        update["findings"] += tuple(probed(network, split, name))
     return card.model_copy(update=update).with_evaluations(found)
 
 
@@ -185,36 +176,41 @@ def kept_points(run: Run) -> list[CurvePoint]:
     return [p for p in run.card.curve if any(abs(p.compression - size) <= SAME for size in sizes[1:])]
 
 
-def point_again(run: Run, point: CurvePoint, split: EvaluationSplit, outcomes: Path | None = None) -> CurvePoint:
+def point_again(network: MeasuredNetwork, point: CurvePoint, split: EvaluationSplit) -> CurvePoint:
     """Measure a point of a nested run's curve again.
 
     Args:
-        run: nested; its folder's weights are measured.
+        network: nested.
         point: of its card.
         split: the test split.
-        outcomes: see `evaluated`; each network has a file of its own.
     """
-    found = cut(run, point.compression)
-    file = outcomes.with_stem(f"{outcomes.stem}-{point.compression:g}") if outcomes is not None else None
-    exported = folded(found.model, run.card.image_shape)
-    owner = f"{run.card.weights.sha256} cut to {found.card.params}"
-    n = max((e.n for e in point.evaluations), default=len(split.labels))
-    measured = evaluated_model(exported, owner, [], split.first(n), file)
+    found = cut(network.run, point.compression)
+    exported = folded(found.model, network.card.image_shape)
+    owner = f"{network.card.weights.sha256} cut to {found.card.params}"
+
+    def again(group: Sequence[Evaluation], images: EvaluationSplit) -> list[Evaluation]:
+        path = network.verdicts
+        if path is not None:
+            path = path.with_stem(f"{path.stem}-{point.compression:g}-{len(images.labels)}")
+        outcomes = Outcomes(path, identity(owner, images.images, images.labels))
+        return evaluated_model(exported, group, images, outcomes)
+
+    measured = again([], split.first(max((e.n for e in point.evaluations), default=len(split.labels))))
     for group in groups(point.evaluations):
-        measured += evaluated_model(exported, owner, group, split.first(group[0].n), file)[1:]
+        measured += again(group, split.first(group[0].n))[1:]
     ordered = merged_evaluations((), measured)
     return point.model_copy(update={"evaluations": ordered, "params": found.card.params, "macs": found.card.macs})
 
 
-def probed(run: Run, split: EvaluationSplit, name: str) -> list[Finding]:
+def probed(network: MeasuredNetwork, split: EvaluationSplit, name: str) -> list[Finding]:
     """Repeat a probe of a run's card, with the radius at which it made its adversarial images.
 
     Args:
-        run: whose deployed network is probed.
+        network: that is probed in its deployed form.
         split: the test split.
         name: of a probe with findings on the card.
     """
-    eps = max((e.eps for e in run.card.evaluations if e.norm == "Linf"), default=EPS["Linf"][-1])
-    images = split.first(next(finding.n for finding in run.card.findings if finding.probe == name))
-    exported = folded(run.model(), run.card.image_shape)
-    return probe(ProbeContext(exported, images.images, images.labels, eps), [PROBES.get(name)()])
+    card = network.card
+    eps = max((e.eps for e in card.evaluations if e.norm == "Linf"), default=EPS["Linf"][-1])
+    images = split.first(next(finding.n for finding in card.findings if finding.probe == name))
+    return probe(ProbeContext(network.exported, images.images, images.labels, eps), [PROBES.get(name)()])

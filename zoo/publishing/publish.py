@@ -21,6 +21,7 @@ from zoo.hub.names import check_name, default_tag
 from zoo.hub.search import open_hub
 from zoo.latency.session import provider_name, resolve_device
 from zoo.publishing.measure import EvaluationSplit, clean_accuracy, measured, tolerance
+from zoo.publishing.network import MeasuredNetwork
 from zoo.publishing.readme import readme
 from zoo.publishing.rounding import Dtype, store_weights
 from zoo.runs import provenance
@@ -30,6 +31,8 @@ from zoo.runs.records import StoredFile, Timing
 from zoo.runs.run import CARD, Run
 
 README = "README.md"
+VERDICTS = "published.npz"
+"""File of a RUN folder for the verdicts on the stored weights, on n images: published-n.npz."""
 LICENCE = "Apache-2.0"
 """License of the weights, unless another is given."""
 
@@ -78,6 +81,7 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
 
     Args:
         run: a finished training; RUN/published-*.npz keeps verdicts, from which an interrupted publication resumes.
+            Those in RUN/outcomes.npz are taken over if they are on the very bytes that are stored.
         hub: its address.
         options: see `Publication`.
         say: called with a line on each stage.
@@ -101,15 +105,15 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
         made = made.model_copy(update={"command": without_places(made.command)})
         stored_card = {"weights": weights, "prefixes": prefixes, "provenance": made}
         run.card.model_copy(update=stored_card).save(staging / CARD)
-        stored = Run(staging)
+        stored = MeasuredNetwork(Run(staging), run.folder / VERDICTS, evaluated_in=run.folder)
         say("measuring clean accuracy")
         split = EvaluationSplit.of(run.card, options.data_dir or run.data_dir, options.download)
         _check_figures(run, stored, split)
         say("measuring under attack, on the stored weights")
-        card = measured(stored, split, run.folder / "published.npz")
+        card = measured(stored, split)
         say("exporting and comparing with PyTorch")
         metadata = Metadata.of(card)
-        exported = export_model(stored.model(), metadata, staging / ONNX_FILE)
+        exported = export_model(stored.deployed, metadata, staging / ONNX_FILE)
         say("timing")
         latency = _timed(name, staging / ONNX_FILE, metadata) if options.latency else ()
         if not options.onnx:
@@ -133,13 +137,16 @@ def publish(run: Run, hub: str, options: Publication, say: Callable[[str], None]
     return card
 
 
-def _check_figures(run: Run, stored: Run, split: EvaluationSplit) -> None:
+def _check_figures(run: Run, stored: MeasuredNetwork, split: EvaluationSplit) -> None:
     """Refuse a card whose clean accuracy is not that of its weights, or weights whose accuracy rounding has changed."""
     stated = run.card.clean
     if stated is None:
         raise UserError(f"{run.folder} has never been evaluated: `zoo evaluate {run.folder}` first")
     images = split.first(stated.n)
-    for which, what in ((run, "its weights"), (stored, f"its weights stored as {stored.card.weights.dtype}")):
+    own = MeasuredNetwork(run, evaluated_in=run.folder)
+    if stored.card.weights.sha256 == run.card.weights.sha256:
+        own = stored
+    for which, what in ((own, "its weights"), (stored, f"its weights stored as {stored.card.weights.dtype}")):
         found = clean_accuracy(which, images)
         if abs(found - stated.accuracy) > tolerance(stated, len(images.labels)):
             raise UserError(

@@ -9,7 +9,6 @@ from typing import Literal
 
 from torch import nn
 
-from zoo.backbone.folded import folded
 from zoo.errors import UserError
 from zoo.evaluation import condition_numbers, lipschitz_bound, sanity
 from zoo.evaluation.conditioning import BACKBONE
@@ -19,6 +18,7 @@ from zoo.hub.index import Summary
 from zoo.hub.search import Found
 from zoo.lowrank.factorize import weight_layers
 from zoo.publishing.measure import SLACK, EvaluationSplit, evaluated, groups, probed, sweep_of, tolerance
+from zoo.publishing.network import MeasuredNetwork
 from zoo.runs.card import Card
 from zoo.runs.file_metadata import Metadata
 from zoo.runs.records import Evaluation, Finding, Sanity
@@ -68,21 +68,22 @@ def _checks(model: Found, n: int | Literal["all"], data_dir: Path | None, downlo
         return
     yield Check("files", "as in the index", f"{len(model.entry.files)} files, SHA-256 equal", True)
     try:
-        run = Run(folder)
-        deployed = run.model()
+        network = MeasuredNetwork(Run(folder))
+        _ = network.deployed
     except UserError as error:
         yield Check("model", "as on the card", str(error), False)
         return
-    yield from _structure(model, run, deployed)
-    yield from _conditioning(run, deployed)
+    run = network.run
+    yield from _structure(model, run, network.deployed)
+    yield from _conditioning(network)
     try:
         split = EvaluationSplit.of(run.card, data_dir, download)
     except UserError as error:
         yield Check("accuracy", "", f"not measured: {error}", None)
     else:
-        yield from _accuracies(run, split, n)
-        yield from _probes(run, split, n)
-    yield _parity(run)
+        yield from _accuracies(network, split, n)
+        yield from _probes(network, split, n)
+    yield _parity(network)
     for t in run.card.latency:
         why = f"not measured: zoo bench {model.name} --n 0"
         yield Check(f"latency, batch {t.batch}", f"{t.median_ms:.2f} ms", why, None)
@@ -106,16 +107,16 @@ def _structure(model: Found, run: Run, deployed: nn.Module) -> Iterator[Check]:
         yield Check(name, f"{stated:,}", f"{found:,}", stated == found)
 
 
-def _conditioning(run: Run, deployed: nn.Module) -> Iterator[Check]:
-    card = run.card
-    numbers = condition_numbers(run.trained_model())
+def _conditioning(network: MeasuredNetwork) -> Iterator[Check]:
+    card = network.card
+    numbers = condition_numbers(network.trained)
     if card.layers:
-        yield _layers(run, numbers)
+        yield _layers(network.run, numbers)
     if card.max_condition_number is not None:
         largest = max((k for k in numbers.values() if k is not None), default=math.nan)
         yield _near("largest condition number", card.max_condition_number, largest)
     if card.lipschitz_bound is not None:
-        bound = lipschitz_bound(deployed, card.image_shape).value
+        bound = lipschitz_bound(network.deployed, card.image_shape).value
         yield _near("Lipschitz bound", card.lipschitz_bound, math.nan if bound is None else bound)
 
 
@@ -143,15 +144,15 @@ def _near(figure: str, stated: float, found: float) -> Check:
     return Check(figure, f"{stated:.4g}", f"{found:.4g}", _close(stated, found))
 
 
-def _accuracies(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
-    card = run.card
+def _accuracies(network: MeasuredNetwork, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
+    card = network.card
     if card.data_sha256 is not None:
         same = split.sha256 == card.data_sha256
         yield Check("test split", card.data_sha256[:16], split.sha256[:16], same)
     if card.clean is not None:
-        yield _compared(card.clean, evaluated(run, [], split.first(card.clean.n))[0])
+        yield _compared(card.clean, evaluated(network, [], split.first(card.clean.n))[0])
         if card.sanity is not None:
-            yield _sanity(run, card.sanity, split.first(card.clean.n))
+            yield _sanity(network, card.sanity, split.first(card.clean.n))
     for group in groups(card.evaluations):
         try:
             passes = sweep_of(group).attack.passes(len(card.class_names))
@@ -163,7 +164,7 @@ def _accuracies(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> It
             yield Check(_label(group[0]), f"{group[0].accuracy:.2%}", why, None)
             continue
         images = split.first(group[0].n if n == "all" else min(n, group[0].n))
-        for stated, found in zip(group, evaluated(run, group, images)[1:], strict=True):
+        for stated, found in zip(group, evaluated(network, group, images)[1:], strict=True):
             yield _compared(stated, found)
             if stated.parts and found.n == stated.n:
                 yield from _parts(stated, found)
@@ -182,10 +183,9 @@ def _parts(stated: Evaluation, found: Evaluation) -> Iterator[Check]:
         yield Check(f"{_label(stated)} after {part}", f"{left:.2%}", f"{again:.2%}", agrees)
 
 
-def _sanity(run: Run, stated: Sanity, images: EvaluationSplit) -> Check:
+def _sanity(network: MeasuredNetwork, stated: Sanity, images: EvaluationSplit) -> Check:
     """Look for masked gradients again; contradictions between accuracies are checked on the card's own."""
-    exported = folded(run.model(), run.card.image_shape)
-    found = sanity(exported, images.images, images.labels, run.card.evaluations)
+    found = sanity(network.exported, images.images, images.labels, network.card.evaluations)
     shares = ("zero_gradient_share", "accuracy_at_large_eps")
     near = all(abs(getattr(stated, share) - getattr(found, share)) <= SLACK + 2 / found.n for share in shares)
     signs = [(*checked.failures, *checked.uninformative) for checked in (stated, found)]
@@ -197,15 +197,15 @@ def _sanity(run: Run, stated: Sanity, images: EvaluationSplit) -> Check:
     return Check("signs of masked gradients", words[0], words[1], signs[0] == signs[1] and near)
 
 
-def _probes(run: Run, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
+def _probes(network: MeasuredNetwork, split: EvaluationSplit, n: int | Literal["all"]) -> Iterator[Check]:
     """Compare each case of each probe."""
-    card = run.card
+    card = network.card
     for name in dict.fromkeys(finding.probe for finding in card.findings):
         stated = [finding for finding in card.findings if finding.probe == name]
         if n != "all":
             yield Check(f"probe {name}", f"{len(stated)} figures", "not measured: --n all", None)
             continue
-        again = {repr(finding.case): finding for finding in probed(run, split, name)}
+        again = {repr(finding.case): finding for finding in probed(network, split, name)}
         for finding in stated:
             found = again.get(repr(finding.case))
             words = [_share(finding), "no such case" if found is None else _share(found)]
@@ -230,11 +230,11 @@ def _label(e: Evaluation) -> str:
     return e.attack if e.norm is None else f"{e.attack} {e.norm} {e.eps:.4g}"
 
 
-def _parity(run: Run) -> Check:
+def _parity(network: MeasuredNetwork) -> Check:
     """Compare the stored ONNX file, or a new one, with PyTorch."""
-    model, card, file = run.model(), run.card, run.folder / ONNX_FILE
+    model, card, file = network.deployed, network.card, network.run.folder / ONNX_FILE
     try:
-        found = check_parity(model, file, card.image_shape) if file.is_file() else _exported(run, card)
+        found = check_parity(model, file, card.image_shape) if file.is_file() else _exported(model, card)
     except UserError as error:
         return Check("ONNX", "logits equal", str(error), False)
     worst = max(found.values())
@@ -242,6 +242,6 @@ def _parity(run: Run) -> Check:
     return Check("ONNX, relative difference", f"{stated:.1e}", f"{worst:.1e}", not stated > LIMIT)
 
 
-def _exported(run: Run, card: Card) -> dict[int, float]:
+def _exported(model: nn.Module, card: Card) -> dict[int, float]:
     with TemporaryDirectory() as folder:
-        return export_model(run.model(), Metadata.of(card), Path(folder) / ONNX_FILE).parity
+        return export_model(model, Metadata.of(card), Path(folder) / ONNX_FILE).parity

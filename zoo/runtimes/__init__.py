@@ -2,6 +2,7 @@
 
 from zoo.plugins import Plugins
 from zoo.runtimes._base import Runner, Runtime, Session, Source
+from zoo.runtimes._onnxruntime_web import ONNXRUNTIME_WEB, onnxruntime_web
 
 RUNTIMES: Plugins[Runtime] = Plugins("runtime", "zoo.runtimes", Runtime)
 DEFAULT = "onnxruntime"
@@ -9,4 +10,14 @@ DEFAULT = "onnxruntime"
 TIMING = "zoo.runtimes._timing"
 """The program that times a file in a runtime, for `zoo.latency.measure.Program`; see its docstring."""
 
-__all__ = ["DEFAULT", "RUNTIMES", "TIMING", "Runner", "Runtime", "Session", "Source"]
+__all__ = [
+    "DEFAULT",
+    "ONNXRUNTIME_WEB",
+    "RUNTIMES",
+    "TIMING",
+    "Runner",
+    "Runtime",
+    "Session",
+    "Source",
+    "onnxruntime_web",
+]

@@ -17,6 +17,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.export.layer_graph import IR_VERSION
+from zoo.export.onnx_file import OPSET
 from zoo.export.parity import LIMIT, relative_difference
 from zoo.files import atomic
 from zoo.latency.session import INPUT, OUTPUT, default_threads, open_session
@@ -25,6 +27,8 @@ from zoo.serving.resize import GraphPart, resize
 
 KEY = "preprocessing"
 """Entry in the metadata of a file that takes uint8 images of any size."""
+PIXELS = "pixels"
+"""Output of the preprocessing alone."""
 NOTE = {
     "input": "uint8 (batch, height, width, channels), any height and width",
     "crop": "largest central part of the model's aspect ratio",
@@ -80,6 +84,23 @@ def _prepend(proto: Any, image_shape: tuple[int, int, int]) -> None:
     graph.value_info.append(helper.make_tensor_value_info(inner, TensorProto.FLOAT, [batch, *image_shape]))
     shape = [batch, "height", "width", image_shape[0]]
     graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
+
+
+def write_preprocessing(path: Path, image_shape: tuple[int, int, int]) -> None:
+    """Write the preprocessing alone as a graph: ``images``, uint8 (1, height, width, channels), to ``pixels``.
+
+    Args:
+        path: of the file.
+        image_shape: (C, H, W) of the result, float (1, C, H, W) in [0, 1].
+    """
+    part = _part(image_shape, PIXELS)
+    entry = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, "height", "width", image_shape[0]])
+    result = helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, [1, *image_shape])
+    graph = helper.make_graph(part.nodes, "preprocessing", [entry], [result], part.constants)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(proto, full_check=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
 
 
 def _part(image_shape: tuple[int, int, int], result: str) -> GraphPart:
