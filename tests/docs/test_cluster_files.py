@@ -1,4 +1,4 @@
-"""The files for SLURM and Kubernetes call zoo as they say; `srun`, `sbatch` and `zoo` are stand-ins that write calls down."""
+"""The files for SLURM and Kubernetes call zoo as they say; `srun`, `sbatch` and `zoo` are stand-ins that record calls."""
 
 import os
 import subprocess

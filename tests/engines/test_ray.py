@@ -47,7 +47,7 @@ def test_a_lost_worker_is_replaced_and_no_result_comes_twice(tmp_path: Path) -> 
     engine = open_engine("ray", 2)
     assert sorted(engine.map(dies_once, tmp_path, range(5))) == [(i, i * i) for i in range(5)]
     assert [(tmp_path / str(i)).read_text() for i in range(5)] == ["x", "x", "xx", "x", "x"]
-    with pytest.raises(UserError, match="^99 is too much$"):
+    with pytest.raises(UserError, match=r"^99 is too much$"):
         list(engine.map(dies_once, tmp_path, [99]))
 
 

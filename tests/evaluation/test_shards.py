@@ -216,7 +216,7 @@ def parts(judged, tmp_path) -> Path:
 
 
 def test_a_merge_searches_nothing(parts, monkeypatch):
-    monkeypatch.setattr("zoo.cli.evaluate._show", lambda *_: None)
+    monkeypatch.setattr("zoo.cli._evaluation._show", lambda *_: None)
     monkeypatch.setattr("zoo.evaluation.sanity", lambda *_: None)
     monkeypatch.setattr(PGD, "perturb", lambda *_: pytest.fail("searched again"))
     command(parts, "--merge", "2")

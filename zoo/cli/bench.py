@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
-from zoo.errors import UserError
+from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from zoo.bench.in_runtimes import LeftOut

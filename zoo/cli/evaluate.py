@@ -15,33 +15,24 @@ the parts over the workers of a cluster, or of this machine, and merges them.
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli._engine import add_engine, engine_of
+from zoo.cli._evaluation import Settings, evaluate_run
 from zoo.cli._jobs import add_jobs, check_jobs, side_by_side
-from zoo.cli._own_data import card_with_data
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
-from zoo.cli._size_curve import check_curve, requested_cuts, show_curve
+from zoo.cli._size_curve import check_curve
 from zoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from zoo.evaluation import Shard, Sweep
     from zoo.probes import Probe
-    from zoo.runs.card import Card
-    from zoo.runs.records import Finding
-    from zoo.runs.run import Run
 
 TASK = "measure"
-CURVE = "robustness.png"
-WEIGHT_CURVE = "weights.png"
 ATTACKS_HELP = (
     "`quick` (FGSM, PGD-20; in L1 APGD, in L0 sigma-zero), `reliable` (the constraint-relaxation attack, Linf 8/255), "
     "`standard` (AutoAttack, Linf 8/255), `full` (AutoAttack with 5 restarts, Linf 8/255 and L2 0.5), or attacks by "
@@ -53,10 +44,10 @@ def main(parser: Parser, argv: list[str]) -> None:
     """Parse the arguments, evaluate each run, save, and print the tables."""
     _add_arguments(parser)
     options = parser.parse_args(argv)
-    _settings(options)
+    settings = _settings(options)
     check_jobs(options.jobs)
     if len(options.runs) == 1:
-        _evaluate(options.runs[0], options)
+        evaluate_run(options.runs[0], options, settings)
         return
     if len(set(options.runs)) < len(options.runs):
         raise UserError("a run is given twice: leave one out")
@@ -79,108 +70,25 @@ def _evaluated(target: str, options: Any) -> tuple[str, str]:
     """Evaluate one run of several; return what it prints, and why it failed, or ``""``."""
     with redirect_stdout(io.StringIO()) as output:
         try:
-            _evaluate(target, options)
+            evaluate_run(target, options, _settings(options))
         except UserError as error:
             return output.getvalue(), str(error)
     return output.getvalue(), ""
 
 
-def _evaluate(target: str, options: Any) -> None:
-    """Evaluate one run, save, and print the table."""
-    import torch
-
-    from zoo.backbone.folded import folded
-    from zoo.data import load_test
-    from zoo.evaluation import (
-        OUTCOMES,
-        Origin,
-        Outcomes,
-        Setting,
-        Spread,
-        calibration,
-        detection,
-        evaluate,
-        merge,
-        probe,
-        sanity,
-        searches,
+def _settings(options: Any) -> Settings:
+    """Check what the command line requests, before any work is done."""
+    engine = engine_of(options)
+    return Settings(
+        shard=_shard(options),
+        sweeps=requested_sweeps(options.attacks, options.norms, options.eps, options.seed),
+        probes=probes_of(options.probes, options.seed),
+        engine=engine,
+        device=device_named("auto" if engine else options.device),
     )
-    from zoo.export.queries import faster_queries
-    from zoo.hub.runs import look_at, open_run
-    from zoo.probes import ProbeContext
-    from zoo.screen import note
-
-    shard, sweeps, device, probes, engine = _settings(options)
-    known = card_with_data(
-        look_at(target, options.hub), options.data, data_dir=options.data_dir, download=options.download
-    )
-    check_radii(sweeps, math.prod(known.image_shape))
-    run = open_run(target, options.hub)
-    model = run.model()
-    cuts = requested_cuts(run, options)
-    images, labels = load_test(
-        known.data,
-        data_dir=options.data_dir or run.data_dir,
-        download=options.download,
-        image_shape=known.image_shape,
-        class_names=known.class_names,
-        n=None if options.n == "all" else options.n,
-        seed=options.seed,
-    )
-    others = _other_images(options, known)
-    if cuts:
-        show_curve(run, cuts, options, images, labels, sweeps, device)
-        return
-    origin = Origin.of(known.weights.sha256, known.data, options.seed, images, labels)
-    exported = folded(model, known.image_shape)
-    rows = shard.rows(len(images)) if shard else torch.arange(len(images))
-    queries = (
-        faster_queries(model, known.image_shape, sweeps, len(rows), options.batch_size) if device == "cpu" else None
-    )
-    measure = partial(
-        evaluate,
-        exported,
-        sweeps=sweeps,
-        batch_size=options.batch_size,
-        gradients=options.gradients,
-        queries=queries,
-        device=device,
-    )
-    whole, names = run.folder / OUTCOMES, searches(sweeps, len(known.class_names), options.gradients)
-    if shard:
-        measure(images=images[rows], labels=labels[rows], outcomes=shard.outcomes(whole, origin))
-        _show_part(shard, whole, len(labels[rows]), len(labels))
-        return
-    if engine is not None:
-        setting = Setting(exported, sweeps, names, options.batch_size, options.gradients, options.device)
-        outcomes = Spread(setting, images, labels, whole, origin).run(engine, note)
-    elif options.merge is None:
-        outcomes = Outcomes(whole, origin.owner)
-    else:
-        outcomes = merge(whole, options.merge, origin, names)
-        print(f"{options.merge} parts, {len(images):,} images, merged in {whole}\n")
-    found = measure(images=images, labels=labels, outcomes=outcomes)
-    found = [e.model_copy(update={"seed": options.seed}) for e in found]
-    card, obstacle = _with_structure(known, run, model)
-    card = card.with_evaluations(found)  # all its figures must agree, not only those of this command
-    checks = sanity(exported, images, labels, card.evaluations)
-    confidence = calibration(exported, images, labels, options.batch_size)
-    card = card.model_copy(update={"sanity": checks, "calibration": confidence})
-    context = ProbeContext(exported, images, labels, _probe_eps(sweeps), options.batch_size)
-    findings = probe(context, probes, outcomes)
-    detected = [] if others is None else detection(exported, images, others, options.ood, options.batch_size)
-    card = card.with_findings(findings).with_detection(detected)
-    run.save_card(card)
-    shown = card.model_copy(update={"evaluations": tuple(found), "detection": tuple(detected)})
-    _show(run, shown, findings, obstacle)
 
 
-def _settings(options: Any) -> tuple[Shard | None, list[Sweep], str, list[Probe]]:
-    """Return the part, the attacks, the device and the probes that the command line requests, all of them checked."""
-    return _checked(options), _sweeps(options), _device(options.device), probes_of(options.probes, options.seed)
-
-
-def _checked(options: Any) -> Shard | None:
+def _shard(options: Any) -> Shard | None:
     """Return the requested part, if any; refuse numbers and combinations without meaning."""
     from zoo.evaluation import Shard
 
@@ -203,50 +111,6 @@ def _checked(options: Any) -> Shard | None:
     if options.ood is not None:
         raise UserError("--ood looks at all images: leave it out with --shard, and give it with --merge")
     return Shard.parse(options.shard)
-
-
-def _other_images(options: Any, card: Card) -> Tensor | None:
-    """Return test images of the data set of --ood, as many as of the run's at most; None: there is no such data set."""
-    from zoo.data import data_name, load_other
-
-    if options.ood is None:
-        if options.ood_dir is not None:
-            raise UserError("--ood-dir is of the data set of --ood: give its name too, such as --ood svhn")
-        return None
-    if data_name(options.ood) == data_name(card.data) and not options.ood_dir:
-        raise UserError(f"--ood {options.ood}: the run is of {card.data} too; give another data set")
-    n = None if options.n == "all" else options.n
-    size = card.image_shape[1]
-    try:
-        return load_other(
-            options.ood, data_dir=options.ood_dir, download=options.download, image_size=size, n=n, seed=options.seed
-        )
-    except UserError as error:
-        raise UserError(f"--ood {options.ood}: {error}".replace("--data-dir", "--ood-dir")) from None
-
-
-def _show_part(shard: Shard, whole: Path, own: int, n: int) -> None:
-    """Report that a part is done; its figures are not the run's, so none are shown."""
-    print(f"part {shard}: {own:,} of {n:,} images evaluated, verdicts in {shard.file(whole)}; the card is unchanged")
-    print(f"when all {shard.of} parts are there: the same command with --merge {shard.of} in place of --shard {shard}")
-
-
-def _show(run: Run, card: Card, findings: list[Finding], obstacle: str) -> None:
-    """Print the new figures, and draw their curves."""
-    from zoo.evaluation import print_card, print_detection, print_findings
-    from zoo.evaluation.curve import draw_curve, draw_weight_curve
-    from zoo.runs.run import CARD
-
-    title = f"{card.arch} {card.method}, {card.data}, {card.evaluations[0].n:,} test images"
-    print_card(card, no_bound_for=obstacle)
-    print_findings(findings)
-    print_detection(card.detection)
-    print(f"\nsaved in {run.folder / CARD}")
-    draw_curve(card.evaluations, run.folder / CURVE, title)
-    print(f"curve in {run.folder / CURVE}")
-    if moved := [finding for finding in findings if finding.probe == "weights"]:
-        draw_weight_curve(moved, run.folder / WEIGHT_CURVE, title)
-        print(f"curve in {run.folder / WEIGHT_CURVE}")
 
 
 def _add_arguments(parser: Parser) -> None:
@@ -310,11 +174,6 @@ def _add_arguments(parser: Parser) -> None:
     add("--seed", type=int, default=0, help="Of the choice of images and of the attacks' random starts.")
 
 
-def _sweeps(options: Any) -> list[Sweep]:
-    """Return the attacks and radii that the command line requests, checked before any work is done."""
-    return requested_sweeps(options.attacks, options.norms, options.eps, options.seed)
-
-
 def requested_sweeps(attacks: str | None, norms: str | None, eps: str | None, seed: int) -> list[Sweep]:
     """Return the attacks and radii that lists of words request."""
     from zoo.attacks import NORMS
@@ -329,28 +188,12 @@ def requested_sweeps(attacks: str | None, norms: str | None, eps: str | None, se
     return choose_sweeps(words_of(attacks, "attacks"), chosen or None, radii, seed)
 
 
-def check_radii(sweeps: Sequence[Sweep], pixels: int) -> None:
-    """Refuse radii that are impossible for images of so many values."""
-    from zoo.attacks import check_eps
-
-    for sweep in sweeps:
-        for radius in sweep.eps:
-            check_eps(radius, sweep.attack.norm, pixels)
-
-
 def probes_of(text: str | None, seed: int) -> list[Probe]:
     """Return the probes of a list of names; ``all`` means all of them."""
     from zoo.probes import PROBES
 
     names = words_of(text, "probes")
     return [PROBES.get(name)(seed=seed) for name in (PROBES.names() if names == ["all"] else names)]
-
-
-def _probe_eps(sweeps: Sequence[Sweep]) -> float:
-    """Return the largest Linf radius that was searched: probes make their adversarial images there."""
-    from zoo.evaluation import EPS
-
-    return max((eps for sweep in sweeps if sweep.attack.norm == "Linf" for eps in sweep.eps), default=EPS["Linf"][-1])
 
 
 def words_of(text: str | None, flag: str) -> list[str]:
@@ -370,20 +213,3 @@ def device_named(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu or auto")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def _with_structure(card: Card, run: Run, model: nn.Module) -> tuple[Card, str]:
-    """Fill in condition numbers and Lipschitz bound if the card lacks them; return the operations without a bound."""
-    from zoo.evaluation import condition_numbers, lipschitz_bound
-
-    obstacle = ""
-    if card.max_condition_number is None:
-        numbers = condition_numbers(run.trained_model())
-        rows = [row.model_copy(update={"condition_number": numbers.get(row.name)}) for row in card.layers]
-        largest = max((k for k in numbers.values() if k is not None), default=None)
-        card = card.model_copy(update={"layers": tuple(rows), "max_condition_number": largest})
-    if card.lipschitz_bound is None:
-        bound = lipschitz_bound(model, card.image_shape)
-        obstacle = bound.obstacle
-        card = card.model_copy(update={"lipschitz_bound": bound.value})
-    return card, obstacle

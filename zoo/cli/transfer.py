@@ -28,7 +28,8 @@ def main(parser: Parser, argv: list[str]) -> None:
         raise UserError("--n must be at least 2, and --batch-size at least 1")
 
     from zoo.backbone.folded import folded
-    from zoo.cli.evaluate import check_radii, device_named
+    from zoo.cli._evaluation import check_radii
+    from zoo.cli.evaluate import device_named
     from zoo.data import check_data_dir, load_test
     from zoo.evaluation.transfer import transfer
     from zoo.report.transfer import print_transfer, write_transfer
