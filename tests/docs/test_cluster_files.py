@@ -1,4 +1,4 @@
-"""The files for SLURM and Kubernetes call zoo as they say; `srun`, `sbatch` and `zoo` are stand-ins that record calls."""
+"""The files for SLURM and Kubernetes call zoo as they say; `srun`, `sbatch` and `zoo` are stand-ins that record it."""
 
 import os
 import subprocess
