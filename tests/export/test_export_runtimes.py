@@ -146,6 +146,3 @@ def test_an_environment_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="nothing==0 cannot be installed: no such file"):
         _environment._install(["sh", "-c", "echo no such file >&2; exit 1"], ["nothing==0"])
-    monkeypatch.setattr(_environment.shutil, "which", lambda *args, **options: None)
-    with pytest.raises(UserError, match=r"some@1 is installed by npm, which is not here: install Node\.js"):
-        _environment.node_package("some", "1")

@@ -39,7 +39,7 @@ class Browser:
     """A browser, and the server of its pages on this machine.
 
     Args:
-        package: folder of the npm package onnxruntime-web.
+        package: folder of onnxruntime-web's files, see `onnxruntime_web`.
         file: of Chromium.
     """
 
@@ -47,7 +47,7 @@ class Browser:
         from playwright.sync_api import sync_playwright
 
         self.models: dict[str, Path] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(package / "dist", self.models))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(package, self.models))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         try:
             self._playwright = sync_playwright().start()
@@ -78,11 +78,11 @@ def browser(package: Path, file: str) -> Browser:
     return Browser(package, file)
 
 
-def _handler(dist: Path, models: dict[str, Path]) -> type[SimpleHTTPRequestHandler]:
+def _handler(package: Path, models: dict[str, Path]) -> type[SimpleHTTPRequestHandler]:
     class Handler(SimpleHTTPRequestHandler):
         def translate_path(self, path: str) -> str:
             if path.startswith("/ort/"):
-                return str(dist / Path(path).name)
+                return str(package / Path(path).name)
             return str(models.get(path, PAGE))
 
         def end_headers(self) -> None:

