@@ -50,8 +50,6 @@ def main(parser: Parser, argv: list[str]) -> None:
     _add_arguments(parser)
     options = parser.parse_args(argv)
 
-    import torch
-
     from zoo.backbone.folded import folded
     from zoo.data import load_test
     from zoo.evaluation import Origin, Outcomes, calibration, evaluate, merge, probe, sanity, searches
@@ -82,10 +80,10 @@ def main(parser: Parser, argv: list[str]) -> None:
         return
     origin = Origin.of(known.weights.sha256, known.data, options.seed, images, labels)
     exported = folded(model, known.image_shape)
-    rows = shard.rows(len(images)) if shard else torch.arange(len(images))
-    queries = (
-        faster_queries(model, known.image_shape, sweeps, len(rows), options.batch_size) if device == "cpu" else None
-    )
+    rows = shard.rows(len(images)) if shard else slice(None)
+    queries = None
+    if device == "cpu":
+        queries = faster_queries(model, known.image_shape, sweeps, len(labels[rows]), options.batch_size)
     measure = partial(
         evaluate,
         exported,
