@@ -129,8 +129,8 @@ def _evaluate_part(network: _Network, shard: Shard, options: Any, settings: Sett
     whole, rows = network.run.folder / OUTCOMES, shard.rows(len(network.images))
     outcomes = shard.outcomes(whole, network.origin(options.seed))
     images, labels = network.images[rows], network.labels[rows]
-    _evaluation(network, len(rows), options, settings)(images=images, labels=labels, outcomes=outcomes)
-    _show_part(shard, whole, len(rows), len(network.labels))
+    _evaluation(network, len(labels), options, settings)(images=images, labels=labels, outcomes=outcomes)
+    _show_part(shard, whole, len(labels), len(network.labels))
 
 
 def _attacked(network: _Network, options: Any, settings: Settings) -> tuple[list[Evaluation], Outcomes]:
