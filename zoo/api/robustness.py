@@ -101,7 +101,7 @@ def evaluate(
         labels: class indices (B,).
         attacks: names of attacks, or of a tier: ``quick``, ``reliable``, ``standard`` (AutoAttack) or ``full``.
         eps: one or several radii in pixels of [0, 1], such as ``"8/255"``; None: those of the tier, or of small ones.
-        norms: ``Linf``, ``L2``, ``L1``, ``L0`` or several; None: those of the tier, only the first, Linf, if ``eps`` is given.
+        norms: ``Linf``, ``L2``, ``L1``, ``L0`` or several; None: those of the tier, or Linf alone if ``eps`` is given.
         seed: of attacks with random choices.
         batch_size: images that the model gets at once, at most.
         progress: show a bar on standard error.
