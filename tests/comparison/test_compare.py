@@ -252,7 +252,7 @@ def test_compressions_and_norms_side_by_side(in_process, tmp_path: Path, capsys)
     assert half < 0.5 * 373_370
     assert fifth < 0.2 * 373_370
     for own in figures.values():
-        assert own["attacks"] == {"Linf": "pgd", "L2": "pgd", "L0": "sigma_zero"}
+        assert own["attacks"] == {"Linf": "pgd", "L0": "sigma_zero"}
         assert [point[0] for point in own["curves"]["L0"]] == [0, 2, 5]
     assert (tmp_path / "c/report.html").is_file()
     with pytest.raises(UserError, match=r"lowrank@0\.5 has a compression of its own"):

@@ -46,7 +46,8 @@ def subject(found: TransferMatrix, data: str) -> str:
 def print_transfer(found: TransferMatrix, data: str, console: Console | None = None) -> None:
     """Print the matrix; columns are the models' numbers."""
     console = console or Console(highlight=False)
-    console.print(f"[bold]accuracy on images attacked on another model[/]: {subject(found, data)}")
+    console.print("[bold]accuracy on images attacked on another model[/]")
+    console.print(subject(found, data), markup=False)
     table = ScreenTable("", "attacked on", box=box.SIMPLE_HEAD, header_style="bold")
     for j in range(len(found.models)):
         table.add_column(f"{j + 1}", justify="right", no_wrap=True)
