@@ -21,15 +21,11 @@ from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.runs.run import CARD, CHECKPOINT, WEIGHTS, Run
 
-pytest.importorskip("ray")
+cloudpickle = pytest.importorskip("ray.cloudpickle")
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a cluster that runs does not have the tests
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TRAIN = ["--arch", "test_resnet", "--epochs", "3", "--n", "20", "--device", "cpu", "--precision", "32-true"]
 SWEEP = ["--search", "lr=0.02:0.2:log", "--objective", "clean,parameters", "--sampler", "random", "--prune", "false"]
-
-
-@pytest.fixture(autouse=True)
-def _workers_import_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
 
 
 def dies_once(folder: Path, item: int) -> int:
@@ -47,7 +43,7 @@ def test_a_lost_worker_is_replaced_and_no_result_comes_twice(tmp_path: Path) -> 
     engine = open_engine("ray", 2)
     assert sorted(engine.map(dies_once, tmp_path, range(5))) == [(i, i * i) for i in range(5)]
     assert [(tmp_path / str(i)).read_text() for i in range(5)] == ["x", "x", "xx", "x", "x"]
-    with pytest.raises(UserError, match="^99 is too much$"):
+    with pytest.raises(UserError, match=r"^99 is too much$"):
         list(engine.map(dies_once, tmp_path, [99]))
 
 
