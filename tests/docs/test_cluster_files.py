@@ -1,4 +1,4 @@
-"""The files for SLURM and Kubernetes call zoo as they say; `srun`, `sbatch` and `zoo` are stand-ins that record it."""
+"""The files for SLURM and Kubernetes call zoo as they say: stand-ins for `srun`, `sbatch` and `zoo` note the calls."""
 
 import os
 import subprocess

@@ -21,15 +21,11 @@ from zoo.errors import UserError
 from zoo.hub.runs import read_run
 from zoo.runs.run import CARD, CHECKPOINT, WEIGHTS, Run
 
-pytest.importorskip("ray")
+cloudpickle = pytest.importorskip("ray.cloudpickle")
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a cluster that runs does not have the tests
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TRAIN = ["--arch", "test_resnet", "--epochs", "3", "--n", "20", "--device", "cpu", "--precision", "32-true"]
 SWEEP = ["--search", "lr=0.02:0.2:log", "--objective", "clean,parameters", "--sampler", "random", "--prune", "false"]
-
-
-@pytest.fixture(autouse=True)
-def _workers_import_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
 
 
 def dies_once(folder: Path, item: int) -> int:

@@ -25,6 +25,8 @@ PATIENCE = 5.0
 """Seconds in which a cluster must answer: Ray itself waits for minutes, then ends the process."""
 STARTS = 3
 """How often a cluster on this machine is started: on a busy one Ray gives up after 15 s."""
+STRATEGY = "ray_ddp"
+"""Name of Ray's strategy among Lightning's."""
 STORE = 300 * 2**20
 """Bytes of shared memory on this machine; what exceeds them is kept on disk."""
 
@@ -202,6 +204,7 @@ def _result(reference: Any) -> Any:
 def _train(config: dict[str, Any]) -> None:
     """Run one process of a training."""
     import torch
+    from lightning.pytorch.strategies import StrategyRegistry
     from lightning.pytorch.utilities import rank_zero_only
     from ray.train import get_context
     from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
@@ -210,20 +213,19 @@ def _train(config: dict[str, Any]) -> None:
     # Lightning sets it when the Trainer is built; what a training does before asks for it, too.
     rank_zero_only.rank = get_context().get_world_rank()  # type: ignore[attr-defined]
     # As many machines of one process each: "auto" counts the GPUs of this machine, and Lightning's own checks multiply.
+    # By name: a strategy belongs to one Trainer, and a training builds more of them to check its options.
+    StrategyRegistry.register(STRATEGY, RayDDPStrategy, override=True)
     options = {
         "devices": 1,
         "num_nodes": get_context().get_world_size(),
-        "strategy": RayDDPStrategy(),
+        "strategy": STRATEGY,
         "plugins": [RayLightningEnvironment()],
     }
     config["function"](config["argument"], options)
 
 
 def _failure(error: Exception) -> UserError:
-    """Return the reason why a training ended, as one line; Ray gives errors of its workers as tracebacks."""
-    endings = [str(failure).strip().splitlines()[-1] for failure in getattr(error, "worker_failures", {}).values()]
-    for ending in endings:
-        kind, _, message = ending.partition(": ")
-        if kind == f"{UserError.__module__}.{UserError.__name__}":
-            return UserError(message)
-    return LostWorker(f"the training lost a Ray worker ({endings[0] if endings else first_line(error)})")
+    """Return the reason why a training ended, as one line."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    own = next((failure for failure in failures if isinstance(failure, UserError)), None)
+    return own or LostWorker(f"the training lost a Ray worker ({first_line([*failures, error][0])})")
