@@ -249,6 +249,7 @@ def test_one_command_measures_precisions_in_runtimes_and_draws_a_page(
     run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = RUNTIMES.get
+    monkeypatch.setattr(Wrong, "precisions", ("fp32",))
     monkeypatch.setattr(RUNTIMES, "get", lambda name: Wrong if name == "wrong" else known(name))
     quick = ["--rounds", "1", "--seconds", "0.01", "--batch-size", "4", "--threads", "1", "--n", "20"]
     files = ["--json", str(tmp_path / "b.json"), "--page", str(tmp_path / "b.html")]

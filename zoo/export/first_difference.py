@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,9 @@ from zoo.errors import UserError
 from zoo.export.parity import LIMIT
 from zoo.latency.session import INPUT, open_session
 from zoo.runtimes import Runtime, Source
+
+BRANCH = 6
+"""Layers before the one that was found which are looked at, since branches have no order."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,20 @@ def first_difference(runtime: Runtime, source: Source, images: NDArray[np.float3
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         layers, cut = (_nodes if runtime.reads_onnx else _modules)(source, images, folder)
+
+        @cache
+        def is_equal(i: int) -> bool:
+            place = folder / str(i)
+            place.mkdir()
+            return _is_equal(runtime, cut(i), images, threads, place)
+
         agrees, parts = -1, len(layers)
         while parts - agrees > 1:
             middle = (agrees + parts) // 2
-            place = folder / str(middle)
-            place.mkdir()
-            if _is_equal(runtime, cut(middle), images, threads, place):
-                agrees = middle
-            else:
-                parts = middle
+            agrees, parts = (middle, parts) if is_equal(middle) else (agrees, middle)
+        # A layer of a branch beside the fault agrees, though it comes later.
+        while before := [i for i in range(max(0, parts - BRANCH), parts) if not is_equal(i)]:
+            parts = before[0]
         return layers[parts] if parts < len(layers) else None
 
 
@@ -128,7 +137,8 @@ class _Until(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Run the network; what follows the layer is dead code to an exporter."""
         kept: list[Tensor] = []
-        handle = self.network.get_submodule(self.layer).register_forward_hook(lambda *call: kept.append(call[2]))
+        layer = self.network.get_submodule(self.layer)
+        handle = layer.register_forward_hook(lambda *call: kept.append(call[2].clone()))  # what follows may be in place
         try:
             self.network(images)
         finally:

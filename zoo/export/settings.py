@@ -18,8 +18,6 @@ class ExportSettings:
 
     target: TargetName = "cpu"
     """cpu or cuda of this machine: layers are timed in each of their forms; generic: their times are estimated."""
-    runtime: str = DEFAULT
-    """Runtime that the file is for: layers are timed in it, and its own file is written beside the ONNX file."""
     precision: Precision = "fp32"
     """fp32; fp16 for the target cuda; int8: static quantisation, calibrated on training images."""
     threads: int = field(default_factory=default_threads)
@@ -38,6 +36,8 @@ class ExportSettings:
     """Where the data sets are; default: where the run's training found its own."""
     download: bool = False
     """Download a data set that is not there."""
+    runtime: str = DEFAULT
+    """Runtime that the file is for: layers are timed in it, and its own file is written beside the ONNX file."""
 
     def __post_init__(self) -> None:
         if self.precision == "fp16" and self.target != "cuda":

@@ -41,12 +41,17 @@ class Browser:
     Args:
         package: folder of onnxruntime-web's files, see `onnxruntime_web`.
         file: of Chromium.
+
+    Attributes:
+        unused: pages to close when the next one is opened. A session that is collected cannot close its page itself:
+            it may be collected within a call of Playwright, where another call would wait for ever.
     """
 
     def __init__(self, package: Path, file: str) -> None:
         from playwright.sync_api import sync_playwright
 
         self.models: dict[str, Path] = {}
+        self.unused: list[Any] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(package, self.models))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         try:
@@ -58,6 +63,8 @@ class Browser:
 
     def page(self, model: Path) -> tuple[Any, str]:
         """Return a new page that is ready, and the address of a model for it."""
+        while self.unused:
+            self.unused.pop().close()
         address = f"/model/{len(self.models)}.onnx"
         self.models[address] = model
         page = self._browser.new_page()

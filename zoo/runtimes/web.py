@@ -40,7 +40,8 @@ class Web(Runtime):
         self.version()
         chromium = browser_file()
         assert chromium is not None
-        page, address = browser(onnxruntime_web(), chromium).page(file)
+        host = browser(onnxruntime_web(), chromium)
+        page, address = host.page(file)
         try:
             there = page.evaluate("([url, threads]) => openModel(url, threads)", [address, threads])
         except Exception as error:  # what onnxruntime-web throws, by way of Playwright
@@ -48,7 +49,7 @@ class Web(Runtime):
             raise UserError(f"web cannot open {file}: {_reason(error)}") from None
         if there < threads:
             note(f"web: this browser has no threads for WebAssembly, so that one is used and not {threads}")
-        return _Page(page)
+        return _Page(page, host.unused)
 
     def times(self, session: Session, images: NDArray[np.float32], seconds: float) -> list[float]:
         """Time runs in the page."""
@@ -57,9 +58,9 @@ class Web(Runtime):
 
 
 class _Page:
-    def __init__(self, page: Any) -> None:
+    def __init__(self, page: Any, unused: list[Any]) -> None:
         self._page, self._sent = page, b""
-        weakref.finalize(self, _close, page)
+        weakref.finalize(self, unused.append, page)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         at_once = max(1, LARGEST // max(1, images[0].nbytes))
@@ -88,13 +89,6 @@ class _Page:
             text = base64.b64encode(data).decode()
             self._page.evaluate("([text, shape]) => setImages(text, shape)", [text, list(images.shape)])
             self._sent = data
-
-
-def _close(page: Any) -> None:
-    try:
-        page.close()
-    except Exception:  # the browser has ended before
-        return
 
 
 def _reason(error: Exception) -> str:
