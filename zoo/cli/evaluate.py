@@ -13,15 +13,13 @@ with --merge N it puts the parts together, and continues as if it had evaluated 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.cli._jobs import add_jobs, check_jobs, side_by_side
+from zoo.cli._jobs import add_jobs, check_jobs, each
 from zoo.cli._own_data import card_with_data
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
@@ -63,24 +61,7 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     for target in options.runs:
         look_at(target, options.hub)
-    work = partial(_evaluated, options=options)
-    found = side_by_side(work, options.runs, options.jobs) if options.jobs > 1 else map(work, options.runs)
-    failed = []
-    for target, (output, mistake) in zip(options.runs, found, strict=True):
-        print(f"{target}\n\n{output}")
-        failed += [f"{target}: {mistake}"] if mistake else []
-    if failed:
-        raise UserError(f"{len(failed)} of {len(options.runs)} failed: {'; '.join(failed)}")
-
-
-def _evaluated(target: str, options: Any) -> tuple[str, str]:
-    """Evaluate one run of several; return what it prints, and why it failed, or ``""``."""
-    with redirect_stdout(io.StringIO()) as output:
-        try:
-            _evaluate(target, options)
-        except UserError as error:
-            return output.getvalue(), str(error)
-    return output.getvalue(), ""
+    each(partial(_evaluate, options=options), options.runs, options.jobs)
 
 
 def _evaluate(target: str, options: Any) -> None:
