@@ -1,10 +1,13 @@
 """Several models side by side: in processes of one thread each, with the results in the order they were asked for."""
 
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stdout
+from functools import partial
 from multiprocessing import active_children, get_context
 from typing import TypeVar
 
@@ -27,6 +30,37 @@ def check_jobs(jobs: int) -> None:
     """Refuse a number of processes without meaning."""
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {jobs}")
+
+
+def each(work: Callable[[str], None], targets: Sequence[str], jobs: int) -> None:
+    """Do some work on each target, and print what it prints under the target's name; one that fails stops no other.
+
+    Args:
+        work: of a module, or a `functools.partial` of one.
+        targets: two or more.
+        jobs: processes, at most; 1: one target after another in this process.
+
+    Raises:
+        UserError: work on a target raised one; all of them are named.
+    """
+    one = partial(_printed, work=work)
+    found = side_by_side(one, targets, jobs) if jobs > 1 else map(one, targets)
+    failed = []
+    for target, (output, mistake) in zip(targets, found, strict=True):
+        print(f"{target}\n\n{output}")
+        failed += [f"{target}: {mistake}"] if mistake else []
+    if failed:
+        raise UserError(f"{len(failed)} of {len(targets)} failed: {'; '.join(failed)}")
+
+
+def _printed(target: str, work: Callable[[str], None]) -> tuple[str, str]:
+    """Return what some work prints, and why it failed, or ``""``."""
+    with redirect_stdout(io.StringIO()) as output:
+        try:
+            work(target)
+        except UserError as error:
+            return output.getvalue(), str(error)
+    return output.getvalue(), ""
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:

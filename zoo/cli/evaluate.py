@@ -14,15 +14,13 @@ the parts over the workers of a cluster, or of this machine, and merges them.
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli._engine import add_engine, engine_of
 from zoo.cli._evaluation import Settings, evaluate_run
-from zoo.cli._jobs import add_jobs, check_jobs, side_by_side
+from zoo.cli._jobs import add_jobs, check_jobs, each
 from zoo.cli._parser import Parser
 from zoo.cli._run import add_hub
 from zoo.cli._size_curve import check_curve
@@ -56,24 +54,12 @@ def main(parser: Parser, argv: list[str]) -> None:
 
     for target in options.runs:
         look_at(target, options.hub)
-    work = partial(_evaluated, options=options)
-    found = side_by_side(work, options.runs, options.jobs) if options.jobs > 1 else map(work, options.runs)
-    failed = []
-    for target, (output, mistake) in zip(options.runs, found, strict=True):
-        print(f"{target}\n\n{output}")
-        failed += [f"{target}: {mistake}"] if mistake else []
-    if failed:
-        raise UserError(f"{len(failed)} of {len(options.runs)} failed: {'; '.join(failed)}")
+    each(partial(_evaluate, options=options), options.runs, options.jobs)
 
 
-def _evaluated(target: str, options: Any) -> tuple[str, str]:
-    """Evaluate one run of several; return what it prints, and why it failed, or ``""``."""
-    with redirect_stdout(io.StringIO()) as output:
-        try:
-            evaluate_run(target, options, _settings(options))
-        except UserError as error:
-            return output.getvalue(), str(error)
-    return output.getvalue(), ""
+def _evaluate(target: str, options: Any) -> None:
+    """Evaluate one run of several, perhaps in a process of its own."""
+    evaluate_run(target, options, _settings(options))
 
 
 def _settings(options: Any) -> Settings:
