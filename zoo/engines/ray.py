@@ -55,7 +55,8 @@ class Ray(Engine):
         with self._cluster():
             gpus, at_once = self._gpus(device), self._at_once(device)
             task = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)(_call)
-            kept, waiting, running = ray.put(shared), deque(enumerate(items)), {}
+            kept, waiting = ray.put(shared), deque(enumerate(items))
+            running: dict[Any, int] = {}
             while waiting or running:
                 while waiting and len(running) < at_once:
                     place, item = waiting.popleft()
