@@ -154,7 +154,7 @@ def test_what_cannot_be_shown_is_refused_before_any_work(tmp_path: Path) -> None
 
 def test_missing_data_are_named_and_leave_nothing(browser_files: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("zoo.demo.write.onnxruntime_web", lambda source: browser_files)
-    names = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     run = make_run(tmp_path / "run", image_shape=(3, 32, 32), data="cifar10", class_names=names)
     unwritten = [Network("run", run, tmp_path / "run.onnx")]
     monkeypatch.setattr("zoo.demo.write.export_networks", lambda runs, folder: unwritten)
