@@ -1,5 +1,6 @@
 """Several models at once have the figures that they have one after another."""
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -7,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from zoo.cli import run as cli
-from zoo.cli._jobs import side_by_side
+from zoo.cli._jobs import each, side_by_side
 from zoo.errors import UserError
-from zoo.hub.search import BUNDLED
-from zoo.runs.run import Run
+
+BUNDLED = Path(__file__).parents[2] / "zoo/hub/bundled"
 
 NAMES = ("test_resnet.robust_lowrank50_at_digits", "test_resnet.robust_lowrank50_digits")
 BRIEF = ("--n", "40", "--attacks", "fgsm", "--eps", "0.05", "--device", "cpu")
@@ -20,7 +21,33 @@ def copies(folder: Path) -> list[str]:
     return [str(shutil.copytree(BUNDLED / name, folder / name)) for name in NAMES]
 
 
+def show(target: str) -> None:
+    """Stand for the work of a command."""
+    print(target, os.environ["OMP_NUM_THREADS"])
+    if target == "bad":
+        raise UserError("it is bad")
+
+
+def test_work_on_several_is_shown_in_their_order_and_failures_last(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(UserError, match=r"^1 of 3 failed: bad: it is bad$"):
+        each(show, ["c", "bad", "a"], 2)
+    assert capsys.readouterr().out == "c\n\nc 1\n\nbad\n\nbad 1\n\na\n\na 1\n\n"
+
+
+def threads(library: str) -> int:
+    return importlib.import_module(library).get_num_threads()
+
+
+def test_a_process_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert list(side_by_side(threads, ["torch"], 1)) == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_evaluations_at_once_are_those_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from zoo.runs.run import Run
+
     cli(["evaluate", *copies(tmp_path / "one"), *BRIEF])
     first = capsys.readouterr().out
     cli(["evaluate", *copies(tmp_path / "two"), *BRIEF, "--jobs", "2"])
@@ -33,6 +60,8 @@ def test_evaluations_at_once_are_those_one_after_another(tmp_path: Path, capsys:
 
 
 def test_what_fails_is_named_and_the_others_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from zoo.runs.run import Run
+
     good, bad = copies(tmp_path)
     (Path(bad) / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=rf"^1 of 2 failed: {bad}: .*0 bytes, its card says"):
@@ -63,6 +92,7 @@ def test_a_process_that_is_ended_is_told_in_one_line() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_hub_is_verified_at_once_as_one_after_another(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
 ) -> None:

@@ -88,9 +88,6 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], jobs
 
 
 def _one_thread() -> None:
-    """Prepare a process, before anything else is imported: one thread, no progress, a silent end on Ctrl-C."""
+    """Prepare a process, before torch is imported: one thread, no progress, a silent end on Ctrl-C."""
     os.environ.update({"OMP_NUM_THREADS": "1", QUIET: "1"})
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import torch
-
-    torch.set_num_threads(1)
