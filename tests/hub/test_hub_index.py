@@ -335,6 +335,16 @@ def test_a_card_whose_figures_make_no_sense_is_refused(figures: dict, where: str
         Card.load(file)
 
 
+def test_a_card_that_no_index_can_hold_is_told_in_one_line(tmp_path: Path) -> None:
+    from make_run import make_run
+
+    card = make_run(tmp_path / "run").card
+    for change, where in (({"dense_params": 10**30}, "dense_params"), ({"method": "a\nb"}, "method")):
+        with pytest.raises(UserError, match=f"cannot be listed: {where}") as error:
+            Summary.of(card.model_copy(update=change))
+        assert "\n" not in str(error.value)
+
+
 def test_cards_of_earlier_schemas_are_read_and_of_later_ones_refused(tmp_path: Path) -> None:
     from make_run import make_run
 

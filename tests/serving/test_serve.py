@@ -115,6 +115,27 @@ def test_a_graph_that_preprocesses_gets_images_as_they_are_decoded(server: tuple
     assert classifier(str(path), 1)(file.getvalue())["class"] == CLASSES[int(logits.argmax())]
 
 
+@pytest.mark.parametrize(
+    ("entry", "text", "said"),
+    [
+        ("class_names", "3", "its classes or its image shape cannot be read"),
+        ("class_names", "[1, 2]", "its classes or its image shape cannot be read"),
+        ("class_names", '["a"]', "names 1 classes and answers with"),
+        ("image_shape", '["a", 1, 2]', "its classes or its image shape cannot be read"),
+        ("image_shape", "[0, 1, 2]", "its classes or its image shape cannot be read"),
+        ("image_shape", "[1, 99, 99]", r"says that it takes images of \[1, 99, 99\], but it takes"),
+    ],
+)
+def test_a_file_whose_metadata_is_not_its_graph_s_is_not_served(
+    entry: str, text: str, said: str, server: tuple[str, Path], tmp_path: Path
+) -> None:
+    proto = onnx.load(server[1])
+    next(x for x in proto.metadata_props if x.key == entry).value = text
+    onnx.save(proto, tmp_path / "a.onnx")
+    with pytest.raises(SystemExit, match=said):
+        classifier(str(tmp_path / "a.onnx"), 1)
+
+
 def test_a_file_that_is_not_ours_is_not_served(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in ("images", "logits")]
     graph = helper.make_graph([helper.make_node("Identity", ["images"], ["logits"])], "g", values[:1], values[1:])

@@ -76,7 +76,18 @@ class Summary(_Record):
 
     @classmethod
     def of(cls, card: Card) -> "Summary":
-        """Summarise a card."""
+        """Summarise a card.
+
+        Raises:
+            UserError: it has a figure that makes no sense, or a name that a screen cannot show.
+        """
+        try:
+            return cls._of(card)
+        except ValidationError as error:
+            raise UserError(f"the card of {card.arch!r} cannot be listed: {first_mistake(error)}") from None
+
+    @classmethod
+    def _of(cls, card: Card) -> "Summary":
         lowest: dict[tuple[str, float], Evaluation] = {}
         for e in card.evaluations:
             if e.norm in ("Linf", "L2"):  # models are chosen by these; the card has L1 and L0 too

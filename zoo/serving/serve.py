@@ -138,6 +138,11 @@ def classifier(path: str, threads: int) -> Callable[[bytes], dict[str, Any]]:
         raise SystemExit(f"{path} was not written by `zoo export`: its classes or its image shape cannot be read")
     channels, height, width = shape
     preprocesses = session.get_inputs()[0].type == "tensor(uint8)"
+    answers, taken = session.get_outputs()[0].shape[-1], session.get_inputs()[0].shape[1:]
+    if isinstance(answers, int) and answers != len(names):
+        raise SystemExit(f"{path} names {len(names)} classes and answers with {answers} logits: export it again")
+    if not preprocesses and taken != shape and all(isinstance(side, int) for side in taken):
+        raise SystemExit(f"{path} says that it takes images of {shape}, but it takes {taken}: export it again")
 
     def classify(data: bytes) -> dict[str, Any]:
         image = pixels(data, channels)
