@@ -137,8 +137,8 @@ def choose_sweeps(
         raise UserError(f"none of {', '.join(attacks)} searches in {', '.join(missing)}: see `zoo list --attacks`")
     found = []
     for sweep in chosen:
-        own = by_norm.get(sweep.attack.norm) if by_norm else eps
-        found.append(Sweep(_seeded(sweep.attack, seed), tuple(sorted(set(own))) if own else sweep.eps))
+        radii = eps if eps and not isinstance(eps, Mapping) else by_norm.get(sweep.attack.norm)
+        found.append(Sweep(_seeded(sweep.attack, seed), tuple(sorted(set(radii))) if radii else sweep.eps))
     return list(dict.fromkeys(found))
 
 

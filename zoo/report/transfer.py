@@ -14,7 +14,7 @@ from zoo.attacks import format_eps
 from zoo.evaluation.transfer import TransferMatrix
 from zoo.files import atomic, user_path
 from zoo.report.chart import Heatmap
-from zoo.report.page import Gallery, Page, Section, Text, render
+from zoo.report.page import Block, Gallery, Page, Section, Text, render
 from zoo.report.table import Cell, Column, Table, percent, text
 from zoo.screen import compacted
 
@@ -84,5 +84,5 @@ def _page(found: TransferMatrix, data: str) -> Page:
         [text(name), *map(percent, row)] for name, row in zip(rows, (found.clean, *found.accuracy), strict=True)
     ]
     table = Table(columns, cells, "accuracy in %; hover over a number for the model's name")
-    blocks = [Text(f"{subject(found, data)}. {EXPLANATION}"), Gallery([heatmap]), table]
+    blocks: list[Block] = [Text(f"{subject(found, data)}. {EXPLANATION}"), Gallery([heatmap]), table]
     return Page("How attacks transfer", subject(found, data), [Section("transfer", "Transfer", blocks)])
