@@ -33,6 +33,7 @@ SHARE = 0.5
 class FrameRS(Attack):
     """Random search over the colours of a frame of at most eps pixels along the image's border; it uses only logits."""
 
+    black_box: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("L0",)
 
     norm: Norm = "L0"

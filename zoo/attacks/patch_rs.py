@@ -42,6 +42,7 @@ FIRST_SQUARES = 100
 class PatchRS(Attack):
     """Random search over the place and the colours of a square patch of at most eps pixels; it uses only logits."""
 
+    black_box: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("L0",)
 
     norm: Norm = "L0"

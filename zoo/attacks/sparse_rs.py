@@ -37,6 +37,7 @@ class SparseRS(Attack):
     Every query resets some of the eps chosen pixels and chooses as many others (algorithm 1 of the paper).
     """
 
+    black_box: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("L0",)
 
     norm: Norm = "L0"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Square(Attack):
     """Random search with squares that shrink; it uses only logits, so masked gradients do not stop it."""
 
+    black_box: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
 
     queries: int = 5000

@@ -50,9 +50,12 @@ def main(parser: Parser, argv: list[str]) -> None:
     _add_arguments(parser)
     options = parser.parse_args(argv)
 
+    import torch
+
     from zoo.backbone.folded import folded
     from zoo.data import load_test
     from zoo.evaluation import Origin, Outcomes, calibration, detection, evaluate, merge, probe, sanity, searches
+    from zoo.export.queries import faster_queries
     from zoo.hub.runs import look_at, open_run
     from zoo.probes import ProbeContext
 
@@ -62,6 +65,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         look_at(options.run, options.hub), options.data, data_dir=options.data_dir, download=options.download
     )
     check_radii(sweeps, math.prod(known.image_shape))
+    others = _other_images(options, known)
     run = open_run(options.run, options.hub)
     model = run.model()
     cuts = requested_cuts(run, options)
@@ -74,18 +78,26 @@ def main(parser: Parser, argv: list[str]) -> None:
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
-    others = _other_images(options, known)
     if cuts:
         show_curve(run, cuts, options, images, labels, sweeps, device)
         return
     origin = Origin.of(known.weights.sha256, known.data, options.seed, images, labels)
     exported = folded(model, known.image_shape)
+    rows = shard.rows(len(images)) if shard else torch.arange(len(images))
+    queries = (
+        faster_queries(model, known.image_shape, sweeps, len(rows), options.batch_size) if device == "cpu" else None
+    )
     measure = partial(
-        evaluate, exported, sweeps=sweeps, batch_size=options.batch_size, gradients=options.gradients, device=device
+        evaluate,
+        exported,
+        sweeps=sweeps,
+        batch_size=options.batch_size,
+        gradients=options.gradients,
+        queries=queries,
+        device=device,
     )
     whole = run.folder / OUTCOMES
     if shard:
-        rows = shard.rows(len(images))
         measure(images=images[rows], labels=labels[rows], outcomes=shard.outcomes(whole, origin))
         _show_part(shard, whole, len(labels[rows]), len(labels))
         return
@@ -210,7 +222,7 @@ def _add_arguments(parser: Parser) -> None:
         default=1000,
         help="Test images, the same share of each class, or all.",
     )
-    add("--shard", type=str | None, default=None, help="Evaluator part K of N only, such as 2/8; see --merge.")
+    add("--shard", type=str | None, default=None, help="Evaluate part K of N only, such as 2/8; see --merge.")
     add("--merge", type=int | None, default=None, help="Put N parts of --shard together, else with the same options.")
     add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")
     add(
