@@ -63,6 +63,7 @@ def evaluate_run(target: str, options: Any, settings: Settings) -> None:
         look_at(target, options.hub), options.data, data_dir=options.data_dir, download=options.download
     )
     check_radii(settings.sweeps, math.prod(known.image_shape))
+    others = _other_images(options, known)
     run = open_run(target, options.hub)
     model = run.model()
     cuts = requested_cuts(run, options)
@@ -75,7 +76,6 @@ def evaluate_run(target: str, options: Any, settings: Settings) -> None:
         n=None if options.n == "all" else options.n,
         seed=options.seed,
     )
-    others = _other_images(options, known)
     if cuts:
         show_curve(run, cuts, options, images, labels, settings.sweeps, settings.device)
         return

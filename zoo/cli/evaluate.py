@@ -170,7 +170,7 @@ def requested_sweeps(attacks: str | None, norms: str | None, eps: str | None, se
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
     chosen = [norm for norm in NORMS if norm in words]
-    radii = parse_radii(eps) if eps is not None and words_of(eps, "eps") else None
+    radii = parse_radii(",".join(words_of(eps, "eps"))) or None
     return choose_sweeps(words_of(attacks, "attacks"), chosen or None, radii, seed)
 
 

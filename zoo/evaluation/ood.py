@@ -37,11 +37,11 @@ def detection(model: nn.Module, images: Tensor, others: Tensor, data: str, batch
         for part in (images, fitted(others, (images.shape[1], images.shape[2], images.shape[3]))):
             found = [attacked.logits(x.to(device).float().div(255)).cpu() for x in part.split(batch_size)]
             logits.append(torch.cat(found).double())
-    scores: dict[Literal["msp", "energy"], list[Tensor]] = {
-        "msp": [z.softmax(1).amax(1) for z in logits],
-        "energy": [z.logsumexp(1) for z in logits],
-    }
-    return [detection_by(name, own, other, data) for name, (own, other) in scores.items()]
+    own, other = logits
+    return [
+        detection_by("msp", own.softmax(1).amax(1), other.softmax(1).amax(1), data),
+        detection_by("energy", own.logsumexp(1), other.logsumexp(1), data),
+    ]
 
 
 def detection_by(score: Literal["msp", "energy"], own: Tensor, other: Tensor, data: str) -> Detection:
