@@ -36,11 +36,12 @@ class Judge:
     def __init__(self, runs: list[Run], data: DataSet, n: int, device: torch.device) -> None:
         models = [run.card.threat_model for run in runs]
         self.eps = max((x.eps for x in models if x is not None and x.norm == "Linf"), default=DEFAULT_EPS)
-        self.source, self.n, self.device = data.source(train=True), n, device
+        self.source, self.device = data.source(train=True), device
         fraction = val_fraction(runs[0])
         _, held_out = data.train_val(self.source.labels, fraction)
         if not len(held_out):
             raise UserError(f"{runs[0].name} was trained without validation images, on which merges are decided")
+        self.n = min(n, len(held_out))
         self._held_out = HeldOut(lambda: self.source, held_out, self.eps)
         rows = training_rows(data, self.source.labels, IMAGES, fraction, seed=0)
         self._rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]

@@ -91,9 +91,8 @@ def refuse_different_starts(runs: list[Run], states: list[State], judge: Judge, 
     points = 50 * (ends[0].clean + ends[2].clean) - 100 * ends[1].clean
     raise UserError(
         f"{one.name} and {other.name} did not begin as one network: halfway between them accuracy is "
-        f"{ends[1].clean:.1%}, at the ends {ends[0].clean:.1%} and {ends[2].clean:.1%} ({judge.n} validation images "
-        f"at most), a barrier of {points:.1f} points; merge runs of one start, as `zoo train --init {one.name}` makes "
-        "them"
+        f"{ends[1].clean:.1%}, at the ends {ends[0].clean:.1%} and {ends[2].clean:.1%} ({judge.n} validation images), "
+        f"a barrier of {points:.1f} points; merge runs of one start, as `zoo train --init {one.name}` makes them"
     )
 
 
