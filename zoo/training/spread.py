@@ -55,8 +55,7 @@ def run_job(job: Job, launched: dict[str, Any]) -> None:
         if job.resumed:
             resume(job.resumed, job.config, *job.plugins, launched=launched)
         else:
-            options = {"overwrite": job.overwrite, "command": job.command, "launched": launched}
-            train(job.config, *job.plugins, **options)
+            train(job.config, *job.plugins, overwrite=job.overwrite, command=job.command, launched=launched)
 
 
 def train_on(

@@ -184,7 +184,7 @@ def _checked(
     module = Classifier(model, parts, data, source, config, teaching, began=saved.get("processes"))
     check_monitor(module)
     check_compilation(module)
-    options = lightning_options(config, model, data.image_shape) | launched
+    options = lightning_options(config, model, data.image_shape) | dict(launched)
     processes = process_count(options)
     if not launched:
         check_slurm_tasks(processes)
