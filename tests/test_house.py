@@ -126,6 +126,14 @@ def test_python_in_the_documents_is_valid() -> None:
             compile(block, document.name, "exec")
 
 
+def test_modules_named_in_the_documents_exist() -> None:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {(d.name, path) for d in documents for path in re.findall(r"\b(?:zoo|tests)/[\w/]+\.py\b", d.read_text())}
+    written_by_the_reader = {("adding_a_method.md", "zoo/methods/soft_lowrank.py")}
+    assert len(named) > 50
+    assert sorted(n for n in named - written_by_the_reader if not (ROOT / n[1]).is_file()) == []
+
+
 def test_the_method_in_the_documents_is_one_file(tmp_path: Path, monkeypatch, capsys) -> None:
     """The page on adding a method is followed to the letter: it must train."""
     page = (ROOT / "docs/adding_a_method.md").read_text()

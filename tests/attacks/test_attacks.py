@@ -349,6 +349,7 @@ def test_on_a_cpu_the_model_gets_fewer_large_images_at_once(side: int, batch_siz
 
     images, labels = torch.rand(300, 1, side, side), torch.zeros(300, dtype=torch.long)
     attacked = AttackedModel(model, batch_size)
+    assert attacked.at_once(images) == most
     for ask in (lambda: attacked.logits(images), lambda: attacked.ascent(images, cross_entropy, labels)):
         seen.clear()
         ask()

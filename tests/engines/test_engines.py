@@ -37,7 +37,7 @@ def test_options_have_their_types() -> None:
     [
         (None, 2, "--workers is the number of an engine's processes: give --engine"),
         ("rya", 2, "unknown engine 'rya'"),
-        ("ray(addres=x)", 2, "did you mean address"),
+        ("ray(host=x)", 2, "unknown option of ray 'host'"),
         ("ray(workers=2)", None, "give the number of processes as --workers"),
         ("ray(threads=many)", 2, "threads 'many' is not"),
         ("ray(threads=0)", 2, "threads must be at least 1"),

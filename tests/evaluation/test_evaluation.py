@@ -114,8 +114,7 @@ def test_a_killed_search_goes_on_where_it_was(problem, tmp_path, monkeypatch):
     """On a CPU verdicts are kept pool by pool, so that hours of Square on a large network are not lost."""
     path, sweeps, calls = tmp_path / "outcomes.npz", [Sweep(Square(queries=50), (0.05,))], []
     monkeypatch.setattr("zoo.evaluation.evaluator.POOL_MACS", 25 * 48 * 50)  # a pool of 25 images: the layer has 3 x 16
-    monkeypatch.setattr("zoo.attacks._attacked_model.CACHED_PIXELS", 5 * 16)
-    monkeypatch.setattr("zoo.attacks._attacked_model.FEWEST", 5)
+    monkeypatch.setattr("zoo.attacks._attacked_model.images_at_once", lambda *_: 5)
     search = Square.perturb
 
     def killed_in_the_third(self: Square, *problem) -> Tensor:

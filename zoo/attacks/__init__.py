@@ -1,7 +1,7 @@
 """Attacks on a classifier: one attack is one file of this package."""
 
 from zoo.attacks._answers import checked_logits
-from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
+from zoo.attacks._attacked_model import AttackedModel, Gradients, Queries, fp32
 from zoo.attacks._base import Attack, Outcome
 from zoo.attacks._losses import cross_entropy, margin
 from zoo.attacks._minimum_norm import MinimumNorm
@@ -19,6 +19,7 @@ __all__ = [
     "MinimumNorm",
     "Norm",
     "Outcome",
+    "Queries",
     "check_eps",
     "checked_logits",
     "cross_entropy",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.attacks._answers import checked_logits, input_gradient, other_precision_told
+from zoo.attacks._batch_size import SMALLEST_BATCH, images_at_once
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,14 +22,8 @@ Loss = Callable[..., Tensor]
 Gradients = Literal["fp32", "bf16"]
 """How searches compute: in fp32, or gradients under bf16 autocast and queries without gradients in TF32."""
 
-
-CACHED_PIXELS = 2**15
-"""Pixels of one channel in a batch on a CPU; with more, a network's activations no longer fit into its cache."""
-FEWEST = 8
-"""Images of a batch on a CPU, however large they are."""
-SMALLEST_BATCH = 16
-"""Libraries choose another kernel for smaller batches, and it rounds differently, so that an image's logits would
-depend on how many other images are robust so far."""
+Queries = Callable[[Tensor], Tensor]
+"""Maps images (B, C, H, W) to the model's logits (B, K), computed elsewhere, for searches without gradients."""
 
 
 @contextmanager
@@ -60,10 +55,11 @@ class AttackedModel:
 
     Args:
         model: in eval mode; takes images in [0, 1], returns logits.
-        batch_size: images that the model gets at once, at most: on a CPU fewer large ones, which is faster.
+        batch_size: images that the model gets at once, at most: on a CPU fewer large ones (`images_at_once`).
         tick: called after each batch with the number of images that the model has seen.
         gradients: how searches compute, see `Gradients`. Verdicts are taken in fp32 either way, so a rounded search can
             miss an adversarial image but never invents one.
+        queries: the same function by a faster library, for searches without gradients. Verdicts are still the model's.
     """
 
     def __init__(
@@ -72,17 +68,24 @@ class AttackedModel:
         batch_size: int = 250,
         tick: Callable[[int], None] | None = None,
         gradients: Gradients = "fp32",
+        queries: Queries | None = None,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
         self.gradients = gradients
+        self.queries = queries
         self._tick = tick or (lambda n: None)
+        self._at_once: dict[torch.Size, int] = {}
 
     def at_once(self, images: Float[Tensor, "batch c h w"]) -> int:
         """Return how many images of this size the model gets at once."""
         if images.device.type != "cpu":
             return self.batch_size
-        return min(self.batch_size, max(FEWEST, CACHED_PIXELS // images[0, 0].numel()))
+        shape = images.shape[1:]
+        if shape not in self._at_once:
+            with other_precision_told(self.model):
+                self._at_once[shape] = images_at_once(self.model, images[:1], self.batch_size)
+        return self._at_once[shape]
 
     def _seen(self, images: Float[Tensor, "batch c h w"], bf16: bool = False) -> Float[Tensor, "batch classes"]:
         filled = self._filled(images)
@@ -120,10 +123,18 @@ class AttackedModel:
 
     def estimate(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
         """Return logits for a search without gradients; they may be rounded. A verdict needs `logits`."""
+        if self.queries is not None:
+            return torch.cat([self._asked(part) for part in images.split(self._sizes(images))])
         if self.gradients == "fp32":
             return self.logits(images)
         with _tf32(allowed=True):
             return self.logits(images)
+
+    def _asked(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        assert self.queries is not None
+        logits = self.queries(self._filled(images))[: len(images)].to(images)
+        self._tick(len(images))
+        return logits
 
     def correct(self, images: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
         """Return which of one or more images a forward pass classifies correctly.

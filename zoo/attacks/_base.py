@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import torch
 from torch import Tensor, nn
 
-from zoo.attacks._attacked_model import AttackedModel, Gradients, fp32
+from zoo.attacks._attacked_model import AttackedModel, Gradients, Queries, fp32
 from zoo.attacks._threat import Norm, check_eps, distance
 from zoo.errors import UserError, unknown_name
 from zoo.runtime.eval_mode import require_eval_mode
@@ -44,6 +44,9 @@ class Attack(ABC):
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     """Norms in which the attack searches."""
+
+    black_box: ClassVar[bool] = False
+    """Whether it searches by logits alone, without gradients: its queries can be answered by an exported file."""
 
     norm: Norm = "Linf"
     """Norm of the perturbation, one of `norms`."""
@@ -106,6 +109,7 @@ class Attack(ABC):
         batch_size: int = 250,
         tick: Callable[[int], None] | None = None,
         gradients: Gradients = "fp32",
+        queries: Queries | None = None,
     ) -> Outcome:
         """Attack each image at each radius.
 
@@ -119,6 +123,8 @@ class Attack(ABC):
             tick: called after each batch with the number of images that the model has seen; see `passes`.
             gradients: ``bf16`` computes gradients under autocast and lets a GPU query in TF32, faster if the hardware
                 supports them; verdicts are taken in fp32 either way.
+            queries: the same function by a faster library, for the parts that need no gradients; verdicts are still
+                the model's.
 
         Raises:
             UserError: images, labels or an eps are out of range; or the model is in training mode, its weights are not
@@ -132,7 +138,7 @@ class Attack(ABC):
             check_eps(e, self.norm, images[0].numel())
         with fp32(images.device):
             images, labels = images.detach().clone(), labels.long().clone()
-            attacked = AttackedModel(model, batch_size, tick, gradients)
+            attacked = AttackedModel(model, batch_size, tick, gradients, queries)
             vulnerable = attacked.correct(images, labels)
             if obstacle := self.obstacle(attacked.logits(images[:1]).shape[1]):
                 raise UserError(obstacle)

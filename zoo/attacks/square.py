@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
     """Random search with squares that shrink; it uses only logits, so masked gradients do not stop it."""
+
+    black_box: ClassVar[bool] = True
 
     queries: int = 5000
     """Forward passes for each restart of an image."""

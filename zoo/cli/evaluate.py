@@ -52,9 +52,12 @@ def main(parser: Parser, argv: list[str]) -> None:
     _add_arguments(parser)
     options = parser.parse_args(argv)
 
+    import torch
+
     from zoo.backbone.folded import folded
     from zoo.data import load_test
     from zoo.evaluation import Origin, Outcomes, Setting, Spread, calibration, evaluate, merge, probe, sanity, searches
+    from zoo.export.queries import faster_queries
     from zoo.hub.runs import look_at, open_run
     from zoo.probes import ProbeContext
     from zoo.screen import note
@@ -83,17 +86,25 @@ def main(parser: Parser, argv: list[str]) -> None:
         return
     origin = Origin.of(known.weights.sha256, known.data, options.seed, images, labels)
     exported = folded(model, known.image_shape)
+    rows = shard.rows(len(images)) if shard else torch.arange(len(images))
+    queried = partial(faster_queries, model, known.image_shape, sweeps, batch_size=options.batch_size)
+    queries = queried(len(rows)) if device == "cpu" and engine is None else None
     measure = partial(
-        evaluate, exported, sweeps=sweeps, batch_size=options.batch_size, gradients=options.gradients, device=device
+        evaluate,
+        exported,
+        sweeps=sweeps,
+        batch_size=options.batch_size,
+        gradients=options.gradients,
+        queries=queries,
+        device=device,
     )
     whole, names = run.folder / OUTCOMES, searches(sweeps, len(known.class_names), options.gradients)
     if shard:
-        rows = shard.rows(len(images))
         measure(images=images[rows], labels=labels[rows], outcomes=shard.outcomes(whole, origin))
         _show_part(shard, whole, len(labels[rows]), len(labels))
         return
     if engine is not None:
-        setting = Setting(exported, sweeps, names, options.batch_size, options.gradients, options.device)
+        setting = Setting(exported, sweeps, names, options.batch_size, options.gradients, options.device, queried)
         outcomes = Spread(setting, images, labels, whole, origin).run(engine, note)
     elif options.merge is None:
         outcomes = Outcomes(whole, origin.owner)
@@ -177,7 +188,7 @@ def _add_arguments(parser: Parser) -> None:
         default=1000,
         help="Test images, the same share of each class, or all.",
     )
-    add("--shard", type=str | None, default=None, help="Evaluator part K of N only, such as 2/8; see --merge.")
+    add("--shard", type=str | None, default=None, help="Evaluate part K of N only, such as 2/8; see --merge.")
     add("--merge", type=int | None, default=None, help="Put N parts of --shard together, else with the same options.")
     add_engine(parser)
     add("--batch-size", type=int, default=250, help="Images at a time, at most; on a CPU fewer large ones.")

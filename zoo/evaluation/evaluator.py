@@ -7,7 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from zoo.attacks import ATTACKS, Attack, AttackedModel, Gradients, MinimumNorm, check_eps, format_eps, fp32
+from zoo.attacks import ATTACKS, Attack, AttackedModel, Gradients, MinimumNorm, Queries, check_eps, format_eps, fp32
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
 from zoo.evaluation.progress import note
@@ -29,7 +29,7 @@ class Evaluator:
     """A model and the images it is evaluated on.
 
     Args:
-        model, images, labels, batch_size, outcomes, gradients: see `evaluate`.
+        model, images, labels, batch_size, outcomes, gradients, queries: see `evaluate`.
         bar: to show the running accuracy on.
 
     Attributes:
@@ -46,6 +46,7 @@ class Evaluator:
         outcomes: Outcomes,
         bar: Progress,
         gradients: Gradients = "fp32",
+        queries: Queries | None = None,
     ) -> None:
         if not len(images):
             raise UserError("there are no images to evaluate on")
@@ -55,7 +56,7 @@ class Evaluator:
         require_eval_mode(model, "an evaluation")
         self.model, self.images, self.labels = model, images, labels
         self.batch_size, self.outcomes, self.bar = batch_size, outcomes, bar
-        self.gradients = gradients
+        self.gradients, self.queries = gradients, queries
         self.device = next(model.parameters(), torch.empty(0)).device
         attacked = AttackedModel(model, batch_size)
         with fp32(self.device):
@@ -100,6 +101,7 @@ class Evaluator:
                     batch_size=self.batch_size,
                     tick=self._tick,
                     gradients=self.gradients,
+                    queries=self.queries,
                 ).robust[0]
 
             name = _name(part, attack, eps, self.gradients)
