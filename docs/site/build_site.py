@@ -49,6 +49,7 @@ def assemble(pages: Path) -> None:
     data = [file for file in (ROOT / "docs").glob("*.*") if file.suffix != ".md"]
     for file in (*data, ROOT / "LICENSE", ROOT / "CITATION.cff"):
         shutil.copy(file, pages)
+    shutil.copytree(ROOT / "examples" / "clusters", pages / "examples" / "clusters")
 
 
 def _in_its_dialect(text: str) -> str:

@@ -14,6 +14,7 @@ PAGES = (
     (r"zoo/methods/([a-z]\w*)\.py", r"methods/\1.md"),
     (r"examples", "examples/index.md"),
     (r"examples/(.+)\.ipynb", r"examples/\1.md"),
+    (r"examples/clusters/.+", r"\g<0>"),
     (r"docs/(.+)", r"\1"),
     (r"LICENSE|CITATION\.cff", r"\g<0>"),
 )

@@ -9,6 +9,7 @@ import pytest
 
 from zoo.cli import run as zoo
 from zoo.engines import ENGINES, enter, open_engine
+from zoo.engines.ray import STARTS
 from zoo.errors import UserError
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -36,7 +37,7 @@ def test_options_have_their_types() -> None:
     [
         (None, 2, "--workers is the number of an engine's processes: give --engine"),
         ("rya", 2, "unknown engine 'rya'"),
-        ("ray(addres=x)", 2, "did you mean address"),
+        ("ray(host=x)", 2, "unknown option of ray 'host'"),
         ("ray(workers=2)", None, "give the number of processes as --workers"),
         ("ray(threads=many)", 2, "threads 'many' is not"),
         ("ray(threads=0)", 2, "threads must be at least 1"),
@@ -76,6 +77,33 @@ def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyP
         with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:\d+ .*ray start --head"):
             next(open_engine("ray", 2).map(divmod, 7, [2]))
         assert time.monotonic() - started < 60  # Ray's import takes its time on a busy machine
+
+
+@needs_ray
+def test_a_cluster_that_refuses_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    attempts, why = [], ConnectionError("Failed to connect to Ray cluster")
+
+    def refuses(**options) -> None:
+        attempts.append(options["address"])
+        raise why
+
+    monkeypatch.setattr(ray, "init", refuses)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"Ray cannot start on this machine \(Failed to connect"):
+        next(open_engine("ray", 2).map(divmod, 7, [2]))
+    assert attempts == ["local"] * STARTS
+    with pytest.raises(UserError, match=r"no Ray cluster at auto \(Failed to connect"):
+        next(open_engine("ray(address=auto)", 2).map(divmod, 7, [2]))
+    why.__cause__ = RuntimeError("ray.exceptions.AuthenticationError: InvalidAuthToken")
+    with pytest.raises(UserError, match="the Ray cluster at auto asks for a token: set RAY_AUTH_MODE=token"):
+        next(open_engine("ray(address=auto)", 2).map(divmod, 7, [2]))
+
+
+def test_no_item_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert list(ENGINES.get("ray")(2).map(divmod, 7, [])) == []
 
 
 def test_a_folder_that_the_machines_do_not_share_is_named(tmp_path) -> None:

@@ -16,6 +16,7 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zoo.attacks import Queries
     from zoo.engines import Engine
     from zoo.evaluation import Origin, Outcomes, Shard, Sweep
     from zoo.probes import Probe
@@ -141,7 +142,15 @@ def _attacked(network: _Network, options: Any, settings: Settings) -> tuple[list
     whole, origin, sweeps = network.run.folder / OUTCOMES, network.origin(options.seed), settings.sweeps
     names, left = searches(sweeps, len(network.card.class_names), options.gradients), len(network.images)
     if settings.engine is not None:
-        shared = Setting(network.exported, sweeps, names, options.batch_size, options.gradients, options.device)
+        shared = Setting(
+            network.exported,
+            sweeps,
+            names,
+            options.batch_size,
+            options.gradients,
+            options.device,
+            _queried(network, options, settings),
+        )
         outcomes = Spread(shared, network.images, network.labels, whole, origin).run(settings.engine, note)
         left = 0
     elif options.merge is None:
@@ -159,12 +168,8 @@ def _attacked(network: _Network, options: Any, settings: Settings) -> tuple[list
 def _evaluation(network: _Network, n: int, options: Any, settings: Settings) -> Callable[..., list[Evaluation]]:
     """Return a function that evaluates the network on images; n of them have no verdicts yet."""
     from zoo.evaluation import evaluate
-    from zoo.export.queries import faster_queries
 
-    queries = None
-    if settings.device == "cpu" and n:
-        shape = network.card.image_shape
-        queries = faster_queries(network.deployed, shape, settings.sweeps, n, options.batch_size)
+    queries = _queried(network, options, settings)(n) if settings.device == "cpu" and n else None
     return partial(
         evaluate,
         network.exported,
@@ -174,6 +179,14 @@ def _evaluation(network: _Network, n: int, options: Any, settings: Settings) -> 
         queries=queries,
         device=settings.device,
     )
+
+
+def _queried(network: _Network, options: Any, settings: Settings) -> Callable[[int], Queries | None]:
+    """Return a function of a number of images that returns how attacks without gradients query the network."""
+    from zoo.export.queries import faster_queries
+
+    shape = network.card.image_shape
+    return partial(faster_queries, network.deployed, shape, settings.sweeps, batch_size=options.batch_size)
 
 
 def _checked(card: Card, network: _Network, options: Any) -> Card:

@@ -15,10 +15,7 @@ __all__ = ["ENGINES", "Device", "Engine", "LostWorker", "enter", "open_engine"]
 
 
 def open_engine(text: str | None, workers: int | None) -> Engine | None:
-    """Return the engine that a command line names, or None if it names none; nothing is started.
-
-    >>> open_engine("ray(threads=2)", workers=4)
-    Ray(workers=4, threads=2, address=None)
+    """Return the engine that a command line names, such as ``ray(threads=2)``, or None; nothing is started.
 
     Args:
         text: a name, with options in parentheses if need be.

@@ -48,10 +48,11 @@ class Ray(Engine):
         self, function: Callable[[S, T], R], shared: S, items: Sequence[T], device: Device = "cpu"
     ) -> Iterator[tuple[int, R]]:
         """See `Engine.map`."""
-        import ray
-
         if not items:
             return
+
+        import ray
+
         with self._cluster():
             gpus, at_once = self._gpus(device), self._at_once(device)
             task = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)(_call)
@@ -104,6 +105,10 @@ class Ray(Engine):
             raise
         except Exception as error:  # ConnectionError, RuntimeError (another version), ValueError, by address
             ray.shutdown()
+            if "AuthenticationError" in str(error.__cause__):
+                raise UserError(
+                    f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and have its token here"
+                ) from None
             raise UserError(
                 f"no Ray cluster at {address} ({first_line(error)}): look at --engine and RAY_ADDRESS"
             ) from None

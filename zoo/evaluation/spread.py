@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zoo.attacks import Gradients
+from zoo.attacks import Gradients, Queries
 from zoo.engines import Device, Engine
 from zoo.errors import UserError
 from zoo.evaluation.outcomes import Outcomes
@@ -30,6 +30,7 @@ class Setting:
         model: in eval mode.
         names: of the verdicts that the evaluation needs.
         device: auto: a GPU if the worker has one.
+        queries: returns, for a number of images, ``queries`` of `evaluate` on the worker's CPU; a function of a module.
     """
 
     model: nn.Module
@@ -38,6 +39,7 @@ class Setting:
     batch_size: int
     gradients: Gradients
     device: Device
+    queries: Callable[[int], Queries | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def evaluate_part(setting: Setting, part: Part) -> Verdicts:
         setting.sweeps,
         batch_size=setting.batch_size,
         gradients=setting.gradients,
+        queries=setting.queries(len(part.labels)) if setting.queries and device == "cpu" else None,
         device=device,
         outcomes=outcomes,
         progress=False,
