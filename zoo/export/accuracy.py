@@ -126,7 +126,7 @@ class _Logits(nn.Module):
         self._model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self._model.logits(np.ascontiguousarray(images.cpu().numpy()))
+        logits = self._model.logits(np.ascontiguousarray(images.detach().cpu().numpy()))
         return torch.from_numpy(logits).to(images.device)
 
 

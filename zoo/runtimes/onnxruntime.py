@@ -12,6 +12,7 @@ class OnnxRuntime(Runtime):
     library = "onnxruntime"
     distributions = ("onnxruntime-gpu", "onnxruntime")
     install = "pip install onnxruntime"
+    precisions = ("fp32", "fp16", "int8")
 
     def open(self, file: Path, threads: int) -> Session:
         """Open a file that `zoo export` wrote; see `zoo.latency.session.OnnxModel`."""
