@@ -36,6 +36,8 @@ def test_large_images_and_functions_without_gradients_keep_the_rule_of_pixels():
             return images.flatten(1)[:, :5]
 
     assert images_at_once(Opaque().eval(), IMAGE, 250) == CACHED_PIXELS // 32**2
+    outside = images_at_once(lambda images: torch.from_numpy(images.numpy()), IMAGE, 250)  # type: ignore[arg-type]
+    assert outside == CACHED_PIXELS // 32**2
 
 
 def test_the_size_is_measured_once_for_each_size_of_images():

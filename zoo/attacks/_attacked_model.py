@@ -83,8 +83,7 @@ class AttackedModel:
             return self.batch_size
         shape = images.shape[1:]
         if shape not in self._at_once:
-            with other_precision_told(self.model):
-                self._at_once[shape] = images_at_once(self.model, images[:1], self.batch_size)
+            self._at_once[shape] = images_at_once(self.model, images[:1], self.batch_size)
         return self._at_once[shape]
 
     def _seen(self, images: Float[Tensor, "batch c h w"], bf16: bool = False) -> Float[Tensor, "batch classes"]:

@@ -47,6 +47,9 @@ def _largest_activation(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> in
         return saved
 
     images = image.detach().repeat(SMALLEST_BATCH, 1, 1, 1).requires_grad_()
-    with torch.enable_grad(), saved_tensors_hooks(look, same):
-        model(images)
+    try:
+        with torch.enable_grad(), saved_tensors_hooks(look, same):
+            model(images)
+    except RuntimeError:  # a function outside PyTorch, which an attack without gradients may query
+        return 0
     return largest // SMALLEST_BATCH
