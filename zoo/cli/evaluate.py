@@ -83,7 +83,7 @@ def main(parser: Parser, argv: list[str]) -> None:
         return
     origin = Origin.of(known.weights.sha256, known.data, options.seed, images, labels)
     exported = folded(model, known.image_shape)
-    rows = shard.rows(len(images)) if shard else torch.arange(len(images))
+    rows = torch.arange(len(images))[shard.rows(len(images)) if shard else slice(None)]
     queries = (
         faster_queries(model, known.image_shape, sweeps, len(rows), options.batch_size) if device == "cpu" else None
     )
