@@ -34,7 +34,7 @@ def test_the_script_is_valid_and_names_every_command(shell: str, scripts: Path) 
 
 
 CASES = {
-    "zoo tr": {"train"},
+    "zoo tr": {"train", "transfer"},
     "zoo train --ep": {"--epochs", "--eps", "--eps-ramp"},
     "zoo train --method ": set(METHODS.names()),
     "zoo train --method.con": {"--method.convolution"},
