@@ -347,7 +347,7 @@ def test_l2_windows_lie_within_the_image(query, monkeypatch):
     """Of 12 x 12 pixels: sides 10, 8, 5, 4 and 3 become 11, 9, 5, 5 and 3 before their corners are drawn."""
     seen: list[tuple[tuple[Tensor, Tensor], int]] = []
 
-    def proposal(x: Tensor, images: Tensor, eps: float, corners, pattern: Tensor, sign: Tensor) -> Tensor:
+    def proposal(x: Tensor, images: Tensor, eps: float, norm: str, corners, pattern: Tensor, sign: Tensor) -> Tensor:
         seen.append((corners, pattern.shape[-1]))
         return x
 

@@ -45,5 +45,8 @@ def test_the_size_is_measured_once_for_each_size_of_images():
     network = convolution(16)
     network.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     attacked = AttackedModel(network)
-    assert attacked.at_once(IMAGE) == attacked.at_once(IMAGE.repeat(3, 1, 1, 1))
+    assert attacked.at_once(IMAGE) == CACHED_PIXELS // 32**2
+    assert seen == []
+    many = IMAGE.repeat(100, 1, 1, 1)
+    assert attacked.at_once(many) == attacked.at_once(many[:99]) == CACHED_BYTES // (16 * 32 * 32 * 4)
     assert len(seen) == 1

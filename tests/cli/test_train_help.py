@@ -64,7 +64,7 @@ def test_help_has_every_option_of_the_parser(method: str) -> None:
     train_command.add_arguments(parser, request.names)
     options = [option.removesuffix(".name") for action in parser._actions for option in action.option_strings]
     own = [o for o in options if not o.startswith("--trainer") and o not in ("-h", "--help")]
-    assert sorted(words) == sorted({*own, "--trainer.NAME"})
+    assert sorted(words) == sorted({*own, "--trainer.NAME", "--engine", "--workers"})
 
 
 def test_help_puts_the_common_options_first_and_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,7 @@ def test_a_killed_search_goes_on_where_it_was(problem, tmp_path, monkeypatch):
     """On a CPU verdicts are kept pool by pool, so that hours of Square on a large network are not lost."""
     path, sweeps, calls = tmp_path / "outcomes.npz", [Sweep(Square(queries=50), (0.05,))], []
     monkeypatch.setattr("zoo.evaluation.evaluator.POOL_MACS", 25 * 48 * 50)  # a pool of 25 images: the layer has 3 x 16
+    monkeypatch.setattr("zoo.attacks._attacked_model.by_pixels", lambda _: 5)
     monkeypatch.setattr("zoo.attacks._attacked_model.images_at_once", lambda *_: 5)
     search = Square.perturb
 
@@ -400,7 +401,7 @@ def test_equal_seeds_give_equal_figures(tmp_path):
     ("options", "words"),
     [
         (["--attacks", "pdg"], "did you mean pgd"),
-        (["--norms", "L1"], "norm 'L1'"),
+        (["--norms", "L3"], "norm 'L3'"),
         (["--eps", "8"], "8/255"),
         (["--eps", "x"], "eps 'x'"),
         (["--eps", ","], "--eps is empty"),

@@ -88,7 +88,7 @@ def test_an_ordered_file_is_a_safetensors_file_and_its_beginning_can_be_read(tmp
     (tmp_path / "beginning").write_bytes((tmp_path / "file").read_bytes()[: ends[0] - 1])
     assert len(read_beginning(tmp_path / "beginning")) == len(parts[0]) - 1
     (tmp_path / "beginning").write_bytes(b"no such file")
-    with pytest.raises(UserError, match="no beginning of a safetensors file"):
+    with pytest.raises(UserError, match="not the beginning of a safetensors file"):
         read_beginning(tmp_path / "beginning")
 
 

@@ -67,7 +67,7 @@ def test_measured_times(folder: Path, seed: int) -> None:
 @examples(60)
 def test_metadata_of_exported_files(seed: int) -> None:
     """What it is read as has the types that its fields say."""
-    props = changed({k: json.loads(v) if v[:1] in "[{" else v for k, v in PROPS.items()}, seed)
+    props = changed({k: json.loads(v) if v[:1] in ("[", "{") else v for k, v in PROPS.items()}, seed)
     texts = {k: damaged(v if isinstance(v, str) else json.dumps(v), seed) for k, v in props.items()}
     assert is_read_or_refused_in_one_line(lambda: check_types(Metadata.from_props(texts)), ValueError)
 

@@ -134,7 +134,7 @@ def test_a_run_folder_can_be_opened_and_reported_on(folder: Path, seed: int) -> 
 def test_an_exported_file_is_opened_and_served(folder: Path, graph: onnx.ModelProto, seed: int) -> None:
     """Its metadata is changed: benchmarks take or refuse it, and the server answers or refuses to start."""
     props = {entry.key: entry.value for entry in graph.metadata_props}
-    known = {key: json.loads(text) if text[:1] in "[{" else text for key, text in props.items()}
+    known = {key: json.loads(text) if text[:1] in ("[", "{") else text for key, text in props.items()}
     texts = {
         str(key): damaged(value if isinstance(value, str) else json.dumps(value), seed)
         for key, value in changed(known, seed).items()

@@ -77,7 +77,7 @@ def test_a_run_of_two_processes_goes_on_in_one_with_the_same_steps(train_tiny, d
     config, plugins = recipe_of(folder)
     run = resume(folder, config, *plugins.values())
     assert (
-        "began in 2 processes and goes on in 1: each takes 128 images a step instead of 64" in capsys.readouterr().out
+        "began in 2 processes and goes on in 1: each takes 128 images a step instead of 64" in capsys.readouterr().err
     )
     assert run.card.training["steps"] == whole.card.training["steps"] == 20
     assert torch.equal(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.attacks._answers import checked_logits, input_gradient, other_precision_told
-from zoo.attacks._batch_size import SMALLEST_BATCH, images_at_once
+from zoo.attacks._batch_size import SMALLEST_BATCH, by_pixels, images_at_once
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class AttackedModel:
         """Return how many images of this size the model gets at once."""
         if images.device.type != "cpu":
             return self.batch_size
-        shape = images.shape[1:]
+        shape, fewest = images.shape[1:], by_pixels(images[0])
+        if min(len(images), self.batch_size) <= fewest:  # the model need not be measured
+            return min(self.batch_size, fewest)
         if shape not in self._at_once:
             self._at_once[shape] = images_at_once(self.model, images[:1], self.batch_size)
         return self._at_once[shape]

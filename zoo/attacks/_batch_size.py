@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,15 @@ SMALLEST_BATCH = 16
 depend on how many other images are robust so far."""
 
 
+def by_pixels(image: Float[Tensor, "c h w"]) -> int:
+    """Return how many images like this one any model on the CPU gets at once."""
+    return max(FEWEST, CACHED_PIXELS // image[0].numel())
+
+
 def images_at_once(model: nn.Module, image: Float[Tensor, "1 c h w"], most: int) -> int:
     """Return how many images like this one a model on the CPU gets at once: at least `FEWEST`, at most ``most``."""
-    by_pixels = CACHED_PIXELS // image[0, 0].numel()
     activation = _largest_activation(model, image)
-    by_activation = CACHED_BYTES // activation if activation else 0
-    return min(most, max(FEWEST, by_pixels, by_activation))
+    return min(most, max(by_pixels(image[0]), CACHED_BYTES // activation if activation else 0))
 
 
 def _largest_activation(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> int:
@@ -37,18 +40,14 @@ def _largest_activation(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> in
     weights = {p.data_ptr() for p in model.parameters()} if isinstance(model, nn.Module) else set()
     largest = 0
 
-    def look(saved: Tensor) -> Tensor:
+    def look(saved: Tensor) -> None:  # returning a result would close a cycle, and keep the graph alive
         nonlocal largest
         if saved.data_ptr() not in weights:
             largest = max(largest, saved.nbytes)
-        return saved
-
-    def same(saved: Any) -> Any:
-        return saved
 
     images = image.detach().repeat(SMALLEST_BATCH, 1, 1, 1).requires_grad_()
     try:
-        with torch.enable_grad(), saved_tensors_hooks(look, same):
+        with torch.enable_grad(), saved_tensors_hooks(look, lambda _: None):
             model(images)
     except RuntimeError:  # a function outside PyTorch, which an attack without gradients may query
         return 0

@@ -67,7 +67,7 @@ def write_transfer(found: TransferMatrix, data: str, output: Path) -> WrittenTra
     figures = output.with_suffix(".json")
     content = {"schema_version": SCHEMA, "zoo": __version__, "data": data, **asdict(found)}
     with atomic(figures) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with atomic(output) as temporary:
         temporary.write_text(render(_page(found, data)), encoding="utf-8")
     return WrittenTransfer(output, figures)

@@ -107,7 +107,7 @@ def _check_layers(param: Path, source: Path) -> None:
         return
     words = [line.split() for line in (done.stderr + done.stdout).splitlines()]
     unknown = {word[1] for word in words if word[:1] == ["layer"] and "not exists" in " ".join(word)}
-    layers = [line.split()[:2] for line in param.read_text().splitlines()[2:]]
+    layers = [line.split()[:2] for line in param.read_text(encoding="utf-8").splitlines()[2:]]
     found = ", ".join(
         f"{kind} (layer {next((name for type_, name in layers if type_ == kind), '?')})" for kind in sorted(unknown)
     )
