@@ -45,9 +45,12 @@ def _largest_activation(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> in
         if saved.data_ptr() not in weights:
             largest = max(largest, saved.nbytes)
 
+    def never(_: None) -> Tensor:
+        raise RuntimeError("no backward pass follows")
+
     images = image.detach().repeat(SMALLEST_BATCH, 1, 1, 1).requires_grad_()
     try:
-        with torch.enable_grad(), saved_tensors_hooks(look, lambda _: None):
+        with torch.enable_grad(), saved_tensors_hooks(look, never):
             model(images)
     except RuntimeError:  # a function outside PyTorch, which an attack without gradients may query
         return 0
