@@ -42,9 +42,8 @@ def test_every_page_is_in_the_navigation_once(pages: Path) -> None:
 
 
 def test_code_in_tables_shows_no_backslash(pages: Path) -> None:
-    assert "`zoo evaluate RUN… [--jobs J] [--data D --data-dir DIR] [--attacks quick|reliable|" in (pages / "usage.md").read_text(
-        encoding="utf-8"
-    )
+    usage = (pages / "usage.md").read_text(encoding="utf-8")
+    assert "`zoo evaluate RUN… [--jobs J] [--data D --data-dir DIR] [--attacks quick|reliable|" in usage
 
 
 def test_links_between_files_become_links_between_pages() -> None:
