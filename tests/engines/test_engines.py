@@ -64,6 +64,7 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(command, monkey
 
 
 def test_parts_are_cut_by_an_engine_or_by_hand() -> None:
+    pytest.importorskip("ray")
     with pytest.raises(UserError, match="leave --shard, --merge and --compression out"):
         zoo(["evaluate", RUN, "--engine", "ray", "--shard", "1/2"])
 
