@@ -63,8 +63,8 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(command, monkey
         zoo([*command, "--engine", "ray", "--workers", "2"])
 
 
+@needs_ray
 def test_parts_are_cut_by_an_engine_or_by_hand() -> None:
-    pytest.importorskip("ray")
     with pytest.raises(UserError, match="leave --shard, --merge and --compression out"):
         zoo(["evaluate", RUN, "--engine", "ray", "--shard", "1/2"])
 
