@@ -1,5 +1,6 @@
 """Base of the methods that train some singular components of each layer, and freeze the others."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -70,9 +71,9 @@ class ComponentsMethod(FineTuningMethod):
         if self.rank < 1:
             raise UserError(f"rank {self.rank} is invalid: give at least 1 component")
 
+    @abstractmethod
     def chosen(self, rank: int) -> slice:
         """Return which components of a layer are trained, by descending singular value."""
-        raise NotImplementedError
 
     def adapters(self, layer: nn.Module) -> dict[str, nn.Module]:
         """Return the trained parts of U and V (or of a Tucker-2 core), or of a dense weight."""
